@@ -1,0 +1,66 @@
+# make demo   a share goes through an outage before your eyes, in a VM
+# make test   everything
+# make install / uninstall   PREFIX=/usr/local DESTDIR=
+
+PREFIX ?= /usr/local
+DESTDIR ?=
+BINDIR = $(PREFIX)/bin
+UNITDIR = $(PREFIX)/lib/systemd/system
+PROFILEDIR = $(PREFIX)/share/nasmount/profiles
+DBUSDIR = /usr/share/dbus-1/system.d
+TMPFILESDIR = /usr/lib/tmpfiles.d
+
+UNITS = nasmount.service nasmount-barrier.service nasmount-rescue.service
+
+.PHONY: build release demo test check unit vm vm-trixie vm-bookworm install uninstall clean
+
+build:
+	cargo build --locked
+
+release:
+	cargo build --locked --release
+
+demo: build
+	cargo test --locked --test vm -- --run demo
+
+test: check unit vm
+
+check:
+	cargo fmt --all --check
+	cargo clippy --locked --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --document-private-items --quiet
+
+unit:
+	cargo test --locked
+
+vm: vm-trixie vm-bookworm
+
+vm-trixie vm-bookworm: vm-%: build
+	SUITE=$* cargo test --locked --test vm -- --run
+
+install:
+	install -D -m 0755 target/release/nasmount $(DESTDIR)$(BINDIR)/nasmount
+	for unit in $(UNITS); do \
+	  install -D -m 0644 systemd/$$unit $(DESTDIR)$(UNITDIR)/$$unit && \
+	  sed -i 's|@BINDIR@|$(BINDIR)|' $(DESTDIR)$(UNITDIR)/$$unit || exit 1; \
+	done
+	install -D -m 0644 systemd/io.nasmount.NasMount1.conf $(DESTDIR)$(DBUSDIR)/io.nasmount.NasMount1.conf
+	install -D -m 0644 systemd/nasmount.tmpfiles $(DESTDIR)$(TMPFILESDIR)/nasmount.conf
+	install -d -m 0755 $(DESTDIR)$(PROFILEDIR) $(DESTDIR)/etc/nasmount/conf.d
+	install -m 0644 profiles/*.toml $(DESTDIR)$(PROFILEDIR)
+	@if [ -z "$(DESTDIR)" ]; then systemctl daemon-reload && busctl call org.freedesktop.DBus /org/freedesktop/DBus org.freedesktop.DBus ReloadConfig; fi
+
+# Takes shares and barriers off this host first; the configuration in /etc/nasmount stays.
+uninstall:
+	@if [ -z "$(DESTDIR)" ]; then \
+	  systemctl disable --now nasmount.service; \
+	  { $(BINDIR)/nasmount rescue && $(BINDIR)/nasmount clear; } || exit 1; \
+	  systemctl stop nasmount-barrier.service; \
+	fi
+	for unit in $(UNITS); do rm -f $(DESTDIR)$(UNITDIR)/$$unit; done
+	rm -f $(DESTDIR)$(BINDIR)/nasmount $(DESTDIR)$(DBUSDIR)/io.nasmount.NasMount1.conf $(DESTDIR)$(TMPFILESDIR)/nasmount.conf
+	rm -rf $(DESTDIR)$(PREFIX)/share/nasmount
+	@if [ -z "$(DESTDIR)" ]; then systemctl daemon-reload; fi
+
+clean:
+	cargo clean

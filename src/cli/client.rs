@@ -1,0 +1,148 @@
+//! The daemon, as the CLI sees it.
+
+use std::time::Duration;
+
+use anyhow::Context as _;
+
+use super::Hinted;
+use crate::daemon::reload::Outcome;
+use crate::dbus::{ManagerClientProxy, NO_SUCH_SHARE, REFUSED};
+use crate::share::{Refusal, Verdict};
+use crate::status::StatusReport;
+
+/// The daemon answers within milliseconds, whatever hangs: more means that the bus does not work.
+const ANSWER_WITHIN: Duration = Duration::from_secs(5);
+
+/// What can be asked of a share.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wish {
+    /// Mount it.
+    Mount,
+    /// Unmount it.
+    Unmount,
+    /// Unmount and mount it.
+    Remount,
+    /// Hands off, for so many seconds; 0 until it is ended.
+    StartMaintenance(u64),
+    /// Hands on.
+    EndMaintenance,
+    /// Hold its consumers.
+    Hold,
+    /// Let them go.
+    Release,
+}
+
+/// What was said to a wish.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// Accepted, or already so.
+    Verdict(Verdict),
+    /// Not in this state.
+    Refused(Refusal),
+    /// There is none of that name.
+    NoSuchShare,
+}
+
+/// A connection to the daemon.
+#[derive(Debug)]
+pub struct Client {
+    manager: ManagerClientProxy<'static>,
+}
+
+/// Runs `asking` to its end on a runtime of its own.
+pub fn block_on<T>(asking: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start")?.block_on(asking)
+}
+
+async fn within<T>(asking: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+    tokio::time::timeout(ANSWER_WITHIN, asking).await.unwrap_or_else(|_| {
+        let hint = "`systemctl status dbus nasmount`";
+        Err(Hinted::new("neither the system bus nor nasmount answered within 5 s", hint).into())
+    })
+}
+
+impl Client {
+    /// Connects.
+    pub async fn connect() -> anyhow::Result<Self> {
+        within(async {
+            let connection = zbus::Connection::system().await.context("cannot reach the system bus")?;
+            let manager = ManagerClientProxy::new(&connection).await.context("cannot reach nasmount")?;
+            Ok(Self { manager })
+        })
+        .await
+    }
+
+    /// How everything is.
+    pub async fn status(&self) -> anyhow::Result<StatusReport> {
+        let asking = async { self.manager.get_status().await.map_err(|error| explain(&error, "its status")) };
+        serde_json::from_str(&within(asking).await?).context("cannot read the daemon's answer")
+    }
+
+    /// Puts a wish.
+    pub async fn wish(&self, share: &str, wish: Wish) -> anyhow::Result<Answer> {
+        let manager = &self.manager;
+        let asking = async {
+            let answer = match wish {
+                Wish::Mount => manager.mount(share).await,
+                Wish::Unmount => manager.unmount(share).await,
+                Wish::Remount => manager.remount(share).await,
+                Wish::StartMaintenance(seconds) => manager.start_maintenance(share, seconds).await,
+                Wish::EndMaintenance => manager.end_maintenance(share).await,
+                Wish::Hold => manager.hold(share).await,
+                Wish::Release => manager.release(share).await,
+            };
+            read(answer)
+        };
+        within(asking).await
+    }
+
+    /// Has the configuration taken over; as long as that takes, because shares are unmounted for it.
+    pub async fn reload(&self, dry_run: bool) -> anyhow::Result<Outcome> {
+        // zbus waits for ever unless it is told otherwise
+        let answer = self.manager.reload(dry_run).await.map_err(|error| explain(&error, "that"))?;
+        serde_json::from_str(&answer).context("cannot read the daemon's answer")
+    }
+
+    /// The recording of a share; `None` if there is none of that name.
+    pub async fn dump(&self, share: &str) -> anyhow::Result<Option<String>> {
+        let asking = async {
+            match self.manager.dump(share).await {
+                Ok(text) => Ok(Some(text)),
+                Err(zbus::Error::MethodError(name, _, _)) if name.as_str() == NO_SUCH_SHARE => Ok(None),
+                Err(error) => Err(explain(&error, "a recording")),
+            }
+        };
+        within(asking).await
+    }
+}
+
+fn read(answer: zbus::Result<String>) -> anyhow::Result<Answer> {
+    #[derive(serde::Deserialize)]
+    struct Said {
+        verdict: Verdict,
+    }
+    let unreadable = "cannot read the daemon's answer";
+    match answer {
+        Ok(text) => Ok(Answer::Verdict(serde_json::from_str::<Said>(&text).context(unreadable)?.verdict)),
+        Err(zbus::Error::MethodError(name, text, _)) if name.as_str() == REFUSED => {
+            Ok(Answer::Refused(serde_json::from_str(&text.unwrap_or_default()).context(unreadable)?))
+        }
+        Err(zbus::Error::MethodError(name, _, _)) if name.as_str() == NO_SUCH_SHARE => Ok(Answer::NoSuchShare),
+        Err(error) => Err(explain(&error, "that")),
+    }
+}
+
+fn explain(error: &zbus::Error, what: &str) -> anyhow::Error {
+    const NOBODY_THERE: [&str; 2] =
+        ["org.freedesktop.DBus.Error.ServiceUnknown", "org.freedesktop.DBus.Error.NameHasNoOwner"];
+    if let zbus::Error::MethodError(name, _, _) = error {
+        if NOBODY_THERE.contains(&name.as_str()) {
+            let hint = "`systemctl start nasmount`; if it does not stay up: `journalctl -u nasmount`";
+            return Hinted::new("nasmount does not run", hint).into();
+        }
+        if name.as_str() == "org.freedesktop.DBus.Error.AccessDenied" {
+            return Hinted::new("only root may do that", "run it with sudo").into();
+        }
+    }
+    anyhow::Error::msg(error.to_string()).context(format!("cannot ask nasmount for {what}"))
+}

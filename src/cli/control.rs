@@ -1,0 +1,337 @@
+//! `nasmount mount|unmount|remount|hold|release|maintenance|wait`: put a wish, wait until it has come true, say so.
+
+use std::collections::BTreeMap;
+use std::io::Write as _;
+use std::time::Duration;
+
+use anyhow::Context as _;
+
+use super::Hinted;
+use super::client::{Answer, Client, Wish, block_on};
+use super::report::{self, Exit};
+use crate::share::command::{HoldReason, Wanted};
+use crate::share::consumers::Progress;
+use crate::share::{State, Verdict};
+use crate::status::{ShareStatus, StatusReport};
+use crate::sys::clock;
+
+/// Version of the form of `--json`.
+const SCHEMA: u32 = 1;
+/// How often it is looked whether a wish has come true.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
+/// State changes nearer to each other than this are the same one, read twice from two clocks.
+const SAME_MOMENT: f64 = 0.01;
+
+/// Which shares, and how long to wait.
+#[derive(Debug, clap::Args)]
+pub struct Arguments {
+    /// Shares
+    #[arg(required_unless_present = "all", value_name = "SHARE")]
+    shares: Vec<String>,
+    /// All shares
+    #[arg(long, conflicts_with = "shares")]
+    all: bool,
+    /// Return as soon as it is accepted
+    #[arg(long)]
+    no_wait: bool,
+    /// How long to wait for it at most
+    #[arg(long, default_value = "2min", value_name = "TIME", value_parser = humantime::parse_duration, conflicts_with = "no_wait")]
+    timeout: Duration,
+    /// Print the outcome as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// `maintenance on|off`
+#[derive(Debug, clap::Subcommand)]
+pub enum Maintenance {
+    /// Hands off: nasmount watches and changes nothing
+    On {
+        /// Which shares
+        #[command(flatten)]
+        arguments: Arguments,
+        /// End it by itself after this long
+        #[arg(long = "for", value_name = "TIME", value_parser = humantime::parse_duration)]
+        lasting: Option<Duration>,
+    },
+    /// Hands on again
+    Off {
+        /// Which shares
+        #[command(flatten)]
+        arguments: Arguments,
+    },
+}
+
+/// `wait SHARE`
+#[derive(Debug, clap::Args)]
+pub struct WaitArguments {
+    /// Share
+    share: String,
+    /// How long to wait at most
+    #[arg(long, default_value = "30s", value_name = "TIME", value_parser = humantime::parse_duration)]
+    timeout: Duration,
+    /// Print the outcome as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// How a wish is getting on.
+#[derive(Clone, Debug, PartialEq)]
+enum Getting {
+    Waiting,
+    There,
+    /// It will not come true by itself: why.
+    Failed(String),
+}
+
+/// What became of a wish.
+#[derive(Clone, Debug, PartialEq, serde::Serialize)]
+#[serde(rename_all = "snake_case", tag = "outcome")]
+enum Outcome {
+    /// Done.
+    Done,
+    AlreadySo,
+    /// Accepted, and not waited for.
+    Accepted,
+    Refused(crate::share::Refusal),
+    NotReached,
+    Failed {
+        message: String,
+    },
+}
+
+impl Outcome {
+    fn exit(&self) -> Exit {
+        match self {
+            Self::Done | Self::AlreadySo | Self::Accepted => Exit::Done,
+            Self::Refused(_) | Self::NotReached => Exit::Refused,
+            Self::Failed { .. } => Exit::Failed,
+        }
+    }
+}
+
+/// `maintenance on|off`
+pub fn maintenance(what: &Maintenance) -> anyhow::Result<Exit> {
+    match what {
+        Maintenance::On { arguments, lasting } => {
+            let seconds = lasting.map_or(0, |lasting| lasting.as_secs().max(1));
+            run(arguments, Wish::StartMaintenance(seconds))
+        }
+        Maintenance::Off { arguments } => run(arguments, Wish::EndMaintenance),
+    }
+}
+
+/// Puts a wish to all the shares, then waits for all of them. 0: it is so; 1: it failed; 3: refused, or not so in time; 4: no such
+/// share, and nothing was done.
+pub fn run(arguments: &Arguments, wish: Wish) -> anyhow::Result<Exit> {
+    block_on(async {
+        let client = Client::connect().await?;
+        let before = client.status().await?;
+        let shares: Vec<String> = match arguments.all {
+            true => before.shares.iter().map(|share| share.name.clone()).collect(),
+            false => arguments.shares.clone(),
+        };
+        if let Some(missing) = shares.iter().find(|name| find(&before, name).is_none()) {
+            return Ok(no_such_share(missing));
+        }
+        let mut outcomes = BTreeMap::new();
+        for share in &shares {
+            let outcome = match client.wish(share, wish).await? {
+                Answer::Verdict(Verdict::Accepted) if arguments.no_wait => Some(Outcome::Accepted),
+                Answer::Verdict(Verdict::AlreadySo) if arguments.no_wait => Some(Outcome::AlreadySo),
+                Answer::Verdict(_) => None,
+                Answer::Refused(refusal) => Some(Outcome::Refused(refusal)),
+                Answer::NoSuchShare => return Ok(no_such_share(share)),
+            };
+            outcomes.insert(share.clone(), outcome);
+        }
+        let getting = |now: &ShareStatus| getting_on(wish, find(&before, &now.name), now);
+        let (outcomes, after) = wait(&client, outcomes, arguments.timeout, &getting).await?;
+        say(name(wish), &outcomes, &after, arguments.json)
+    })
+}
+
+/// `wait SHARE`: until it is online.
+pub fn wait_for(arguments: &WaitArguments) -> anyhow::Result<Exit> {
+    block_on(async {
+        let client = Client::connect().await?;
+        if find(&client.status().await?, &arguments.share).is_none() {
+            return Ok(no_such_share(&arguments.share));
+        }
+        let outcomes = BTreeMap::from([(arguments.share.clone(), None)]);
+        let getting = |now: &ShareStatus| if now.state == State::Online { Getting::There } else { Getting::Waiting };
+        let (outcomes, after) = wait(&client, outcomes, arguments.timeout, &getting).await?;
+        say("wait", &outcomes, &after, arguments.json)
+    })
+}
+
+/// Looks until every outcome is known or the time is over.
+async fn wait(
+    client: &Client,
+    mut outcomes: BTreeMap<String, Option<Outcome>>,
+    timeout: Duration,
+    getting: &impl Fn(&ShareStatus) -> Getting,
+) -> anyhow::Result<(BTreeMap<String, Outcome>, StatusReport)> {
+    let deadline = clock::now() + timeout;
+    let mut looks = tokio::time::interval(LOOK_EVERY);
+    loop {
+        looks.tick().await;
+        let status = client.status().await?;
+        for (share, outcome) in outcomes.iter_mut().filter(|(_, outcome)| outcome.is_none()) {
+            *outcome = match find(&status, share).map(getting) {
+                Some(Getting::Waiting) => None,
+                Some(Getting::There) => Some(Outcome::Done),
+                Some(Getting::Failed(message)) => Some(Outcome::Failed { message }),
+                None => Some(Outcome::Failed { message: "it was taken out of the configuration".to_owned() }),
+            };
+        }
+        let known = outcomes.values().all(Option::is_some);
+        if known || clock::now() >= deadline {
+            let outcome = |outcome: Option<Outcome>| outcome.unwrap_or(Outcome::NotReached);
+            return Ok((outcomes.into_iter().map(|(share, known)| (share, outcome(known))).collect(), status));
+        }
+    }
+}
+
+/// Has the wish come true? `before` is how the share was before it was put.
+fn getting_on(wish: Wish, before: Option<&ShareStatus>, now: &ShareStatus) -> Getting {
+    let there = |there: bool| if there { Getting::There } else { Getting::Waiting };
+    let consumers = now.consumers_progress == Progress::Settled;
+    let held_by_operator = now.hold_reasons.contains(&HoldReason::Operator);
+    match wish {
+        Wish::Mount | Wish::Remount if now.state == State::Blocked => Getting::Failed(now.reason_text.clone()),
+        Wish::Mount => there(now.state == State::Online),
+        Wish::Remount => {
+            let has_been_away =
+                before.is_none_or(|before| !before.state.is_open() || now.since - before.since > SAME_MOMENT);
+            there(now.state == State::Online && has_been_away)
+        }
+        Wish::Unmount => there(now.state == State::Offline && now.wanted == Wanted::Unmounted),
+        Wish::StartMaintenance(_) => there(now.state == State::Maintenance),
+        Wish::EndMaintenance => there(now.maintenance.is_none() && now.state != State::Maintenance),
+        Wish::Hold => there(held_by_operator && consumers),
+        Wish::Release => there(!held_by_operator && (consumers || !now.hold_reasons.is_empty())),
+    }
+}
+
+fn find<'r>(report: &'r StatusReport, name: &str) -> Option<&'r ShareStatus> {
+    report.shares.iter().find(|share| share.name == name)
+}
+
+fn no_such_share(name: &str) -> Exit {
+    let error = Hinted::new(format!("there is no share {name}; nothing was done"), "`nasmount status` lists them");
+    report::report(&error, Some(&error.hint));
+    Exit::NoSuchShare
+}
+
+fn name(wish: Wish) -> &'static str {
+    match wish {
+        Wish::Mount => "mount",
+        Wish::Unmount => "unmount",
+        Wish::Remount => "remount",
+        Wish::StartMaintenance(_) => "maintenance on",
+        Wish::EndMaintenance => "maintenance off",
+        Wish::Hold => "hold",
+        Wish::Release => "release",
+    }
+}
+
+/// One line for each share on standard error, JSON on standard output. A failure counts more than a refusal.
+fn say(command: &str, outcomes: &BTreeMap<String, Outcome>, after: &StatusReport, json: bool) -> anyhow::Result<Exit> {
+    let exits: Vec<Exit> = outcomes.values().map(Outcome::exit).collect();
+    let exit = [Exit::Failed, Exit::Refused].into_iter().find(|exit| exits.contains(exit)).unwrap_or(Exit::Done);
+    let mut lines = String::new();
+    for (share, outcome) in outcomes {
+        lines.push_str(&line(share, outcome, find(after, share)));
+    }
+    let _ = std::io::stderr().lock().write_all(lines.as_bytes()); // nobody reads it: no reason to fail
+    if !json {
+        return Ok(exit);
+    }
+    let share = |(share, outcome): (&String, &Outcome)| -> anyhow::Result<serde_json::Value> {
+        let mut value = serde_json::to_value(outcome).context("cannot write JSON")?;
+        value["name"] = share.as_str().into();
+        value["state"] = serde_json::to_value(find(after, share).map(|share| share.state))?;
+        Ok(value)
+    };
+    let shares = outcomes.iter().map(share).collect::<anyhow::Result<Vec<_>>>()?;
+    let text = serde_json::to_string_pretty(&serde_json::json!({
+        "schema": SCHEMA, "command": command, "shares": shares,
+    }))?;
+    Ok(report::finish(writeln!(std::io::stdout(), "{text}").map(|()| exit)))
+}
+
+fn line(share: &str, outcome: &Outcome, now: Option<&ShareStatus>) -> String {
+    let state = now.map_or_else(|| "gone".to_owned(), |now| now.state.to_string());
+    let why =
+        now.filter(|now| now.state != State::Online).map_or_else(String::new, |now| format!(" ({})", now.reason_text));
+    let hint = now.and_then(|now| now.hint.as_ref()).map_or_else(String::new, |hint| format!("\n  hint: {hint}"));
+    match outcome {
+        Outcome::Done => format!("{share}: {state}\n"),
+        Outcome::AlreadySo => format!("{share}: already so, {state}\n"),
+        Outcome::Accepted => format!("{share}: accepted, {state}\n"),
+        Outcome::Refused(refusal) => {
+            format!("{share}: refused: {refusal}\n  hint: {}\n", refusal.hint().replace("SHARE", share))
+        }
+        Outcome::NotReached => format!("{share}: not in time; {state}{why}{hint}\n"),
+        Outcome::Failed { message } => format!("{share}: failed: {message}{hint}\n"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+
+    fn share(state: &str, since: f64, more: serde_json::Value) -> ShareStatus {
+        let mut share = serde_json::json!({
+            "name": "media", "state": state, "since": since, "reason": {"kind": "answers"}, "reason_text": "x",
+            "server": "tower", "source": "media", "mount_point": "/mnt/media", "hold_reasons": [], "wanted": "mounted",
+            "consumers_progress": "settled", "given_up": false, "consumers": [],
+        });
+        share.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        serde_json::from_value(share).unwrap()
+    }
+
+    fn getting(wish: Wish, now: &ShareStatus) -> Getting {
+        getting_on(wish, Some(&share("online", 100.0, serde_json::json!({}))), now)
+    }
+
+    #[test]
+    fn a_remount_is_there_when_it_is_online_again_having_been_away() {
+        let nothing = || serde_json::json!({});
+        assert_eq!(getting(Wish::Remount, &share("online", 100.000_01, nothing())), Getting::Waiting);
+        assert_eq!(getting(Wish::Remount, &share("mounting", 105.0, nothing())), Getting::Waiting);
+        assert_eq!(getting(Wish::Remount, &share("online", 106.0, nothing())), Getting::There);
+        assert!(matches!(getting(Wish::Mount, &share("blocked", 106.0, nothing())), Getting::Failed(_)));
+    }
+
+    #[test]
+    fn an_unmount_is_there_when_it_is_offline_because_it_was_asked_for() {
+        assert_eq!(getting(Wish::Unmount, &share("offline", 1.0, serde_json::json!({}))), Getting::Waiting);
+        let asked = serde_json::json!({"wanted": "unmounted"});
+        assert_eq!(getting(Wish::Unmount, &share("offline", 1.0, asked)), Getting::There);
+    }
+
+    #[test]
+    fn a_hold_is_there_when_the_consumers_are_held() {
+        let held = |progress: &str| serde_json::json!({"hold_reasons": ["operator"], "consumers_progress": progress});
+        assert_eq!(getting(Wish::Hold, &share("online", 1.0, held("busy"))), Getting::Waiting);
+        assert_eq!(getting(Wish::Hold, &share("online", 1.0, held("settled"))), Getting::There);
+        assert_eq!(getting(Wish::Release, &share("online", 1.0, held("settled"))), Getting::Waiting);
+        assert_eq!(getting(Wish::Release, &share("online", 1.0, serde_json::json!({}))), Getting::There);
+        let outage = serde_json::json!({"hold_reasons": ["outage"], "consumers_progress": "busy"});
+        assert_eq!(getting(Wish::Release, &share("holding", 1.0, outage)), Getting::There);
+    }
+
+    #[test]
+    fn a_refusal_says_what_to_do_instead_and_names_the_share() {
+        let refused = Outcome::Refused(crate::share::Refusal::InMaintenance);
+        let text = line("media", &refused, None);
+        assert_eq!(
+            text,
+            "media: refused: the share is in maintenance\n  hint: `nasmount maintenance off media` first\n"
+        );
+        assert_eq!(refused.exit(), Exit::Refused);
+    }
+}

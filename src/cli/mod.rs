@@ -1,0 +1,222 @@
+//! What people type.
+
+pub mod check;
+pub mod client;
+pub mod control;
+pub mod dump;
+pub mod reload;
+pub mod replay;
+pub mod report;
+pub mod status;
+
+use std::io::{IsTerminal as _, Write as _};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use clap::{CommandFactory as _, Parser, Subcommand};
+use tracing::level_filters::LevelFilter;
+
+use crate::config::Colour;
+use crate::daemon;
+use crate::daemon::recorder::ErrorWatch;
+use crate::sys::{config_dir, worker};
+use client::Wish;
+use report::Exit;
+
+/// Network mounts that never take a Linux machine down with them.
+#[derive(Debug, Parser)]
+#[command(name = "nasmount", version, max_term_width = 100)]
+pub struct Cli {
+    /// Read this configuration; drop-ins are taken from conf.d beside it
+    #[arg(long, global = true, env = "NASMOUNT_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Say more; twice for everything
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    verbose: u8,
+    /// Say only what went wrong
+    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    quiet: bool,
+    /// No colour, also on a terminal
+    #[arg(long, global = true)]
+    no_color: bool,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Show how servers, shares and consumers are
+    Status(status::Arguments),
+    /// Mount shares and keep them mounted; tries again what is blocked
+    Mount(control::Arguments),
+    /// Stop the consumers, write back what is unwritten, unmount, and leave it so
+    Unmount(control::Arguments),
+    /// Unmount and mount again
+    Remount(control::Arguments),
+    /// Hold consumers as in an outage
+    Hold(control::Arguments),
+    /// Let consumers go that `hold` holds
+    Release(control::Arguments),
+    /// Keep nasmount's hands off shares
+    #[command(subcommand)]
+    Maintenance(control::Maintenance),
+    /// Wait until a share is online; exit status 3 if it is not in time
+    Wait(control::WaitArguments),
+    /// Check the configuration; silent when it is fine
+    Check {
+        /// Print the problems as JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Print what happened to a share in the last hours, for `replay`
+    Dump(dump::Arguments),
+    /// Put a recording through the state machine and print what it decides
+    Replay(replay::Arguments),
+    /// Take over a changed configuration; exit status 2 and nothing changed if it is not valid
+    Reload(reload::Arguments),
+    /// Run the service (systemd does this)
+    Daemon,
+    /// Print a completion script for a shell
+    Completions {
+        /// Which shell
+        shell: clap_complete::Shell,
+    },
+    /// Own the barriers (nasmount-barrier.service)
+    #[command(hide = true)]
+    Barrier,
+    /// Do one thing that may hang
+    #[command(hide = true)]
+    Worker,
+    /// Continue what is paused, when the daemon cannot come back (nasmount-rescue.service)
+    #[command(hide = true)]
+    Rescue,
+    /// Take shares, barriers and clones off this host, when the services have stopped (make uninstall)
+    #[command(hide = true)]
+    Clear,
+}
+
+/// Runs what was typed.
+pub fn run() -> ExitCode {
+    let cli = Cli::parse();
+    start_log(&cli);
+    let exit = dispatch(cli).unwrap_or_else(|error| {
+        let hint = error.downcast_ref::<Hinted>().map(|hinted| hinted.hint.clone());
+        report::report(error.as_ref(), hint.as_deref());
+        Exit::Failed
+    });
+    exit.into()
+}
+
+/// An error with something to do about it.
+#[derive(Debug, thiserror::Error)]
+#[error("{message}")]
+pub struct Hinted {
+    message: String,
+    hint: String,
+}
+
+impl Hinted {
+    /// What went wrong, and what to do.
+    pub fn new(message: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self { message: message.into(), hint: hint.into() }
+    }
+}
+
+fn dispatch(cli: Cli) -> anyhow::Result<Exit> {
+    match cli.command {
+        Command::Status(arguments) => return status::run(&arguments),
+        Command::Mount(arguments) => return control::run(&arguments, Wish::Mount),
+        Command::Unmount(arguments) => return control::run(&arguments, Wish::Unmount),
+        Command::Remount(arguments) => return control::run(&arguments, Wish::Remount),
+        Command::Hold(arguments) => return control::run(&arguments, Wish::Hold),
+        Command::Release(arguments) => return control::run(&arguments, Wish::Release),
+        Command::Maintenance(what) => return control::maintenance(&what),
+        Command::Wait(arguments) => return control::wait_for(&arguments),
+        Command::Check { json } => {
+            let output = if json { check::Output::Json } else { check::Output::Text };
+            return Ok(check::run(&check::CheckArgs { config: cli.config, output, colour: colour(cli.no_color) }));
+        }
+        Command::Dump(arguments) => return dump::run(&arguments),
+        Command::Reload(arguments) => return reload::run(&arguments),
+        Command::Replay(arguments) => {
+            let detail = if cli.verbose > 0 { replay::Detail::Operations } else { replay::Detail::Usual };
+            return Ok(replay::run(&arguments, detail));
+        }
+        Command::Daemon => return run_daemon(cli.config, colour(cli.no_color)),
+        Command::Completions { shell } => return completions(shell),
+        Command::Barrier => daemon::barrier::run()?,
+        Command::Worker => worker::serve().context("cannot serve a request")?,
+        Command::Rescue => daemon::rescue::run()?,
+        Command::Clear => {
+            let _alone = daemon::lock()?;
+            worker::clear().context("cannot clear the host")?;
+        }
+    }
+    Ok(Exit::Done)
+}
+
+fn colour(no_color: bool) -> Colour {
+    let wanted = !no_color && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+    if wanted && std::io::stderr().is_terminal() { Colour::Always } else { Colour::Never }
+}
+
+/// The configuration is checked as `check` does before anything is started: it is whole or it is not used at all.
+fn run_daemon(config: Option<PathBuf>, colour: Colour) -> anyhow::Result<Exit> {
+    let checked = check::run(&check::CheckArgs { config: config.clone(), output: check::Output::Text, colour });
+    if checked != Exit::Done {
+        return Ok(checked);
+    }
+    let texts = config_dir::read_config(&config_dir::ConfigRoots::system(config.as_deref()))?;
+    let Ok(loaded) = crate::config::load(&texts.fragments, &texts.profiles) else { return Ok(Exit::Usage) };
+    daemon::run(loaded.settings, config)?;
+    Ok(Exit::Done)
+}
+
+/// Talk goes to stderr, for the daemon and its kin at INFO, for people at WARN.
+fn start_log(cli: &Cli) {
+    let usual = match cli.command {
+        Command::Daemon | Command::Barrier | Command::Rescue => LevelFilter::INFO,
+        Command::Status(_)
+        | Command::Mount(_)
+        | Command::Unmount(_)
+        | Command::Remount(_)
+        | Command::Hold(_)
+        | Command::Release(_)
+        | Command::Maintenance(_)
+        | Command::Wait(_)
+        | Command::Check { .. }
+        | Command::Dump(_)
+        | Command::Replay(_)
+        | Command::Reload(_)
+        | Command::Completions { .. }
+        | Command::Worker
+        | Command::Clear => LevelFilter::WARN,
+    };
+    let level = match (cli.quiet, cli.verbose) {
+        (true, _) => LevelFilter::ERROR,
+        (false, 0) => usual,
+        // it prints itself what there is more to say, and the machine would say it again
+        (false, 1) if matches!(cli.command, Command::Replay(_)) => usual,
+        (false, 1) => usual.max(LevelFilter::DEBUG),
+        (false, _) => LevelFilter::TRACE,
+    };
+    let builder = tracing_subscriber::fmt().with_writer(std::io::stderr).with_target(false).with_ansi(false);
+    // only our own words: zbus logs every message at TRACE
+    let filter = tracing_subscriber::filter::Targets::new().with_target("nasmount", level);
+    use tracing_subscriber::layer::SubscriberExt as _;
+    use tracing_subscriber::util::SubscriberInitExt as _;
+    let in_journal = std::env::var_os("JOURNAL_STREAM").is_some();
+    let registry = builder.with_max_level(LevelFilter::TRACE);
+    if in_journal {
+        registry.without_time().finish().with(filter).with(ErrorWatch).init();
+    } else {
+        registry.finish().with(filter).with(ErrorWatch).init();
+    }
+}
+
+fn completions(shell: clap_complete::Shell) -> anyhow::Result<Exit> {
+    let mut script = Vec::new(); // generating straight to a closed pipe would panic
+    clap_complete::generate(shell, &mut Cli::command(), "nasmount", &mut script);
+    Ok(report::finish(std::io::stdout().write_all(&script).map(|()| Exit::Done)))
+}

@@ -1,0 +1,201 @@
+//! `nasmount status`.
+
+use std::io::Write as _;
+
+use comfy_table::{ContentArrangement, Table, presets};
+
+use super::Hinted;
+use super::client::{Client, block_on};
+use super::report::{self, Exit};
+use crate::share::State;
+use crate::share::command::{HoldReason, Wanted};
+use crate::share::consumers::{Held, Progress};
+use crate::share::detector::Trust;
+use crate::status::{ConsumerStatus, ServerStatus, ShareStatus, StatusReport};
+
+/// `status [SHARE] [--json]`
+#[derive(Debug, clap::Args)]
+pub struct Arguments {
+    /// Only this share; exit status 3 if it is not online, 4 if there is none of that name
+    share: Option<String>,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// Prints the status. 0: all that was asked for is online; 3: something is not; 4: no such share.
+pub fn run(arguments: &Arguments) -> anyhow::Result<Exit> {
+    let mut report = ask()?;
+    if let Some(name) = &arguments.share {
+        report.shares.retain(|share| share.name == *name);
+        let Some(share) = report.shares.first() else {
+            let error = Hinted::new(format!("there is no share {name}"), "`nasmount status` lists them");
+            report::report(&error, Some(&error.hint));
+            return Ok(Exit::NoSuchShare);
+        };
+        report.servers.retain(|server| server.name == share.server);
+    }
+    let text = if arguments.json { serde_json::to_string_pretty(&report)? + "\n" } else { render(&report) };
+    let online = report.shares.iter().all(|share| share.state == State::Online);
+    let exit = if online { Exit::Done } else { Exit::Refused };
+    Ok(report::finish(std::io::stdout().write_all(text.as_bytes()).map(|()| exit)))
+}
+
+fn ask() -> anyhow::Result<StatusReport> {
+    block_on(async { Client::connect().await?.status().await })
+}
+
+fn render(report: &StatusReport) -> String {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
+    table.set_header(["SHARE", "STATE", "SINCE", "MOUNT POINT", "SERVER", "CONSUMERS"]);
+    for share in &report.shares {
+        let server = report.servers.iter().find(|server| server.name == share.server);
+        table.add_row([
+            share.name.clone(),
+            share.state.to_string(),
+            since(share.since),
+            share.mount_point.clone(),
+            server.map_or_else(String::new, server_cell),
+            consumers_cell(&share.consumers),
+        ]);
+    }
+    let mut text: String = table.lines().map(|line| line.trim_end().to_owned() + "\n").collect();
+    for share in &report.shares {
+        let lines = more(share);
+        if share.state != State::Online || !lines.is_empty() {
+            text.push_str(&format!("\n{}: {}\n", share.name, share.reason_text));
+        }
+        text.extend(lines.iter().map(|line| format!("  {line}\n")));
+    }
+    for server in &report.servers {
+        if let Some(flapping) = server.flapping {
+            let (outages, seconds) = (flapping.outages, duration(flapping.must_answer_for));
+            text.push_str(&format!(
+                "\n{}: comes and goes: {outages} outages in 10 min, must answer for {seconds}\n",
+                server.name
+            ));
+        }
+    }
+    text
+}
+
+/// What there is to say about a share beyond its state.
+fn more(share: &ShareStatus) -> Vec<String> {
+    let mut lines = Vec::new();
+    let mut line = |line: String| lines.push(line);
+    if share.hold_reasons.contains(&HoldReason::Operator) {
+        line("held by operator".into());
+    }
+    if share.wanted == Wanted::Unmounted {
+        line("unmounted by operator".into());
+    }
+    match share.maintenance.map(|maintenance| maintenance.ends_in) {
+        Some(Some(seconds)) => line(format!("maintenance for {} more", duration(seconds))),
+        Some(None) => line("maintenance until it is ended".into()),
+        None => {}
+    }
+    if let (Some(operation), Some(seconds)) = (&share.operation, share.operation_for) {
+        // an operation of an online share is one of its probes
+        if share.state != State::Online {
+            line(format!("in flight: {operation}, for {}", duration(seconds)));
+        }
+    }
+    if share.consumers_progress == Progress::Attempted {
+        line("something could not be done to a consumer, and is tried again: `journalctl -u nasmount`".into());
+    }
+    if let Some(trouble) = &share.memory_trouble {
+        line(format!("{trouble}: a crash now would forget it"));
+    }
+    if share.given_up {
+        line("the patience is over: what was in flight has been given up".into());
+    }
+    if let Some(seconds) = share.hold_ends_in.filter(|_| share.state == State::Holding) {
+        line(format!("released in {} unless the server comes back", duration(seconds)));
+    }
+    if let Some(hint) = &share.hint {
+        line(format!("hint: {hint}"));
+    }
+    lines
+}
+
+fn server_cell(server: &ServerStatus) -> String {
+    let believed = match server.trust {
+        Trust::Unknown => "not seen yet".to_owned(),
+        Trust::Trusted => server.latency_ms.map_or("answers".to_owned(), |latency| format!("{latency:.1} ms")),
+        Trust::Suspect { verdict } | Trust::Dead { verdict } => verdict.to_string(),
+    };
+    format!("{} ({believed})", server.host)
+}
+
+fn consumers_cell(consumers: &[ConsumerStatus]) -> String {
+    let one = |consumer: &ConsumerStatus| match consumer.held {
+        None => consumer.unit.clone(),
+        Some(Held::Paused) => format!("{} [paused]", consumer.unit),
+        Some(Held::PausedAndStopped) => format!("{} [being stopped]", consumer.unit),
+        Some(Held::Stopped) => format!("{} [stopped]", consumer.unit),
+    };
+    if consumers.is_empty() { "-".to_owned() } else { consumers.iter().map(one).collect::<Vec<_>>().join(", ") }
+}
+
+fn since(epoch: f64) -> String {
+    let now = crate::sys::clock::wall_clock(crate::sys::clock::now());
+    format!("{} ago", duration((now - epoch).max(0.0)))
+}
+
+/// Two units at most: `2m 5s`, `3h 10m`, `12d 4h`.
+fn duration(seconds: f64) -> String {
+    const UNITS: [(u64, &str); 4] = [(86_400, "d"), (3_600, "h"), (60, "m"), (1, "s")];
+    let mut left = std::time::Duration::from_secs_f64(seconds).as_secs();
+    let mut parts = Vec::new();
+    for (length, name) in UNITS {
+        let count = left / length;
+        left %= length;
+        if count > 0 || (length == 1 && parts.is_empty()) {
+            parts.push(format!("{count}{name}"));
+        }
+    }
+    parts.truncate(2);
+    parts.join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+    use super::{StatusReport, duration, render};
+
+    #[test]
+    fn what_operator_and_server_did_is_said() {
+        let report: StatusReport = serde_json::from_value(serde_json::json!({
+            "schema": 1, "version": "0",
+            "servers": [{
+                "name": "tower", "host": "10.10.0.35", "trust": "trusted",
+                "flapping": {"outages": 4, "must_answer_for": 20.0},
+            }],
+            "shares": [{
+                "name": "media", "state": "maintenance", "since": 0.0, "reason": {"kind": "answers"},
+                "reason_text": "an operator asked for it: maintenance on", "server": "tower", "source": "media",
+                "mount_point": "/mnt/media", "hold_reasons": ["operator"], "wanted": "unmounted",
+                "maintenance": {"ends_in": 720.0}, "consumers_progress": "settled", "given_up": false, "consumers": [],
+            }],
+        }))
+        .unwrap();
+        let text = render(&report);
+        for said in [
+            "  held by operator\n",
+            "  unmounted by operator\n",
+            "  maintenance for 12m more\n",
+            "tower: comes and goes: 4 outages in 10 min, must answer for 20s\n",
+        ] {
+            assert!(text.contains(said), "{text}");
+        }
+    }
+
+    #[test]
+    fn durations_have_two_units_at_most() {
+        assert_eq!(duration(0.4), "0s");
+        assert_eq!(duration(125.0), "2m 5s");
+        assert_eq!(duration(3_600.0), "1h");
+        assert_eq!(duration(1_051_261.0), "12d 4h");
+    }
+}

@@ -1,0 +1,102 @@
+//! Consumers: each on its own, and one unit that needs several shares with itself.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::fragment::ConsumerFragment;
+use super::invalid::{Finding, InvalidKind, Problems};
+use super::merge::Input;
+use super::settings::{AfterHold, ConsumerSettings, OnOutage};
+use super::source::Origin;
+use super::units::{Pausable, parse_unit};
+use super::validate::checked;
+use super::value::show_duration;
+
+/// A little longer than the 90 s that systemd gives a unit to start or to stop, so that systemd decides.
+const DEFAULT_TIME_LIMIT: Duration = Duration::from_secs(100);
+/// Below, no unit could stop in time; above, one unit keeps all others waiting for longer than a hold lasts.
+const TIME_LIMITS: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(10 * 60));
+
+/// The consumers of one share, lowest order first.
+pub(super) fn validate_consumers(
+    path: &str,
+    consumers: &[ConsumerFragment],
+    problems: &mut Problems<'_>,
+) -> Vec<ConsumerSettings> {
+    let mut valid = Vec::new();
+    for (index, consumer) in consumers.iter().enumerate() {
+        let key = format!("{path}.consumer[{index}]");
+        let unit = &consumer.unit;
+        let Some(pausable) = checked(&key, "unit", unit, InvalidKind::BadName, parse_unit, problems) else { continue };
+        let on_outage = consumer.on_outage.as_ref().map_or(OnOutage::Pause, |given| given.value);
+        if pausable == Pausable::No && on_outage == OnOutage::Pause {
+            let at = consumer.on_outage.as_ref().map_or(unit.origin, |given| given.origin);
+            let message = format!("{} has no processes that could be paused", unit.value);
+            let help = "write on_outage = \"stop\"";
+            problems.refuse(InvalidKind::NotAllowed, at, format!("{key}.on_outage"), message, help);
+        }
+        valid.push(ConsumerSettings {
+            unit: unit.value.clone(),
+            on_outage,
+            after_hold: consumer.after_hold.as_ref().map_or(AfterHold::Stop, |given| given.value),
+            order: order(consumer),
+            time_limit: checked_time_limit(&key, consumer, problems),
+        });
+    }
+    valid.sort_by_key(|consumer| consumer.order);
+    valid
+}
+
+fn order(consumer: &ConsumerFragment) -> i32 {
+    consumer.order.as_ref().map_or(0, |given| given.value)
+}
+
+fn time_limit(consumer: &ConsumerFragment) -> Duration {
+    consumer.time_limit.as_ref().map_or(DEFAULT_TIME_LIMIT, |given| given.value)
+}
+
+fn checked_time_limit(key: &str, consumer: &ConsumerFragment, problems: &mut Problems<'_>) -> Duration {
+    let limit = time_limit(consumer);
+    if let Some(given) = &consumer.time_limit
+        && !(TIME_LIMITS.0..=TIME_LIMITS.1).contains(&limit)
+    {
+        let message = format!("{} is out of range", show_duration(limit));
+        let help = format!("use {} to {}", show_duration(TIME_LIMITS.0), show_duration(TIME_LIMITS.1));
+        problems.refuse(InvalidKind::OutOfRange, given.origin, format!("{key}.time_limit"), message, help);
+        return DEFAULT_TIME_LIMIT;
+    }
+    limit
+}
+
+/// A unit that needs several shares has one place in the order and one time limit, whichever of them is away.
+pub(super) fn refuse_disagreement(input: &Input, problems: &mut Problems<'_>) {
+    let mut seen: BTreeMap<&str, (&str, &ConsumerFragment)> = BTreeMap::new();
+    for (share, fragment) in &input.shares {
+        for (index, consumer) in fragment.consumers.iter().enumerate() {
+            let (first_share, first) = *seen.entry(&consumer.unit.value).or_insert((share, consumer));
+            let key = |name: &str| format!("{}.consumer[{index}].{name}", super::reader::join("share", share));
+            let here = |origin: Option<Origin>| origin.unwrap_or(consumer.unit.origin);
+            let there = |origin: Option<Origin>| origin.unwrap_or(first.unit.origin);
+            let unit = &consumer.unit.value;
+            let mut refuse = |name: &str, at: (Option<Origin>, Option<Origin>), values: (String, String)| {
+                problems.refuse_finding(Finding {
+                    kind: InvalidKind::Conflict,
+                    at: here(at.0),
+                    key: key(name),
+                    message: format!("{unit} has {name} {} here and {} for share {first_share}", values.0, values.1),
+                    help: format!("a unit has one {name}, whichever of its shares is away: write the same twice"),
+                    related: Some((there(at.1), format!("{name} {} for share {first_share}", values.1))),
+                });
+            };
+            if order(consumer) != order(first) {
+                let origins = (consumer.order.as_ref().map(|o| o.origin), first.order.as_ref().map(|o| o.origin));
+                refuse("order", origins, (order(consumer).to_string(), order(first).to_string()));
+            }
+            if time_limit(consumer) != time_limit(first) {
+                let origins =
+                    (consumer.time_limit.as_ref().map(|l| l.origin), first.time_limit.as_ref().map(|l| l.origin));
+                refuse("time_limit", origins, (show_duration(time_limit(consumer)), show_duration(time_limit(first))));
+            }
+        }
+    }
+}

@@ -1,0 +1,232 @@
+//! One file as it was typed: every value optional, none of them compared with another one.
+//!
+//! Keys that nasmount does not know, values of the wrong type and forms that cannot be read (`"15 parsecs"`) are found
+//! here. What only shows when all files and the profiles are known is found in `validate`.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use toml::de::DeTable;
+
+use super::invalid::{InvalidKind, Problems};
+use super::options::{OptionEntry, read_options};
+use super::reader::{Fields, NoneWord, join, parse};
+use super::settings::{AfterHold, HoldFor, OnOutage};
+use super::source::{Origin, Sourced};
+
+const SERVER_KEYS: &[&str] = &["host", "credentials", "probe"];
+const PROBE_KEYS: &[&str] = &["interval", "timeout", "dead_after", "alive_after"];
+const SHARE_KEYS: &[&str] =
+    &["server", "source", "mount_point", "profile", "options", "patience", "hold_for", "dirty_limit", "consumer"];
+const CONSUMER_KEYS: &[&str] = &["unit", "container", "on_outage", "after_hold", "order", "time_limit"];
+
+/// Highest `dead_after` and `alive_after`: more probes than this are no detection any more.
+const PROBE_COUNT_MAX: i64 = 100;
+
+/// Everything one file says.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Fragment {
+    pub(crate) servers: BTreeMap<String, ServerFragment>,
+    pub(crate) shares: BTreeMap<String, ShareFragment>,
+}
+
+/// `[server.NAME]` in one file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct ServerFragment {
+    /// Where the name is.
+    pub(crate) origin: Origin,
+    /// Keys that are present but could not be read.
+    pub(crate) broken: BTreeSet<&'static str>,
+    pub(crate) host: Option<Sourced<String>>,
+    pub(crate) credentials: Option<Sourced<String>>,
+    pub(crate) probe: ProbeFragment,
+}
+
+/// `[server.NAME.probe]` in one file.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct ProbeFragment {
+    pub(crate) interval: Option<Sourced<Duration>>,
+    pub(crate) timeout: Option<Sourced<Duration>>,
+    pub(crate) dead_after: Option<Sourced<u32>>,
+    pub(crate) alive_after: Option<Sourced<u32>>,
+}
+
+/// `[share.NAME]` in one file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct ShareFragment {
+    /// Where the name is.
+    pub(crate) origin: Origin,
+    /// Keys that are present but could not be read.
+    pub(crate) broken: BTreeSet<&'static str>,
+    pub(crate) server: Option<Sourced<String>>,
+    pub(crate) source: Option<Sourced<String>>,
+    pub(crate) mount_point: Option<Sourced<String>>,
+    pub(crate) profile: Option<Sourced<String>>,
+    pub(crate) options: BTreeMap<String, OptionEntry>,
+    pub(crate) patience: Option<Sourced<Duration>>,
+    pub(crate) hold_for: Option<Sourced<HoldFor>>,
+    pub(crate) dirty_limit: Option<Sourced<Option<u64>>>,
+    pub(crate) consumers: Vec<ConsumerFragment>,
+}
+
+/// One `[[share.NAME.consumer]]` in one file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct ConsumerFragment {
+    pub(crate) unit: Sourced<String>,
+    pub(crate) on_outage: Option<Sourced<OnOutage>>,
+    pub(crate) after_hold: Option<Sourced<AfterHold>>,
+    pub(crate) order: Option<Sourced<i32>>,
+    pub(crate) time_limit: Option<Sourced<Duration>>,
+}
+
+impl From<Duration> for HoldFor {
+    fn from(duration: Duration) -> Self {
+        Self::For(duration)
+    }
+}
+
+/// Reads one file. `None` if it is not TOML at all.
+pub(crate) fn read_fragment(file: usize, problems: &mut Problems<'_>) -> Option<Fragment> {
+    let text = problems.files.text(file);
+    let document = parse(&text.text, file, problems)?;
+    let mut top = Fields::new(document.get_ref(), String::new(), file, &["server", "share"], problems);
+    let mut fragment = Fragment::default();
+    if let Some((_, servers)) = top.table("server", "[server.NAME]", problems) {
+        for (name, fields) in named_tables(servers, "server", file, SERVER_KEYS, problems) {
+            fragment.servers.insert(name.value, read_server(name.origin, fields, problems));
+        }
+    }
+    if let Some((_, shares)) = top.table("share", "[share.NAME]", problems) {
+        for (name, fields) in named_tables(shares, "share", file, SHARE_KEYS, problems) {
+            fragment.shares.insert(name.value, read_share(name.origin, fields, problems));
+        }
+    }
+    Some(fragment)
+}
+
+/// The tables of `[KIND.NAME]`; what is not a table is reported.
+fn named_tables<'t>(
+    table: &'t DeTable<'t>,
+    kind: &str,
+    file: usize,
+    known: &[&str],
+    problems: &mut Problems<'_>,
+) -> Vec<(Sourced<String>, Fields<'t>)> {
+    let mut found = Vec::new();
+    for (key, value) in table {
+        let path = join(kind, key.get_ref());
+        let origin = Origin::new(file, key.span());
+        match value.get_ref().as_table() {
+            Some(table) => {
+                let name = Sourced { value: key.get_ref().to_string(), origin };
+                found.push((name, Fields::new(table, path, file, known, problems)));
+            }
+            None => problems.refuse(
+                InvalidKind::WrongType,
+                origin,
+                path,
+                super::reader::type_message("a table", value.get_ref()),
+                format!("every {kind} has a name and a table of its own: [{kind}.NAME]"),
+            ),
+        }
+    }
+    found
+}
+
+fn read_server(origin: Origin, mut fields: Fields<'_>, problems: &mut Problems<'_>) -> ServerFragment {
+    let host = fields.string("host", problems);
+    let credentials = fields.string("credentials", problems);
+    let path = fields.key("probe");
+    let probe = match fields.table("probe", "[server.NAME.probe]", problems) {
+        Some((_, table)) => read_probe(Fields::new(table, path, fields.file(), PROBE_KEYS, problems), problems),
+        None => ProbeFragment::default(),
+    };
+    ServerFragment { origin, host, credentials, probe, broken: fields.into_broken() }
+}
+
+fn read_probe(mut fields: Fields<'_>, problems: &mut Problems<'_>) -> ProbeFragment {
+    let interval = fields.duration("interval", problems);
+    let timeout = fields.duration("timeout", problems);
+    let count = |value: Sourced<i64>| Sourced { value: u32::try_from(value.value).unwrap_or(1), origin: value.origin };
+    let dead_after = fields.integer("dead_after", 1..=PROBE_COUNT_MAX, problems).map(count);
+    let alive_after = fields.integer("alive_after", 1..=PROBE_COUNT_MAX, problems).map(count);
+    ProbeFragment { interval, timeout, dead_after, alive_after }
+}
+
+fn read_share(origin: Origin, mut fields: Fields<'_>, problems: &mut Problems<'_>) -> ShareFragment {
+    let forever = |word: &str| (word == "forever").then_some(HoldFor::Forever);
+    ShareFragment {
+        origin,
+        server: fields.string("server", problems),
+        source: fields.string("source", problems),
+        mount_point: fields.string("mount_point", problems),
+        profile: fields.string("profile", problems),
+        options: read_options(&mut fields, problems),
+        patience: fields.duration("patience", problems),
+        hold_for: fields.duration_or("hold_for", problems, forever),
+        dirty_limit: fields.size("dirty_limit", NoneWord::Allowed, problems),
+        consumers: read_consumers(&mut fields, problems),
+        broken: fields.into_broken(),
+    }
+}
+
+fn read_consumers(share: &mut Fields<'_>, problems: &mut Problems<'_>) -> Vec<ConsumerFragment> {
+    let Some((origin, value)) = share.raw("consumer") else { return Vec::new() };
+    let help = "write one [[share.NAME.consumer]] table for each, with unit = \"NAME.service\" in it";
+    let Some(array) = value.as_array() else {
+        share.wrong_type("consumer", origin, "a list of tables", value, help.to_owned(), problems);
+        return Vec::new();
+    };
+    let mut consumers = Vec::new();
+    for (index, element) in array.iter().enumerate() {
+        let path = format!("{}[{index}]", share.key("consumer"));
+        let at = Origin::new(share.file(), element.span());
+        match element.get_ref().as_table() {
+            Some(table) => {
+                let fields = Fields::new(table, path, share.file(), CONSUMER_KEYS, problems);
+                consumers.extend(read_consumer(at, fields, problems));
+            }
+            None => {
+                let message = super::reader::type_message("a table", element.get_ref());
+                problems.refuse(InvalidKind::WrongType, at, path, message, help);
+            }
+        }
+    }
+    consumers
+}
+
+/// `None` if it does not say which unit it is about.
+fn read_consumer(at: Origin, mut fields: Fields<'_>, problems: &mut Problems<'_>) -> Option<ConsumerFragment> {
+    let unit = fields.string("unit", problems);
+    let on_outage = fields.word(
+        "on_outage",
+        &[("pause", OnOutage::Pause), ("stop", OnOutage::Stop), ("none", OnOutage::None)],
+        problems,
+    );
+    let after_hold = fields.word(
+        "after_hold",
+        &[("stop", AfterHold::Stop), ("kill", AfterHold::Kill), ("none", AfterHold::None)],
+        problems,
+    );
+    let order = fields.integer("order", -1000..=1000, problems);
+    let order = order.map(|order| Sourced { value: i32::try_from(order.value).unwrap_or(0), origin: order.origin });
+    let time_limit = fields.duration("time_limit", problems);
+    if let Some((origin, _)) = fields.raw("container") {
+        problems.refuse(
+            InvalidKind::NotSupported,
+            origin,
+            fields.key("container"),
+            "containers are part of the format, but this release cannot pause them by name",
+            "run the container from a systemd unit and name that: unit = \"NAME.service\"",
+        );
+    } else if unit.is_none() && !fields.into_broken().contains("unit") {
+        problems.refuse(
+            InvalidKind::Missing,
+            at,
+            "consumer.unit",
+            "a consumer without a unit",
+            "add unit = \"NAME.service\"",
+        );
+    }
+    Some(ConsumerFragment { unit: unit?, on_outage, after_hold, order, time_limit })
+}

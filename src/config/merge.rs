@@ -1,0 +1,130 @@
+//! All files laid over each other: the later file wins, key by key.
+//!
+//! - `[server.NAME]`, `[share.NAME]`, `[server.NAME.probe]` and `options` are joined key by key, so that a drop-in can
+//!   change one value and leave the rest.
+//! - Consumers are known by their unit: a later file adds consumers, or changes keys of one that is there already. A
+//!   drop-in cannot take one away; `on_outage = "none"` and `after_hold = "none"` make it harmless.
+//! - Each value keeps the file and the place it came from: a message points at the line that counts.
+
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+
+use super::fragment::{ConsumerFragment, Fragment, ProbeFragment, ServerFragment, ShareFragment};
+use super::invalid::{Finding, InvalidKind, Problems};
+
+/// What all files together say; nothing is validated yet.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Input {
+    pub(crate) servers: BTreeMap<String, ServerFragment>,
+    pub(crate) shares: BTreeMap<String, ShareFragment>,
+}
+
+/// Lays the fragments over each other, in the order given.
+pub(crate) fn merge(fragments: Vec<Fragment>, problems: &mut Problems<'_>) -> Input {
+    let mut input = Input::default();
+    for fragment in fragments {
+        for (name, share) in &fragment.shares {
+            refuse_repeated_units(name, share, problems);
+        }
+        for (name, server) in fragment.servers {
+            match input.servers.entry(name) {
+                Entry::Vacant(entry) => drop(entry.insert(server)),
+                Entry::Occupied(mut entry) => entry.get_mut().lay_over(server),
+            }
+        }
+        for (name, share) in fragment.shares {
+            match input.shares.entry(name) {
+                Entry::Vacant(entry) => drop(entry.insert(share)),
+                Entry::Occupied(mut entry) => entry.get_mut().lay_over(share),
+            }
+        }
+    }
+    input
+}
+
+/// Within one file the second consumer with the same unit is a mistake; in a later file it is a change.
+fn refuse_repeated_units(name: &str, share: &ShareFragment, problems: &mut Problems<'_>) {
+    for (index, consumer) in share.consumers.iter().enumerate() {
+        let Some(first) = share.consumers[..index].iter().find(|first| first.unit.value == consumer.unit.value) else {
+            continue;
+        };
+        problems.refuse_finding(Finding {
+            kind: InvalidKind::Conflict,
+            at: consumer.unit.origin,
+            key: format!("share.{name}.consumer[{index}].unit"),
+            message: "this unit is already a consumer of the share".to_owned(),
+            help: "keep one of the two".to_owned(),
+            related: Some((first.unit.origin, "first named here".to_owned())),
+        });
+    }
+}
+
+/// The later value if there is one.
+fn replace<T>(current: &mut Option<T>, later: Option<T>) {
+    if later.is_some() {
+        *current = later;
+    }
+}
+
+impl ServerFragment {
+    fn lay_over(&mut self, later: Self) {
+        let Self { origin: _, broken, host, credentials, probe } = later;
+        self.broken.extend(broken);
+        replace(&mut self.host, host);
+        replace(&mut self.credentials, credentials);
+        self.probe.lay_over(probe);
+    }
+}
+
+impl ProbeFragment {
+    fn lay_over(&mut self, later: Self) {
+        let Self { interval, timeout, dead_after, alive_after } = later;
+        replace(&mut self.interval, interval);
+        replace(&mut self.timeout, timeout);
+        replace(&mut self.dead_after, dead_after);
+        replace(&mut self.alive_after, alive_after);
+    }
+}
+
+impl ShareFragment {
+    fn lay_over(&mut self, later: Self) {
+        let Self {
+            origin: _,
+            broken,
+            server,
+            source,
+            mount_point,
+            profile,
+            options,
+            patience,
+            hold_for,
+            dirty_limit,
+            consumers,
+        } = later;
+        self.broken.extend(broken);
+        replace(&mut self.server, server);
+        replace(&mut self.source, source);
+        replace(&mut self.mount_point, mount_point);
+        replace(&mut self.profile, profile);
+        super::options::lay_over(&mut self.options, options);
+        replace(&mut self.patience, patience);
+        replace(&mut self.hold_for, hold_for);
+        replace(&mut self.dirty_limit, dirty_limit);
+        for consumer in consumers {
+            match self.consumers.iter_mut().find(|current| current.unit.value == consumer.unit.value) {
+                Some(current) => current.lay_over(consumer),
+                None => self.consumers.push(consumer),
+            }
+        }
+    }
+}
+
+impl ConsumerFragment {
+    fn lay_over(&mut self, later: Self) {
+        let Self { unit: _, on_outage, after_hold, order, time_limit } = later;
+        replace(&mut self.on_outage, on_outage);
+        replace(&mut self.after_hold, after_hold);
+        replace(&mut self.order, order);
+        replace(&mut self.time_limit, time_limit);
+    }
+}

@@ -1,0 +1,187 @@
+//! Where a share appears and what it is on the server.
+
+use std::path::PathBuf;
+
+use super::value::{BadValue, quoted};
+
+/// systemd's limit for a unit name; every mount point has a `.mount` unit.
+const UNIT_NAME_MAX: usize = 255;
+
+/// `//` + an IPv6 literal (39) + `/` and the source must fit into fsconfig's 255 bytes.
+const SOURCE_MAX: usize = crate::plan::catalogue::VALUE_MAX - 42;
+
+/// File systems of the kernel and of systemd: nothing of anybody's is mounted in them.
+const RESERVED: &[&str] = &["/proc", "/sys", "/dev", "/run"];
+
+/// Directories without which the host does not work; a directory inside of them is fine.
+const NEEDED: &[&str] =
+    &["/bin", "/boot", "/etc", "/lib", "/lib64", "/opt", "/root", "/sbin", "/tmp", "/usr", "/var", "/var/lib"];
+
+fn bad<T>(message: impl Into<String>, help: impl Into<String>) -> Result<T, BadValue> {
+    Err(BadValue { message: message.into(), help: help.into() })
+}
+
+/// Checks and normalises a mount point: repeated and trailing slashes go, `.` and `..` are refused.
+pub(crate) fn parse_mount_point(text: &str) -> Result<PathBuf, BadValue> {
+    let example = "write an absolute path, such as \"/mnt/media\"";
+    if text.is_empty() {
+        return bad("the mount point is empty", example);
+    }
+    if !text.starts_with('/') {
+        return bad(format!("{} is not an absolute path", quoted(text)), example);
+    }
+    let parts: Vec<&str> = text.split('/').filter(|part| !part.is_empty()).collect();
+    if parts.iter().any(|part| matches!(*part, "." | "..")) {
+        return bad("a mount point must not contain `.` or `..`", "write the path without them");
+    }
+    if parts.is_empty() {
+        return bad("the root directory cannot be a mount point", example);
+    }
+    let path = format!("/{}", parts.join("/"));
+    if let Some(reserved) = RESERVED.iter().find(|reserved| is_within(&path, reserved)) {
+        return bad(format!("{reserved} belongs to the system"), "choose a directory such as \"/mnt/NAME\"");
+    }
+    if NEEDED.contains(&path.as_str()) {
+        return bad(format!("the host needs {path} itself"), format!("choose a directory in it: \"{path}/NAME\""));
+    }
+    if unit_name_len(&path) > UNIT_NAME_MAX {
+        let message = format!("the path is too long: its systemd unit would need more than {UNIT_NAME_MAX} bytes");
+        return bad(message, "choose a shorter path");
+    }
+    Ok(PathBuf::from(path))
+}
+
+/// Whether `path` is `parent` or lies below it; both normalised.
+pub(crate) fn is_within(path: &str, parent: &str) -> bool {
+    path.strip_prefix(parent).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
+/// Length of `systemd-escape --path --suffix=mount PATH`: a byte that needs escaping becomes `\xNN`.
+fn unit_name_len(path: &str) -> usize {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b':' | b'_' | b'.' | b'/');
+    path.bytes().skip(1).map(|byte| if plain(byte) { 1 } else { 4 }).sum::<usize>() + ".mount".len()
+}
+
+/// Checks a source: share name, optionally with directories. A trailing slash goes.
+pub(crate) fn parse_source(text: &str) -> Result<String, BadValue> {
+    let example = "write only the share's name, such as source = \"media\" or source = \"media/films\"";
+    if text.contains(['@', '%']) && text.contains("//") {
+        return bad("the source looks like an address with a login in it", example);
+    }
+    if text.contains('\\') || text.starts_with("//") || text.contains("://") {
+        let plain = text.replace('\\', "/");
+        let rest = plain.split_once("//").map_or(plain.as_str(), |(_, rest)| rest);
+        let help = match rest.trim_matches('/').split_once('/') {
+            Some((_, share)) if text.starts_with(['/', '\\']) || text.contains("://") => {
+                format!("write only the share's name: source = {}", quoted(share))
+            }
+            _ if !rest.is_empty() && !plain.contains("//") => {
+                format!("write it with slashes: source = {}", quoted(rest))
+            }
+            _ => example.to_owned(),
+        };
+        return bad("the source must not name the server or contain backslashes", help);
+    }
+    if text.starts_with('/') {
+        let help = format!("write it without the first slash: source = {}", quoted(text.trim_matches('/')));
+        return bad("the source is a share's name, not a path", help);
+    }
+    let text = text.strip_suffix('/').unwrap_or(text);
+    if text.split('/').any(|part| matches!(part, "" | "." | "..")) {
+        return bad("the source has an empty part, `.` or `..`", example);
+    }
+    if let Some(letter) = text.chars().find(|c| matches!(c, '"' | '*' | ':' | '<' | '>' | '?' | '|')) {
+        return bad(format!("a share or directory cannot have `{letter}` in its name"), example);
+    }
+    if text.len() > SOURCE_MAX {
+        let message = format!("the source has {} bytes, and the kernel takes {SOURCE_MAX}", text.len());
+        return bad(message, "mount a directory nearer to the top");
+    }
+    Ok(text.to_owned())
+}
+
+/// Checks a server's address or name.
+pub(crate) fn parse_host(text: &str) -> Result<String, BadValue> {
+    let example = "write an address or a name: host = \"10.10.0.35\" or host = \"nas.example.org\"";
+    if text.parse::<core::net::IpAddr>().is_ok() {
+        return Ok(text.to_owned());
+    }
+    if text.contains(['/', '\\', '@']) {
+        return bad("this is not an address or a name", example);
+    }
+    let unbracketed = text.trim_start_matches('[').trim_end_matches(']');
+    if unbracketed != text && unbracketed.parse::<core::net::IpAddr>().is_ok() {
+        return bad("an address has no brackets here", format!("write host = {}", quoted(unbracketed)));
+    }
+    if text.contains('%') {
+        return bad("a link-local address with a zone is not supported", example);
+    }
+    if let Some((name, port)) = text.rsplit_once(':')
+        && port.bytes().all(|byte| byte.is_ascii_digit())
+    {
+        return bad("a port cannot be chosen: it is always 445", format!("write host = {}", quoted(name)));
+    }
+    let label = |label: &str| {
+        (1..=63).contains(&label.len())
+            && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
+            && !label.starts_with('-')
+    };
+    let digits = text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
+    if text.len() > 253 || digits || !text.strip_suffix('.').unwrap_or(text).split('.').all(label) {
+        return bad(format!("{} is neither an address nor a name", quoted(text)), example);
+    }
+    Ok(text.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+    use std::path::Path;
+
+    use super::*;
+
+    #[test]
+    fn mount_points_are_normalised_or_refused() {
+        assert_eq!(parse_mount_point("//mnt///media/").unwrap(), Path::new("/mnt/media"));
+        for text in ["", "mnt", "/", "//", "/mnt/../etc", "/mnt/./x", "/proc", "/run/media/x", "/dev/", "/etc", "/usr/"]
+        {
+            assert!(parse_mount_point(text).is_err(), "{text}");
+        }
+        for text in ["/devices", "/srv", "/home/me/nas", "/etc/x", "/run2"] {
+            assert!(parse_mount_point(text).is_ok(), "{text}");
+        }
+        assert!(parse_mount_point(&format!("/{}", "ä".repeat(40))).is_err(), "320 bytes when escaped");
+        assert!(parse_mount_point(&format!("/{}", "a".repeat(200))).is_ok());
+    }
+
+    #[test]
+    fn sources_are_names() {
+        assert_eq!(parse_source("media/films/").unwrap(), "media/films");
+        assert_eq!(parse_source("home$").unwrap(), "home$");
+        for (text, help) in [
+            ("//nas/media", "source = \"media\""),
+            ("\\\\nas\\media\\films", "source = \"media/films\""),
+            ("smb://nas/media", "source = \"media\""),
+            ("media\\films", "source = \"media/films\""),
+            ("/media", "source = \"media\""),
+        ] {
+            let help_given = parse_source(text).unwrap_err().help;
+            assert!(help_given.ends_with(help), "{text}: {help_given}");
+        }
+        for text in ["", "a//b", "../x", "a:b", "//bob:pw@nas/media", "//nas"] {
+            assert!(parse_source(text).is_err(), "{text}");
+        }
+        assert!(parse_source(&"x".repeat(214)).is_err());
+        assert!(!format!("{:?}", parse_source("//bob:pw@nas/media")).contains("pw"));
+    }
+
+    #[test]
+    fn hosts_are_addresses_or_names() {
+        for text in ["10.10.0.35", "fd00::1", "nas", "nas.example.org.", "my_nas"] {
+            assert_eq!(parse_host(text).unwrap(), text);
+        }
+        for text in ["", "10.10.0.350", "[fd00::1]", "nas:445", "//nas", "bob:pw@nas", "fe80::1%eth0", "na s", "-x"] {
+            assert!(parse_host(text).is_err(), "{text}");
+        }
+    }
+}

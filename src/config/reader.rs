@@ -1,0 +1,311 @@
+//! Reads typed values out of one TOML table and keeps going after a mistake.
+//!
+//! serde's `deny_unknown_fields` stops at the first problem of a file; a person who repairs a configuration wants all of
+//! them at once. So the document is walked here instead: every key is either asked for, or reported as unknown.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+use super::invalid::{InvalidKind, Problems};
+use super::source::{Origin, Sourced, is_secret_key, mentions_secret};
+use super::value::{BadValue, DURATION_FORMS, closest, list, parse_duration, parse_size, suggest_size};
+
+/// Where a login belongs; the help for every key that tries to hold one.
+pub(crate) const LOGIN_HELP: &str = "put user name and password into a file of their own (mount.cifs's grammar, mode 0600) \
+     and name it in [server.NAME]: credentials = \"/etc/nasmount/NAME.cred\"";
+
+/// One table, the keys it may have, and those that were there but could not be used.
+pub(crate) struct Fields<'t> {
+    table: &'t DeTable<'t>,
+    path: String,
+    file: usize,
+    broken: BTreeSet<&'static str>,
+}
+
+impl<'t> Fields<'t> {
+    /// Opens a table and reports every key that is not in `known`.
+    pub(crate) fn new(
+        table: &'t DeTable<'t>,
+        path: String,
+        file: usize,
+        known: &[&str],
+        problems: &mut Problems<'_>,
+    ) -> Self {
+        for key in table.keys() {
+            let name: &str = key.get_ref();
+            if known.contains(&name) {
+                continue;
+            }
+            let at = Origin::new(file, key.span());
+            let help = match closest(name, known.iter().copied()) {
+                _ if is_secret_key(name) && name != "credential" => LOGIN_HELP.to_owned(),
+                Some(meant) => format!("did you mean `{meant}`?"),
+                None => format!("known here: {}", known.join(", ")),
+            };
+            problems.refuse(InvalidKind::UnknownKey, at, join(&path, name), "unknown key", help);
+        }
+        Self { table, path, file, broken: BTreeSet::new() }
+    }
+
+    /// Keys that are present and wrong: they are not reported as missing as well.
+    pub(crate) fn into_broken(self) -> BTreeSet<&'static str> {
+        self.broken
+    }
+
+    /// The path of a key in this table.
+    pub(crate) fn key(&self, name: &str) -> String {
+        join(&self.path, name)
+    }
+
+    pub(crate) fn file(&self) -> usize {
+        self.file
+    }
+
+    pub(crate) fn raw(&self, name: &str) -> Option<(Origin, &'t DeValue<'t>)> {
+        let value: &'t Spanned<DeValue<'t>> = self.table.get(name)?;
+        Some((Origin::new(self.file, value.span()), value.get_ref()))
+    }
+
+    pub(crate) fn string(&mut self, name: &'static str, problems: &mut Problems<'_>) -> Option<Sourced<String>> {
+        let (origin, value) = self.raw(name)?;
+        let Some(text) = value.as_str() else {
+            let help = format!("put it in quotes: {name} = \"…\"");
+            self.wrong_type(name, origin, "a string", value, help, problems);
+            return None;
+        };
+        if text.contains(char::is_control) {
+            self.bad(
+                name,
+                origin,
+                BadValue {
+                    message: "the value contains a control character".to_owned(),
+                    help: "write it on one line, without tabs and line breaks".to_owned(),
+                },
+                problems,
+            );
+            return None;
+        }
+        Some(Sourced { value: text.to_owned(), origin })
+    }
+
+    pub(crate) fn duration(&mut self, name: &'static str, problems: &mut Problems<'_>) -> Option<Sourced<Duration>> {
+        self.duration_or(name, problems, |_| None)
+    }
+
+    /// A duration, or one of the words that `word` understands.
+    pub(crate) fn duration_or<T: From<Duration>>(
+        &mut self,
+        name: &'static str,
+        problems: &mut Problems<'_>,
+        word: impl Fn(&str) -> Option<T>,
+    ) -> Option<Sourced<T>> {
+        let (origin, value) = self.raw(name)?;
+        let Some(text) = value.as_str() else {
+            let help = match value.as_integer() {
+                Some(number) => format!("a number needs its unit: {name} = \"{}s\"", number.as_str()),
+                None => DURATION_FORMS.to_owned(),
+            };
+            self.wrong_type(name, origin, "a duration in quotes", value, help, problems);
+            return None;
+        };
+        if let Some(value) = word(text) {
+            return Some(Sourced { value, origin });
+        }
+        match parse_duration(text) {
+            Ok(value) => Some(Sourced { value: T::from(value), origin }),
+            Err(bad) => {
+                self.bad(name, origin, bad, problems);
+                None
+            }
+        }
+    }
+
+    /// A size in bytes; `"none"` is `None` where `none` allows it.
+    pub(crate) fn size(
+        &mut self,
+        name: &'static str,
+        none: NoneWord,
+        problems: &mut Problems<'_>,
+    ) -> Option<Sourced<Option<u64>>> {
+        let (origin, value) = self.raw(name)?;
+        let Some(text) = value.as_str() else {
+            let help = match value.as_integer() {
+                Some(number) => {
+                    format!("sizes are written in quotes, with KiB, MiB or GiB: {}", suggest_size(number.as_str()))
+                }
+                None => "write a whole number with KiB, MiB or GiB, such as \"2MiB\"".to_owned(),
+            };
+            self.wrong_type(name, origin, "a size in quotes", value, help, problems);
+            return None;
+        };
+        if none == NoneWord::Allowed && text == "none" {
+            return Some(Sourced { value: None, origin });
+        }
+        match parse_size(text) {
+            Ok(bytes) => Some(Sourced { value: Some(bytes), origin }),
+            Err(bad) => {
+                self.bad(name, origin, bad, problems);
+                None
+            }
+        }
+    }
+
+    /// A whole number within limits.
+    pub(crate) fn integer(
+        &mut self,
+        name: &'static str,
+        limits: std::ops::RangeInclusive<i64>,
+        problems: &mut Problems<'_>,
+    ) -> Option<Sourced<i64>> {
+        let (origin, value) = self.raw(name)?;
+        let Some(integer) = value.as_integer() else {
+            let help = format!("write a whole number without quotes: {name} = 3");
+            self.wrong_type(name, origin, "a whole number", value, help, problems);
+            return None;
+        };
+        match i64::from_str_radix(integer.as_str(), integer.radix()) {
+            Ok(value) if limits.contains(&value) => Some(Sourced { value, origin }),
+            _ => {
+                self.broken.insert(name);
+                let message = format!("{} is out of range", integer.as_str());
+                let help = format!("use a number from {} to {}", limits.start(), limits.end());
+                problems.refuse(InvalidKind::OutOfRange, origin, self.key(name), message, help);
+                None
+            }
+        }
+    }
+
+    /// One of a few words.
+    pub(crate) fn word<T: Copy>(
+        &mut self,
+        name: &'static str,
+        words: &[(&'static str, T)],
+        problems: &mut Problems<'_>,
+    ) -> Option<Sourced<T>> {
+        let Sourced { value, origin } = self.string(name, problems)?;
+        if let Some((_, meant)) = words.iter().find(|(word, _)| *word == value) {
+            return Some(Sourced { value: *meant, origin });
+        }
+        let choice: Vec<String> = words.iter().map(|(word, _)| format!("\"{word}\"")).collect();
+        let bad = BadValue {
+            message: format!("there is no choice {}", super::value::quoted(&value)),
+            help: format!("write {}", list(choice.iter().map(String::as_str))),
+        };
+        self.bad(name, origin, bad, problems);
+        None
+    }
+
+    /// A table within this one.
+    pub(crate) fn table(
+        &mut self,
+        name: &'static str,
+        example: &str,
+        problems: &mut Problems<'_>,
+    ) -> Option<(Origin, &'t DeTable<'t>)> {
+        let (origin, value) = self.raw(name)?;
+        let table = value.as_table();
+        if table.is_none() {
+            self.wrong_type(name, origin, "a table", value, format!("write {example}"), problems);
+        }
+        table.map(|table| (origin, table))
+    }
+
+    pub(crate) fn wrong_type(
+        &mut self,
+        name: &'static str,
+        origin: Origin,
+        expected: &str,
+        found: &DeValue<'_>,
+        help: String,
+        problems: &mut Problems<'_>,
+    ) {
+        self.broken.insert(name);
+        problems.refuse(InvalidKind::WrongType, origin, self.key(name), type_message(expected, found), help);
+    }
+
+    fn bad(&mut self, name: &'static str, origin: Origin, bad: BadValue, problems: &mut Problems<'_>) {
+        self.broken.insert(name);
+        problems.refuse(InvalidKind::BadValue, origin, self.key(name), bad.message, bad.help);
+    }
+}
+
+/// Whether the word `none` stands for "no limit" in a place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum NoneWord {
+    /// It does: a share lifts its profile's limit.
+    Allowed,
+    /// It does not: a profile without a limit leaves the key out.
+    Refused,
+}
+
+pub(crate) fn type_message(expected: &str, found: &DeValue<'_>) -> String {
+    let found = match found {
+        DeValue::String(_) => "a string",
+        DeValue::Integer(_) => "a number",
+        DeValue::Float(_) => "a decimal number",
+        DeValue::Boolean(_) => "true or false",
+        DeValue::Datetime(_) => "a date",
+        DeValue::Array(_) => "a list",
+        DeValue::Table(_) => "a table",
+    };
+    format!("expected {expected}, found {found}")
+}
+
+/// Joins a key to its path. A key that holds anything but a name (`"user=bob,password=x" = true`) is not repeated.
+pub(crate) fn join(path: &str, name: &str) -> String {
+    let shown = name.len() <= 64 && !name.is_empty() && !name.contains(char::is_control);
+    let login = name.contains(['=', '%', ':']) && mentions_secret(name) || name.contains(['=', '%']);
+    let name = if shown && !login { name } else { "…" };
+    let quote = if super::value::is_name(name) || name == "…" { "" } else { "\"" };
+    if path.is_empty() { format!("{quote}{name}{quote}") } else { format!("{path}.{quote}{name}{quote}") }
+}
+
+/// Parses a file; syntax errors are reported, all of them, and nothing else of such a file is read.
+pub(crate) fn parse<'t>(text: &'t str, file: usize, problems: &mut Problems<'_>) -> Option<Spanned<DeTable<'t>>> {
+    let (table, errors) = DeTable::parse_recoverable(text);
+    if errors.is_empty() {
+        problems.files.hide_secrets(file, table.get_ref());
+        return Some(table);
+    }
+    problems.files.hide_if_suspicious(file);
+    for error in errors {
+        let span = error.span().unwrap_or(0..0);
+        // Only the first line: what follows may be a list of tokens.
+        let message = error.message().lines().next().unwrap_or_default().to_owned();
+        let help = syntax_help(text, span.start, &message);
+        let key = enclosing_table(text, span.start);
+        problems.refuse(
+            InvalidKind::Syntax,
+            Origin::new(file, span),
+            key,
+            format!("this is not valid TOML: {message}"),
+            help,
+        );
+    }
+    None
+}
+
+fn syntax_help(text: &str, at: usize, message: &str) -> String {
+    if message.contains("duplicate") {
+        return "every key and every table may appear once in a file; join the two, or use a file in conf.d to override"
+            .to_owned();
+    }
+    let line = text.get(..at).and_then(|before| before.rfind('\n')).map_or(text, |start| &text[start + 1..]);
+    let line = line.lines().next().unwrap_or_default();
+    if line.matches('"').count() % 2 == 1 {
+        return "a quotation mark is missing on this line".to_owned();
+    }
+    "the form is `key = value`; text in \"quotes\", tables as [share.NAME], lists as [[share.NAME.consumer]]".to_owned()
+}
+
+/// The last table header before a position: the best guess of what a broken line belongs to.
+fn enclosing_table(text: &str, at: usize) -> String {
+    let before = text.get(..at).unwrap_or(text);
+    let header = before.lines().rev().map(str::trim).find(|line| line.starts_with('[') && line.contains(']'));
+    let name = header.map(|line| line.trim_matches(['[', ']', ' '])).unwrap_or_default();
+    let plain = name.split('.').all(super::value::is_name);
+    if plain { name.to_owned() } else { String::new() }
+}

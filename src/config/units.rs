@@ -1,0 +1,105 @@
+//! Names of systemd units that may depend on a share.
+
+use super::value::{BadValue, list, quoted};
+
+/// systemd's limit.
+const UNIT_NAME_MAX: usize = 255;
+
+/// Kinds of units that have processes and can therefore be paused.
+const WITH_PROCESSES: &[&str] = &["service", "scope", "slice"];
+
+/// Kinds that can be stopped and started, but have nothing to pause.
+const WITHOUT_PROCESSES: &[&str] = &["socket", "target", "timer", "path"];
+
+/// Units that the host or nasmount itself cannot do without for a moment.
+const ESSENTIAL: &[&str] = &[
+    "nasmount.service",
+    "nasmount-barrier.service",
+    "-.slice",
+    "init.scope",
+    "system.slice",
+    "user.slice",
+    "machine.slice",
+    "nasmount.service",
+    "dbus.service",
+    "dbus-broker.service",
+    "dbus.socket",
+    "systemd-journald.service",
+    "systemd-logind.service",
+    "systemd-udevd.service",
+    "systemd-networkd.service",
+    "systemd-resolved.service",
+    "NetworkManager.service",
+    "basic.target",
+    "sysinit.target",
+    "multi-user.target",
+    "graphical.target",
+    "default.target",
+];
+
+/// Whether a unit can be paused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Pausable {
+    Yes,
+    No,
+}
+
+/// Could this be the name of a consumer?
+pub fn is_unit_name(text: &str) -> bool {
+    parse_unit(text).is_ok()
+}
+
+/// Checks the name of a consumer.
+pub(crate) fn parse_unit(text: &str) -> Result<Pausable, BadValue> {
+    let bad = |message: String, help: String| Err(BadValue { message, help });
+    let example = "write a unit's full name, such as \"jellyfin.service\"".to_owned();
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b":-_.\\@".contains(&byte);
+    if text.is_empty() || text.len() > UNIT_NAME_MAX || !text.bytes().all(allowed) {
+        return bad(format!("{} is not the name of a unit", quoted(text)), example);
+    }
+    let kinds = || WITH_PROCESSES.iter().chain(WITHOUT_PROCESSES).copied();
+    let Some((stem, kind)) = text.rsplit_once('.').filter(|(_, kind)| is_kind(kind)) else {
+        let help = format!("add the kind of unit: unit = {}", quoted(&format!("{text}.service")));
+        return bad(format!("{} has no suffix", quoted(text)), help);
+    };
+    if stem.is_empty() {
+        return bad(format!("{} has no name before its suffix", quoted(text)), example);
+    }
+    if !kinds().any(|known| known == kind) {
+        let help = format!("use a {}", list(kinds()));
+        return bad(format!("a unit of the kind {kind} cannot be held"), help);
+    }
+    if stem.ends_with('@') {
+        let help = format!("name the instance: unit = {}", quoted(&format!("{stem}NAME.{kind}")));
+        return bad(format!("{} is a template, not a unit", quoted(text)), help);
+    }
+    if ESSENTIAL.contains(&text) {
+        let message = format!("{text} must go on running, whatever happens to a share");
+        return bad(message, "remove this consumer, and name the services that use the share".to_owned());
+    }
+    Ok(if WITH_PROCESSES.contains(&kind) { Pausable::Yes } else { Pausable::No })
+}
+
+/// All kinds of units that systemd knows.
+fn is_kind(kind: &str) -> bool {
+    let others = ["device", "mount", "automount", "swap"];
+    WITH_PROCESSES.contains(&kind) || WITHOUT_PROCESSES.contains(&kind) || others.contains(&kind)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_units() {
+        for text in ["jellyfin.service", "docker-abc.scope", "a@b.service", "x\\x2dy.slice", "org.x.y.service"] {
+            assert_eq!(parse_unit(text), Ok(Pausable::Yes), "{text}");
+        }
+        assert_eq!(parse_unit("backup.timer"), Ok(Pausable::No));
+        for text in
+            ["", "jellyfin", "a b.service", ".service", "a@.service", "mnt-x.mount", "dbus.service", "*.service"]
+        {
+            assert!(parse_unit(text).is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,450 @@
+//! Input and profiles become [`Settings`], or a list of all that is wrong.
+//!
+//! Each share is first completed on its own (a [`Draft`]); then the shares are compared: mount points with each other,
+//! and the patience of all shares of one server, because a fence cuts off a whole server.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::consumers::{refuse_disagreement, validate_consumers};
+use super::fragment::{ProbeFragment, ServerFragment, ShareFragment};
+use super::invalid::{Finding, InvalidKind, Problems, Warning};
+use super::merge::Input;
+use super::paths::{is_within, parse_host, parse_mount_point, parse_source};
+use super::profile::{DEFAULT_PATIENCE, DEFAULT_PROFILE, Profile};
+use super::settings::{
+    CredentialSource, HoldFor, OptionValue, ProbeSettings, ServerId, ServerSettings, Settings, ShareId, ShareSettings,
+};
+use super::source::{Origin, Place, Sourced, names_credentials};
+use super::value::{BadValue, closest, is_name, list, quoted, show_duration, show_size};
+use super::{Loaded, OptionOrigin};
+use crate::plan::layers::{self, LayerViolation};
+
+/// How long a share is held where nothing is said: longer than a NAS's restart with a file system check.
+const DEFAULT_HOLD: Duration = Duration::from_secs(15 * 60);
+/// Probes where nothing is said: a silent server is dead within 4 s.
+const DEFAULT_PROBE: ProbeSettings =
+    ProbeSettings { interval: Duration::from_secs(1), timeout: Duration::from_secs(1), dead_after: 3, alive_after: 3 };
+/// Faster probes load a small NAS, which forks a process for each; slower ones are no detection.
+const INTERVAL_LIMITS: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(60));
+/// A healthy server answers NEGOTIATE within milliseconds; a probe of 30 s would outlast any patience of a person.
+const TIMEOUT_LIMITS: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(30));
+/// Smaller limits than this stop every writer after each block.
+const DIRTY_LIMIT_MIN: u64 = 128 << 10;
+/// Larger ones are no limit.
+const DIRTY_LIMIT_MAX: u64 = 1 << 30;
+/// Up to here nothing was lost in any measurement; with 8 MiB it was.
+const DIRTY_LIMIT_MEASURED: u64 = 2 << 20;
+
+/// The result, with what `explain` and `check` want to point at.
+pub(crate) struct Validated {
+    settings: Settings,
+    option_origins: BTreeMap<ShareId, BTreeMap<String, OptionOrigin>>,
+    credentials_places: BTreeMap<ServerId, Place>,
+}
+
+impl Validated {
+    pub(crate) fn into_loaded(self, warnings: Vec<Warning>) -> Loaded {
+        let Self { settings, option_origins, credentials_places } = self;
+        Loaded { settings, warnings, option_origins, credentials_places }
+    }
+}
+
+/// A share that is complete but for what depends on other shares.
+struct Draft {
+    name: String,
+    settings: ShareSettings,
+    option_origins: BTreeMap<String, OptionOrigin>,
+    mount_point_origin: Origin,
+    /// Asked for by the share or its profile, and by which key.
+    asked_patience: Duration,
+    patience_at: (Origin, String),
+    /// Seconds, and where the share's own options set it.
+    echo_interval: Option<u64>,
+    own_echo_interval: Option<Origin>,
+}
+
+/// Checks everything and reports every problem; `None` if there is one.
+pub(crate) fn validate(
+    input: &Input,
+    profiles: &BTreeMap<String, Profile>,
+    problems: &mut Problems<'_>,
+) -> Option<Validated> {
+    let mut servers = BTreeMap::new();
+    let mut credentials_places = BTreeMap::new();
+    for (name, server) in &input.servers {
+        let Some(settings) = validate_server(name, server, problems) else { continue };
+        if let (CredentialSource::File(_), Some(credentials)) = (&settings.credentials, &server.credentials) {
+            credentials_places.insert(settings.id.clone(), problems.files.place(credentials.origin));
+        }
+        servers.insert(settings.id.clone(), settings);
+    }
+    refuse_shared_mount_points(input, problems);
+    refuse_disagreement(input, problems);
+    let drafts: Vec<Draft> =
+        input.shares.iter().filter_map(|(name, share)| draft(name, share, input, profiles, problems)).collect();
+    let drafts = settle_patience(drafts, &servers, problems);
+    if !problems.is_empty() {
+        return None;
+    }
+    let option_origins = drafts.iter().map(|draft| (draft.settings.id.clone(), draft.option_origins.clone())).collect();
+    let shares = drafts.into_iter().map(|draft| (draft.settings.id.clone(), draft.settings)).collect();
+    Some(Validated { settings: Settings { servers, shares }, option_origins, credentials_places })
+}
+
+fn check_name(kind: &str, name: &str, at: Origin, problems: &mut Problems<'_>) {
+    if is_name(name) {
+        return;
+    }
+    let suggestion: String = name.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).take(64).collect();
+    let help = match is_name(&suggestion) && !name.contains(['=', '%']) {
+        true => format!("use letters, digits, `-` and `_`: [{kind}.{suggestion}]"),
+        false => "use 1 to 64 letters, digits, `-` and `_`".to_owned(),
+    };
+    let message = format!("this cannot be the name of a {kind}");
+    problems.refuse(InvalidKind::BadName, at, super::reader::join(kind, name), message, help);
+}
+
+fn validate_server(name: &str, server: &ServerFragment, problems: &mut Problems<'_>) -> Option<ServerSettings> {
+    check_name("server", name, server.origin, problems);
+    let path = super::reader::join("server", name);
+    let host = required(&path, "host", &server.host, server.origin, &server.broken, "host = \"10.10.0.35\"", problems);
+    let host = host.and_then(|host| checked(&path, "host", host, InvalidKind::BadValue, parse_host, problems));
+    let credentials = match &server.credentials {
+        None => CredentialSource::Guest,
+        Some(given) => credential_source(&path, given, problems)?,
+    };
+    let probe = validate_probe(&path, &server.probe, problems);
+    Some(ServerSettings { id: ServerId(name.to_owned()), host: host?, credentials, probe })
+}
+
+fn credential_source(path: &str, given: &Sourced<String>, problems: &mut Problems<'_>) -> Option<CredentialSource> {
+    if !names_credentials(&given.value) {
+        // The value is not repeated: it may be the password itself.
+        problems.refuse(
+            InvalidKind::BadValue,
+            given.origin,
+            format!("{path}.credentials"),
+            "this is neither the path of a credentials file nor the name of a systemd credential",
+            "write the absolute path of a file, credentials = \"/etc/nasmount/NAME.cred\", or \"systemd:NAME\"; \
+             leave it out for guest access",
+        );
+        return None;
+    }
+    Some(match given.value.strip_prefix("systemd:") {
+        Some(name) => CredentialSource::Systemd(name.to_owned()),
+        None => CredentialSource::File(PathBuf::from(&given.value)),
+    })
+}
+
+fn validate_probe(path: &str, probe: &ProbeFragment, problems: &mut Problems<'_>) -> ProbeSettings {
+    let mut limited = |name: &str, given: &Option<Sourced<Duration>>, limits: (Duration, Duration), default| {
+        let Some(given) = given else { return default };
+        if given.value < limits.0 || given.value > limits.1 {
+            let message = format!("{} is out of range", show_duration(given.value));
+            let help = format!("use {} to {}", show_duration(limits.0), show_duration(limits.1));
+            problems.refuse(InvalidKind::OutOfRange, given.origin, format!("{path}.probe.{name}"), message, help);
+            return default;
+        }
+        given.value
+    };
+    ProbeSettings {
+        interval: limited("interval", &probe.interval, INTERVAL_LIMITS, DEFAULT_PROBE.interval),
+        timeout: limited("timeout", &probe.timeout, TIMEOUT_LIMITS, DEFAULT_PROBE.timeout),
+        dead_after: probe.dead_after.as_ref().map_or(DEFAULT_PROBE.dead_after, |count| count.value),
+        alive_after: probe.alive_after.as_ref().map_or(DEFAULT_PROBE.alive_after, |count| count.value),
+    }
+}
+
+/// The value of a required key; reports its absence unless it is present and already reported.
+fn required<'v, T>(
+    path: &str,
+    name: &'static str,
+    given: &'v Option<Sourced<T>>,
+    at: Origin,
+    broken: &std::collections::BTreeSet<&'static str>,
+    example: &str,
+    problems: &mut Problems<'_>,
+) -> Option<&'v Sourced<T>> {
+    if given.is_none() && !broken.contains(name) {
+        let key = format!("{path}.{name}");
+        problems.refuse(InvalidKind::Missing, at, key, format!("`{name}` is missing"), format!("add {example}"));
+    }
+    given.as_ref()
+}
+
+pub(super) fn checked<T>(
+    path: &str,
+    name: &str,
+    given: &Sourced<String>,
+    kind: InvalidKind,
+    parse: impl Fn(&str) -> Result<T, BadValue>,
+    problems: &mut Problems<'_>,
+) -> Option<T> {
+    match parse(&given.value) {
+        Ok(value) => Some(value),
+        Err(bad) => {
+            problems.refuse(kind, given.origin, format!("{path}.{name}"), bad.message, bad.help);
+            None
+        }
+    }
+}
+
+fn refuse_shared_mount_points(input: &Input, problems: &mut Problems<'_>) {
+    let mut seen: Vec<(&str, String, Origin)> = Vec::new();
+    for (name, share) in &input.shares {
+        let Some(given) = &share.mount_point else { continue };
+        let Ok(path) = parse_mount_point(&given.value) else { continue };
+        let path = path.to_string_lossy().into_owned();
+        for (other, other_path, other_origin) in &seen {
+            let (message, help) = if *other_path == path {
+                (format!("share {other} is mounted on {path} as well"), "give each share a mount point of its own")
+            } else if is_within(&path, other_path) || is_within(other_path, &path) {
+                (
+                    format!("{path} and {other_path} of share {other} lie in each other"),
+                    "put them side by side: while the outer share is away, the inner one could not be reached",
+                )
+            } else {
+                continue;
+            };
+            problems.refuse_finding(Finding {
+                kind: InvalidKind::Conflict,
+                at: given.origin,
+                key: format!("{}.mount_point", super::reader::join("share", name)),
+                message,
+                help: help.to_owned(),
+                related: Some((*other_origin, format!("mount point of share {other}"))),
+            });
+        }
+        seen.push((name, path, given.origin));
+    }
+}
+
+fn draft(
+    name: &str,
+    share: &ShareFragment,
+    input: &Input,
+    profiles: &BTreeMap<String, Profile>,
+    problems: &mut Problems<'_>,
+) -> Option<Draft> {
+    check_name("share", name, share.origin, problems);
+    let path = super::reader::join("share", name);
+    let (at, broken) = (share.origin, &share.broken);
+    let server = required(&path, "server", &share.server, at, broken, "server = \"NAME\"", problems);
+    let server = server.and_then(|server| known_server(&path, server, input, problems));
+    let source = required(&path, "source", &share.source, at, broken, "source = \"SHARE\"", problems);
+    let source = source.and_then(|given| checked(&path, "source", given, InvalidKind::BadPath, parse_source, problems));
+    let example = format!("mount_point = \"/mnt/{}\"", if is_name(name) { name } else { "NAME" });
+    let point = required(&path, "mount_point", &share.mount_point, at, broken, &example, problems);
+    let mount_point_origin = point.map_or(at, |point| point.origin);
+    let mount_point =
+        point.and_then(|given| checked(&path, "mount_point", given, InvalidKind::BadPath, parse_mount_point, problems));
+    let consumers = validate_consumers(&path, &share.consumers, problems);
+    let (profile_name, profile) = known_profile(&path, share, profiles, problems)?;
+
+    let patience_at = match (&share.patience, &share.profile) {
+        (Some(patience), _) => (patience.origin, format!("{path}.patience")),
+        (None, Some(profile)) => (profile.origin, format!("{path}.profile")),
+        (None, None) => (share.origin, path.clone()),
+    };
+    let patience = share.patience.as_ref().or(profile.patience.as_ref()).map_or(DEFAULT_PATIENCE, |given| given.value);
+    let hold_for = share.hold_for.as_ref().map_or(HoldFor::For(DEFAULT_HOLD), |given| given.value);
+    warn_about_hold(&path, share, hold_for, problems);
+    let dirty_limit = share.dirty_limit.as_ref().or(profile.dirty_limit.as_ref());
+    let dirty_limit = dirty_limit.and_then(|given| checked_dirty_limit(&path, given, problems));
+    let (options, option_origins) = effective_options(share, profile, problems);
+    let echo_interval = match options.get("echo_interval") {
+        Some(OptionValue::Value(seconds)) => seconds.parse().ok(),
+        Some(OptionValue::Flag) | None => None,
+    };
+    let own_echo_interval = share.options.get("echo_interval").filter(|entry| entry.value.is_some());
+    Some(Draft {
+        name: name.to_owned(),
+        settings: ShareSettings {
+            id: ShareId(name.to_owned()),
+            server: ServerId(server?),
+            source: source?,
+            mount_point: mount_point?,
+            profile: profile_name,
+            options,
+            patience: layers::bounded_patience(patience, hold_for),
+            hold_for,
+            dirty_limit,
+            consumers,
+        },
+        option_origins,
+        mount_point_origin,
+        asked_patience: patience,
+        patience_at,
+        echo_interval,
+        own_echo_interval: own_echo_interval.map(|entry| entry.name_origin),
+    })
+}
+
+fn known_server(path: &str, given: &Sourced<String>, input: &Input, problems: &mut Problems<'_>) -> Option<String> {
+    if input.servers.contains_key(&given.value) {
+        return Some(given.value.clone());
+    }
+    let names = || input.servers.keys().map(String::as_str).filter(|name| is_name(name));
+    let help = match closest(&given.value, names()) {
+        Some(meant) => format!("did you mean \"{meant}\"?"),
+        None if input.servers.is_empty() => format!("add a table [server.{}]", shown_name(&given.value)),
+        None => format!("known servers: {}", names().collect::<Vec<_>>().join(", ")),
+    };
+    let message = format!("there is no server {}", quoted(&given.value));
+    problems.refuse(InvalidKind::UnknownReference, given.origin, format!("{path}.server"), message, help);
+    None
+}
+
+fn shown_name(name: &str) -> &str {
+    if is_name(name) { name } else { "NAME" }
+}
+
+fn known_profile<'p>(
+    path: &str,
+    share: &ShareFragment,
+    profiles: &'p BTreeMap<String, Profile>,
+    problems: &mut Problems<'_>,
+) -> Option<(String, &'p Profile)> {
+    let name = share.profile.as_ref().map_or(DEFAULT_PROFILE, |given| given.value.as_str());
+    if let Some(profile) = profiles.get(name) {
+        return Some((name.to_owned(), profile));
+    }
+    let at = share.profile.as_ref().map_or(share.origin, |given| given.origin);
+    let known = list(profiles.keys().map(String::as_str));
+    let help = match closest(name, profiles.keys().map(String::as_str)) {
+        Some(meant) => format!("did you mean \"{meant}\"? The known profiles are {known}"),
+        None => format!("the known profiles are {known}"),
+    };
+    let message = format!("there is no profile {}", quoted(name));
+    problems.refuse(InvalidKind::UnknownReference, at, format!("{path}.profile"), message, help);
+    None
+}
+
+fn warn_about_hold(path: &str, share: &ShareFragment, hold_for: HoldFor, problems: &mut Problems<'_>) {
+    let (Some(patience), HoldFor::For(hold)) = (&share.patience, hold_for) else { return };
+    if patience.value > hold {
+        let (patience_text, hold_text) = (show_duration(patience.value), show_duration(hold));
+        let message =
+            format!("the patience of {patience_text} is never reached: the share is released after {hold_text}");
+        let help = format!("write hold_for = \"{patience_text}\" or longer, or shorten the patience");
+        problems.warn(patience.origin, format!("{path}.patience"), message, help);
+    }
+}
+
+fn checked_dirty_limit(path: &str, given: &Sourced<Option<u64>>, problems: &mut Problems<'_>) -> Option<u64> {
+    let bytes = given.value?;
+    let key = format!("{path}.dirty_limit");
+    if !(DIRTY_LIMIT_MIN..=DIRTY_LIMIT_MAX).contains(&bytes) {
+        let message = format!("{} is out of range", show_size(bytes));
+        let help = format!("use {} to {}", show_size(DIRTY_LIMIT_MIN), show_size(DIRTY_LIMIT_MAX));
+        problems.refuse(InvalidKind::OutOfRange, given.origin, key, message, help);
+        return None;
+    }
+    if bytes > DIRTY_LIMIT_MEASURED {
+        let message = format!("{} of unwritten data may not survive an outage", show_size(bytes));
+        let help = "use \"2MiB\": with 8MiB the kernel gave up by itself and lost blocks, with 2MiB it did not";
+        problems.warn(given.origin, key, message, help);
+    }
+    Some(bytes)
+}
+
+fn effective_options(
+    share: &ShareFragment,
+    profile: &Profile,
+    problems: &Problems<'_>,
+) -> (BTreeMap<String, OptionValue>, BTreeMap<String, OptionOrigin>) {
+    let mut merged = profile.options.clone();
+    super::options::lay_over(&mut merged, share.options.clone());
+    let mut options = BTreeMap::new();
+    let mut origins = BTreeMap::new();
+    for (name, entry) in merged {
+        let Some(value) = entry.value else { continue };
+        let place = problems.files.place(entry.name_origin);
+        let own = share.options.contains_key(&name);
+        origins.insert(name.clone(), if own { OptionOrigin::Share(place) } else { OptionOrigin::Profile(place) });
+        options.insert(name, value);
+    }
+    (options, origins)
+}
+
+/// Gives all shares of a server the longest patience among them and fits `echo_interval` to it.
+fn settle_patience(
+    mut drafts: Vec<Draft>,
+    servers: &BTreeMap<ServerId, ServerSettings>,
+    problems: &mut Problems<'_>,
+) -> Vec<Draft> {
+    for (id, server) in servers {
+        let shares: Vec<&mut Draft> = drafts.iter_mut().filter(|draft| draft.settings.server == *id).collect();
+        let longest = shares.iter().max_by_key(|draft| draft.settings.patience);
+        let Some(longest) = longest.map(|draft| (draft.settings.patience, draft.name.clone())) else { continue };
+        for draft in shares {
+            if let Err(violation) = layers::check_patience(&server.probe, draft.asked_patience) {
+                refuse_patience(draft, &violation, problems);
+                continue;
+            }
+            let own = draft.settings.patience;
+            draft.settings.patience = longest.0;
+            warn_about_neighbour(draft, own, &longest, problems);
+            settle_echo_interval(draft, &server.probe, &longest.1, problems);
+        }
+    }
+    drafts
+}
+
+fn refuse_patience(draft: &Draft, violation: &LayerViolation, problems: &mut Problems<'_>) {
+    let help = match violation {
+        LayerViolation::PatienceBelowDetection { detection, .. } => format!(
+            "use {} or more, or \"0s\" to give up as soon as the server is dead, or faster probes",
+            show_duration(*detection)
+        ),
+        LayerViolation::PatienceTooLong { .. } | LayerViolation::KernelTooSoon { .. } => {
+            format!("use {} or less", show_duration(layers::PATIENCE_MAX))
+        }
+    };
+    let (at, key) = draft.patience_at.clone();
+    problems.refuse(InvalidKind::TimeoutOrder, at, key, violation.to_string(), help);
+}
+
+/// A share that is to be released at once waits for its neighbours' patience all the same.
+fn warn_about_neighbour(draft: &Draft, own: Duration, longest: &(Duration, String), problems: &mut Problems<'_>) {
+    if let HoldFor::For(hold) = draft.settings.hold_for
+        && hold < longest.0
+        && own < longest.0
+    {
+        let message = format!(
+            "what is in flight on this share is given up after {}, not after its hold of {}: share {} of the same \
+             server asks for that patience, and a server's connections are given up together",
+            show_duration(longest.0),
+            show_duration(hold),
+            shown_name(&longest.1)
+        );
+        let key = format!("{}.hold_for", super::reader::join("share", &draft.name));
+        let help = "shorten the other share's patience, or make this hold longer";
+        problems.warn(draft.mount_point_origin, key, message, help);
+    }
+}
+
+fn settle_echo_interval(draft: &mut Draft, probe: &ProbeSettings, longest: &str, problems: &mut Problems<'_>) {
+    let patience = draft.settings.patience;
+    let needed = layers::echo_interval_needed(probe, patience);
+    let configured = draft.echo_interval.unwrap_or(0);
+    if let (Err(violation), Some(at)) =
+        (layers::Layers::new(probe, patience, configured, draft.settings.hold_for), draft.own_echo_interval)
+    {
+        let whose = match longest == draft.name {
+            true => "the patience".to_owned(),
+            false => format!("the patience of share {}, which counts for its whole server", shown_name(longest)),
+        };
+        let key = format!("{}.options.echo_interval", super::reader::join("share", &draft.name));
+        let help = format!("remove it, and nasmount uses {needed}; or shorten {whose}");
+        problems.refuse(InvalidKind::TimeoutOrder, at, key, violation.to_string(), help);
+        return;
+    }
+    if configured < needed {
+        draft.settings.options.insert("echo_interval".to_owned(), OptionValue::Value(needed.to_string()));
+        let origin = OptionOrigin::Layers { profile: draft.echo_interval };
+        draft.option_origins.insert("echo_interval".to_owned(), origin);
+    }
+}

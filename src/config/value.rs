@@ -1,0 +1,178 @@
+//! Forms of single values: durations, sizes, names.
+
+use std::time::Duration;
+
+/// The forms of a duration, for messages.
+pub(crate) const DURATION_FORMS: &str =
+    "write a number and a unit: \"500ms\", \"30s\", \"15m\", \"2h\", \"1d\", or together \"1h 30m\"";
+
+/// Longest duration that is taken at its word: longer ones are slips of the pen. A year.
+pub(crate) const DURATION_MAX: Duration = Duration::from_secs(365 * 86400);
+
+/// Why a value was not understood, and what to write instead.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct BadValue {
+    pub(crate) message: String,
+    pub(crate) help: String,
+}
+
+/// Parses `"15m"`, `"1h 30m"`, `"500ms"`; at most a year.
+pub(crate) fn parse_duration(text: &str) -> Result<Duration, BadValue> {
+    if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) && text != "0" {
+        return Err(BadValue {
+            message: format!("duration {} has no unit", quoted(text)),
+            help: format!("write \"{text}s\" for seconds or \"{text}m\" for minutes"),
+        });
+    }
+    let parsed = humantime::parse_duration(text).map_err(|error| BadValue {
+        message: format!("cannot understand the duration {}: {}", quoted(text), duration_problem(&error)),
+        help: DURATION_FORMS.to_owned(),
+    })?;
+    if parsed > DURATION_MAX {
+        return Err(BadValue {
+            message: format!("duration {} is longer than a year", quoted(text)),
+            help: DURATION_FORMS.to_owned(),
+        });
+    }
+    Ok(parsed)
+}
+
+fn duration_problem(error: &humantime::DurationError) -> String {
+    match error {
+        humantime::DurationError::UnknownUnit { unit, .. } if unit.is_empty() => "a unit is missing".to_owned(),
+        humantime::DurationError::UnknownUnit { unit, .. } => format!("there is no unit {}", quoted(unit)),
+        humantime::DurationError::Empty => "it is empty".to_owned(),
+        humantime::DurationError::NumberExpected(_) => "a number is expected before each unit".to_owned(),
+        humantime::DurationError::InvalidCharacter(_) => "it has a character that does not belong there".to_owned(),
+        humantime::DurationError::NumberOverflow => "the number is too large".to_owned(),
+    }
+}
+
+/// `2m 30s`: a duration as it would be written in the configuration.
+pub(crate) fn show_duration(duration: Duration) -> String {
+    humantime::format_duration(duration).to_string()
+}
+
+/// Parses `"2MiB"`. Only binary units, because "MB" means two different numbers to different programs.
+pub(crate) fn parse_size(text: &str) -> Result<u64, BadValue> {
+    let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
+    let (number, unit) = text.split_at(digits);
+    let bad = |message: String, help: String| Err(BadValue { message, help });
+    let forms = "write a whole number with KiB, MiB or GiB, such as \"2MiB\"".to_owned();
+    if number.is_empty() {
+        return bad(format!("cannot understand the size {}", quoted(text)), forms);
+    }
+    let factor = match unit.trim_start() {
+        "KiB" => 1_u64 << 10,
+        "MiB" => 1 << 20,
+        "GiB" => 1 << 30,
+        "" => {
+            let help = format!("sizes are written with KiB, MiB or GiB: {}", suggest_size(number));
+            return bad(format!("size {} has no unit", quoted(text)), help);
+        }
+        other => {
+            let letter = other.chars().next().map(|c| c.to_ascii_uppercase());
+            let help = match letter {
+                Some('K' | 'M' | 'G') => format!("write \"{number}{}iB\"", letter.unwrap_or('M')),
+                _ => forms,
+            };
+            return bad(format!("size {} has an unknown unit", quoted(text)), help);
+        }
+    };
+    match number.parse::<u64>().ok().and_then(|number| number.checked_mul(factor)) {
+        Some(bytes) => Ok(bytes),
+        None => bad(format!("size {} is too large", quoted(text)), forms),
+    }
+}
+
+/// What somebody who wrote plain bytes meant: `2097152` is `"2MiB"`.
+pub(crate) fn suggest_size(number: &str) -> String {
+    match number.parse::<u64>() {
+        Ok(bytes) if bytes >= 1 << 10 => format!("write \"{}\"", show_size(bytes)),
+        _ => format!("write \"{number}MiB\""),
+    }
+}
+
+/// The shortest exact form in binary units, rounded up to a KiB.
+pub(crate) fn show_size(bytes: u64) -> String {
+    match bytes {
+        _ if bytes.is_multiple_of(1 << 30) => format!("{}GiB", bytes >> 30),
+        _ if bytes.is_multiple_of(1 << 20) => format!("{}MiB", bytes >> 20),
+        _ => format!("{}KiB", bytes.div_ceil(1 << 10)),
+    }
+}
+
+/// A value in double quotes for a message: short enough for a line, without control characters, and not at all if it looks
+/// like a login.
+pub(crate) fn quoted(text: &str) -> String {
+    const SHOWN_MAX: usize = 64;
+    if super::source::looks_like_login(text) {
+        return "\"…\"".to_owned();
+    }
+    match text.char_indices().nth(SHOWN_MAX) {
+        Some((cut, _)) => format!("{:?}…", &text[..cut]),
+        None => format!("{text:?}"),
+    }
+}
+
+/// The known word that was probably meant: close in letters, or the same but for case and `-`/`_`.
+pub(crate) fn closest<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    let plain = word.to_ascii_lowercase().replace('-', "_");
+    known
+        .map(|candidate| (strsim::damerau_levenshtein(&plain, candidate), candidate))
+        .filter(|(distance, candidate)| *distance <= candidate.len().div_ceil(3).min(3))
+        .min()
+        .map(|(_, candidate)| candidate)
+}
+
+/// Whether a text can name a share or a server: letters, digits, `-`, `_`, 1..=64 of them.
+pub(crate) fn is_name(text: &str) -> bool {
+    (1..=64).contains(&text.len())
+        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
+}
+
+/// Words in a sentence: `a`, `a or b`, `a, b or c`.
+pub(crate) fn list<'a>(words: impl IntoIterator<Item = &'a str>) -> String {
+    let words: Vec<&str> = words.into_iter().collect();
+    match words.as_slice() {
+        [] => "none".to_owned(),
+        [one] => (*one).to_owned(),
+        [first @ .., last] => format!("{} or {last}", first.join(", ")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+
+    #[test]
+    fn durations_need_a_unit() {
+        assert_eq!(parse_duration("1h 30m").unwrap(), Duration::from_secs(5400));
+        assert_eq!(parse_duration("0s").unwrap(), Duration::ZERO);
+        assert_eq!(parse_duration("15").unwrap_err().help, "write \"15s\" for seconds or \"15m\" for minutes");
+        assert!(parse_duration("15 parsecs").unwrap_err().message.contains("no unit \"parsecs\""));
+        assert!(parse_duration("-3s").is_err());
+        assert!(parse_duration("20000000h").unwrap_err().message.contains("longer than a year"));
+    }
+
+    #[test]
+    fn sizes_are_binary() {
+        assert_eq!(parse_size("2MiB").unwrap(), 2 << 20);
+        assert_eq!(parse_size("64 KiB").unwrap(), 64 << 10);
+        assert_eq!(parse_size("1GiB").unwrap(), 1 << 30);
+        assert_eq!(parse_size("4MB").unwrap_err().help, "write \"4MiB\"");
+        assert_eq!(parse_size("4m").unwrap_err().help, "write \"4MiB\"");
+        assert!(parse_size("2097152").unwrap_err().help.ends_with("write \"2MiB\""));
+        assert!(parse_size("99999999999999999999GiB").is_err());
+        assert!(parse_size("lots").is_err());
+    }
+
+    #[test]
+    fn a_slip_of_the_pen_is_recognised() {
+        let known = ["hold_for", "mount_point", "profile"];
+        assert_eq!(closest("hold-for", known.into_iter()), Some("hold_for"));
+        assert_eq!(closest("mountpoint", known.into_iter()), Some("mount_point"));
+        assert_eq!(closest("colour", known.into_iter()), None);
+    }
+}

@@ -1,0 +1,92 @@
+//! The barrier's owner, `nasmount barrier`: a service of its own, so that the path stays barred while the daemon is dead, being
+//! restarted or upgraded. It does two things: lay barriers when asked, and fail every access to them.
+//!
+//! If this process dies, systemd keeps the barriers' pipes open (its fd store), so that accesses wait instead of finding an empty
+//! directory, and the next one takes the barriers over.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use anyhow::Context as _;
+use sd_notify::NotifyState;
+use tracing::{info, warn};
+
+use crate::sys::autofs::Barrier;
+use crate::sys::{autofs, barrier_socket, listen, mountinfo, paths};
+
+/// How long one asker may keep the others waiting.
+const TALK_WITHIN: Duration = Duration::from_secs(2);
+
+/// The mount points that this process answers for, with the roots of their barriers.
+type Owned = Arc<Mutex<BTreeMap<PathBuf, OwnedFd>>>;
+
+/// Runs the service; returns only on an error that keeps it from working at all.
+pub fn run() -> anyhow::Result<()> {
+    let lock = Path::new(paths::RUNTIME_DIRECTORY).join("barrier.lock");
+    let Some(_alone) = listen::lock(&lock).with_context(|| format!("cannot lock {}", lock.display()))? else {
+        anyhow::bail!("the barrier service runs already");
+    };
+    let owned = Owned::default();
+    let entries = mountinfo::read().context("cannot read the mounts")?;
+    for (share, mount_point) in autofs::laid(&entries) {
+        match own(&owned, &share, mount_point) {
+            Ok(_) => info!(share, mount_point = %mount_point.display(), "barrier taken over"),
+            Err(error) => warn!(share, %error, "cannot take the barrier over"),
+        }
+    }
+    let listener = listen::listen(Path::new(paths::BARRIER_SOCKET))
+        .with_context(|| format!("cannot listen on {}", paths::BARRIER_SOCKET))?;
+    sd_notify::notify(&[NotifyState::Ready]).context("cannot tell systemd that the service is ready")?;
+    serve(&listener, &owned);
+    Ok(())
+}
+
+fn serve(listener: &UnixListener, owned: &Owned) {
+    for stream in listener.incoming() {
+        match stream.and_then(|stream| answer(&stream, owned)) {
+            Ok(()) => {}
+            Err(error) => warn!(%error, "request not served"),
+        }
+    }
+}
+
+fn answer(stream: &UnixStream, owned: &Owned) -> io::Result<()> {
+    stream.set_read_timeout(Some(TALK_WITHIN))?;
+    stream.set_write_timeout(Some(TALK_WITHIN))?;
+    let wish = barrier_socket::receive_wish(stream)?;
+    let root = own(owned, &wish.share, &wish.mount_point);
+    barrier_socket::answer(stream, root.map_err(|error| error.to_string()))
+}
+
+/// Lays a barrier unless it is there, hands its pipe to systemd, and answers for it from now on. Returns the barrier's root.
+fn own(owned: &Owned, share: &str, mount_point: &Path) -> io::Result<OwnedFd> {
+    let mut mine = owned.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(root) = mine.get(mount_point) {
+        return root.try_clone();
+    }
+    let barrier = Barrier::lay(share, mount_point)?;
+    let name = NotifyState::FdName(share);
+    // a pipe of an earlier owner would keep a barrier waiting for ever that nobody answers for
+    sd_notify::notify(&[NotifyState::FdStoreRemove, name.clone()])?;
+    sd_notify::notify_with_fds(&[NotifyState::FdStore, name], &[barrier.requests().as_fd()])?;
+    let root = barrier.root().try_clone()?;
+    mine.insert(mount_point.to_owned(), barrier.root().try_clone()?);
+    drop(mine);
+    info!(share, mount_point = %mount_point.display(), "barrier laid");
+    let (owned, mount_point) = (Arc::clone(owned), mount_point.to_owned());
+    std::thread::Builder::new().name(format!("barrier {share}")).spawn(move || {
+        let end = loop {
+            if let Err(error) = barrier.fail_next() {
+                break error;
+            }
+        };
+        info!(mount_point = %mount_point.display(), reason = %end, "barrier gone");
+        owned.lock().unwrap_or_else(PoisonError::into_inner).remove(&mount_point);
+    })?;
+    Ok(root)
+}

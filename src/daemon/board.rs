@@ -1,0 +1,171 @@
+//! What the daemon publishes, and where commands go in.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot, watch};
+
+use super::consumers::{ConsumersHandle, ConsumersView};
+use super::recorder::Recorders;
+use super::reload::{How, Outcome, ReloadAsked};
+use super::server_actor::ServerView;
+use super::share_actor::{CommandAnswer, ShareHandle, ShareView};
+use crate::share::consumers::Progress;
+use crate::share::{BootInstant, Command, Event, State};
+use crate::status::{self, ConsumerStatus, FlappingStatus, MaintenanceStatus, ServerStatus, ShareStatus, StatusReport};
+use crate::sys::clock;
+
+/// Everything that others may see and ask; assembled on demand: reading it waits for nobody. A reload changes it.
+#[derive(Debug)]
+pub struct Board {
+    actors: Mutex<Actors>,
+    /// The consumers of the host.
+    pub consumers: ConsumersHandle,
+    /// What happened to each share.
+    pub recorders: Recorders,
+    /// Asks for a reload.
+    pub reloads: mpsc::Sender<ReloadAsked>,
+}
+
+/// What runs.
+#[derive(Debug, Default)]
+pub struct Actors {
+    /// Servers by name: host, what is known.
+    pub servers: BTreeMap<String, (String, watch::Receiver<ServerView>)>,
+    /// Shares by name.
+    pub shares: BTreeMap<String, ShareHandle>,
+}
+
+/// Why there is no answer to a command.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NoAnswer {
+    /// There is no share of that name.
+    NoSuchShare,
+    /// The daemon is ending.
+    Ending,
+}
+
+impl Board {
+    /// A board on which nothing runs yet.
+    pub fn new(consumers: ConsumersHandle, recorders: Recorders, reloads: mpsc::Sender<ReloadAsked>) -> Self {
+        Self { actors: Mutex::default(), consumers, recorders, reloads }
+    }
+
+    /// What runs. Never kept over an await.
+    pub fn actors(&self) -> MutexGuard<'_, Actors> {
+        self.actors.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Everything, now.
+    pub fn report(&self) -> StatusReport {
+        let (now, consumers, actors) = (clock::now(), self.consumers.view.borrow(), self.actors());
+        StatusReport {
+            schema: status::SCHEMA,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            servers: actors.servers.iter().map(|(name, (host, view))| server(name, host, &view.borrow())).collect(),
+            shares: actors.shares.values().map(|handle| share(&handle.view.borrow(), &consumers, now)).collect(),
+        }
+    }
+
+    /// Where shares appear.
+    pub fn mount_points(&self) -> Vec<PathBuf> {
+        self.actors().shares.values().map(|handle| handle.view.borrow().settings.mount_point.clone()).collect()
+    }
+
+    /// Tells the share of a mount point that something changed there. Never lost: a share whose queue is full hears of it later.
+    pub fn mount_table_changed(&self, mount_point: &Path) {
+        let actors = self.actors();
+        let is_there = |handle: &&ShareHandle| handle.view.borrow().settings.mount_point == mount_point;
+        for handle in actors.shares.values().filter(is_there) {
+            let events = handle.events.clone();
+            tokio::spawn(async move { events.send(Event::MountTableChanged).await });
+        }
+    }
+
+    /// Asks for a reload and waits for what came of it.
+    pub async fn reload(&self, how: How) -> Result<Outcome, NoAnswer> {
+        let (answer, answered) = oneshot::channel();
+        self.reloads.send((how, answer)).await.map_err(|_| NoAnswer::Ending)?;
+        answered.await.map_err(|_| NoAnswer::Ending)
+    }
+
+    /// Puts a command to a share and waits for what it says to it, which takes as long as writing it down.
+    pub async fn command(&self, share: &str, command: Command) -> Result<CommandAnswer, NoAnswer> {
+        let commands = self.actors().shares.get(share).map(|handle| handle.commands.clone());
+        let commands = commands.ok_or(NoAnswer::NoSuchShare)?;
+        let (answer, answered) = oneshot::channel();
+        commands.send((command, answer)).await.map_err(|_| NoAnswer::Ending)?;
+        answered.await.map_err(|_| NoAnswer::Ending)
+    }
+
+    /// One line for `systemctl status`.
+    pub fn summary(&self) -> String {
+        let actors = self.actors();
+        let states = actors.shares.iter().map(|(name, handle)| (name, handle.view.borrow().share.state()));
+        let away: Vec<String> = states
+            .filter(|(_, state)| *state != State::Online)
+            .map(|(name, state)| format!("{name} {state}"))
+            .collect();
+        let all = actors.shares.len();
+        match away.as_slice() {
+            [] => format!("{all} shares online"),
+            away => format!("{} of {all} shares online; {}", all - away.len(), away.join(", ")),
+        }
+    }
+}
+
+fn server(name: &str, host: &str, view: &ServerView) -> ServerStatus {
+    let milliseconds = |latency: Duration| (latency.as_secs_f64() * 1e6).round() / 1e3;
+    ServerStatus {
+        name: name.to_owned(),
+        host: host.to_owned(),
+        address: view.address,
+        trust: view.trust,
+        latency_ms: view.latency.map(milliseconds),
+        flapping: view.flapping.map(|flapping| FlappingStatus {
+            outages: flapping.outages,
+            must_answer_for: flapping.must_answer_for.as_secs_f64(),
+        }),
+    }
+}
+
+fn share(view: &ShareView, consumers: &ConsumersView, now: BootInstant) -> ShareStatus {
+    let (settings, share) = (&view.settings, &view.share);
+    let name = settings.id.to_string();
+    let reason = share.reason().clone();
+    let left = |at: BootInstant| at.since(now).as_secs_f64();
+    let told = consumers.told.get(&name).filter(|told| told.heard == view.demands_sent);
+    let progress = match told {
+        Some(told) => told.progress,
+        None if settings.consumers.is_empty() => Progress::Settled,
+        None => Progress::Busy,
+    };
+    let consumer = |unit: &String| ConsumerStatus {
+        unit: unit.clone(),
+        held: consumers.held.get(unit).copied(),
+        operation: consumers.operations.get(unit).copied(),
+    };
+    ShareStatus {
+        state: share.state(),
+        since: clock::wall_clock(share.since()),
+        reason_text: reason.to_string(),
+        hint: reason.hint().map(str::to_owned),
+        reason,
+        server: settings.server.to_string(),
+        source: settings.source.clone(),
+        mount_point: settings.mount_point.display().to_string(),
+        operation: view.operation.map(|(operation, _)| operation.to_owned()),
+        operation_for: view.operation.map(|(_, since)| now.since(since).as_secs_f64()),
+        hold_reasons: share.hold_reasons().into_iter().collect(),
+        wanted: share.wanted(),
+        maintenance: share.maintenance().map(|maintenance| MaintenanceStatus { ends_in: maintenance.until.map(left) }),
+        consumers_progress: progress,
+        memory_trouble: view.trouble.clone().or_else(|| consumers.trouble.clone()),
+        hold_ends_in: share.hold_ends_at().map(left),
+        given_up: share.memory().is_some_and(|memory| memory.given_up),
+        consumers: settings.consumers.iter().map(|settings| consumer(&settings.unit)).collect(),
+        name,
+    }
+}

@@ -1,0 +1,254 @@
+//! Carries out the steps of one share and reports how they ended. Decides nothing: what a failure means is decided in `share`.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::sync::{Mutex as AsyncMutex, Notify, mpsc, watch};
+use tracing::{Instrument as _, debug, info, warn};
+
+use super::network::Network;
+use super::server_actor::ServerView;
+use super::share_actor::Configured;
+use crate::config::settings::CredentialSource;
+use crate::plan::options::{self, Adjustment, DirtyLimitSupport, KernelOptions, MountAttribute};
+use crate::share::event::{Done, Survey};
+use crate::share::failure::{Failure, FailureClass};
+use crate::share::{Event, OpId, Step};
+use crate::sys::state_file::StateFiles;
+use crate::sys::worker::{self, Answer, Failed, Login, MountRequest, Request, Stage};
+
+/// Workers of one share that were abandoned and hang in the kernel: with this many, no more are started that only ask.
+const MAX_HANGING_WORKERS: usize = 2;
+
+/// What the running kernel can do.
+#[derive(Debug)]
+pub struct Kernel {
+    /// Options it knows.
+    pub options: KernelOptions,
+    /// Whether unwritten data can be limited.
+    pub dirty_limits: DirtyLimitSupport,
+}
+
+/// What all executors share.
+#[derive(Debug)]
+pub struct Host {
+    /// Veil, fence, sockets.
+    pub network: Arc<Network>,
+    /// What must be known again after a crash.
+    pub files: StateFiles,
+    /// What the running kernel can do.
+    pub kernel: Kernel,
+    /// The kernel serialises all CIFS mounts; nasmount never has two in flight on the host.
+    pub mount_slot: AsyncMutex<()>,
+}
+
+/// The executor of one share.
+#[derive(Debug)]
+pub struct Executor {
+    /// The name and the mount point in it never change: another one is another share.
+    configured: Mutex<Configured>,
+    server: watch::Receiver<ServerView>,
+    host: Arc<Host>,
+    events: mpsc::Sender<Event>,
+    in_flight: Mutex<BTreeMap<OpId, Arc<Notify>>>,
+}
+
+impl Executor {
+    /// An executor that reports to `events`.
+    pub fn new(
+        configured: Configured,
+        server: watch::Receiver<ServerView>,
+        host: Arc<Host>,
+        events: mpsc::Sender<Event>,
+    ) -> Arc<Self> {
+        let configured = Mutex::new(configured);
+        Arc::new(Self { configured, server, host, events, in_flight: Mutex::default() })
+    }
+
+    /// Takes over another configuration; options and credentials are used at the next mount.
+    pub fn configure(&self, configured: Configured) {
+        *self.configured.lock().unwrap_or_else(PoisonError::into_inner) = configured;
+    }
+
+    fn configured(&self) -> Configured {
+        self.configured.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Starts a step and returns at once.
+    pub fn start(self: &Arc<Self>, op: OpId, step: Step) {
+        let abandoned = Arc::new(Notify::new());
+        self.lock().insert(op, abandoned.clone());
+        let executor = Arc::clone(self);
+        let task = async move {
+            let name = step.name();
+            let result = executor.perform(&step, &abandoned).await;
+            debug!(op = op.0, operation = name, ?result, "ended");
+            executor.lock().remove(&op);
+            let _ = executor.events.send(Event::Completed { op, result }).await;
+        };
+        tokio::spawn(task.in_current_span());
+    }
+
+    /// Reports how an operation ended that was never started.
+    pub fn report(&self, op: OpId, result: Result<Done, Failure>) {
+        let events = self.events.clone();
+        tokio::spawn(async move { events.send(Event::Completed { op, result }).await });
+    }
+
+    /// Ends the worker of a step.
+    pub fn abandon(&self, op: OpId) {
+        if let Some(abandoned) = self.lock().get(&op) {
+            info!(op = op.0, "abandoned");
+            abandoned.notify_one();
+        }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<OpId, Arc<Notify>>> {
+        self.in_flight.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn perform(&self, step: &Step, abandoned: &Notify) -> Result<Done, Failure> {
+        let settings = self.configured().share;
+        let (share, mount_point) = (settings.id.to_string(), settings.mount_point);
+        match step {
+            Step::Survey => self.survey(share, mount_point, abandoned).await,
+            Step::LayBarrier => self.ask(&Request::LayBarrier { share, mount_point }, abandoned).await,
+            Step::Mount => self.mount(abandoned).await,
+            Step::Verify => {
+                self.refuse_if_wedged()?;
+                self.ask(&Request::Verify { share }, abandoned).await
+            }
+            Step::Flush => self.ask(&Request::Flush { share }, abandoned).await,
+            Step::Attach => self.ask(&Request::Attach { share, mount_point }, abandoned).await,
+            Step::Detach => self.ask(&Request::Detach { share, mount_point }, abandoned).await,
+            Step::Release => self.ask(&Request::Release { share }, abandoned).await,
+            Step::RaiseFence => {
+                let address = self.address()?;
+                self.host.network.raise_fence(&share, address).await;
+                Ok(Done::Plainly)
+            }
+            Step::LiftFence => {
+                let lifted = self.host.network.lift_fence(&share).await;
+                lifted.map_err(|error| Failure::transient(format!("cannot lift the fence: {error}")))?;
+                Ok(Done::Plainly)
+            }
+            Step::DestroySockets { since } => {
+                let address = self.address()?;
+                let destroyed = self.host.network.destroy_sockets(address, *since, abandoned.notified()).await;
+                destroyed.map(|()| Done::Plainly).map_err(|failed| transient(&failed))
+            }
+        }
+    }
+
+    /// A worker that hangs in the kernel is abandoned, not gone: one more would only hang behind it.
+    fn refuse_if_wedged(&self) -> Result<(), Failure> {
+        if self.lock().len() > MAX_HANGING_WORKERS {
+            let message = "earlier verifications still hang in the kernel";
+            return Err(Failure { class: FailureClass::Wedged, ..Failure::transient(message) });
+        }
+        Ok(())
+    }
+
+    fn address(&self) -> Result<std::net::IpAddr, Failure> {
+        let address = self.server.borrow().address;
+        address.ok_or_else(|| Failure::transient("the server's name has not been resolved"))
+    }
+
+    async fn ask(&self, request: &Request, abandoned: &Notify) -> Result<Done, Failure> {
+        run(request, abandoned.notified()).await.map(|_| Done::Plainly).map_err(|failed| transient(&failed))
+    }
+
+    async fn survey(&self, share: String, mount_point: PathBuf, abandoned: &Notify) -> Result<Done, Failure> {
+        let memory = self
+            .host
+            .files
+            .read_share(&share)
+            .map_err(|error| Failure::transient(format!("cannot read what is held for share {share}: {error}")))?;
+        match run(&Request::Survey { share, mount_point }, abandoned.notified()).await {
+            Ok(Answer::Found { clone, barrier, attached }) => {
+                Ok(Done::Survey(Survey { clone, barrier, attached, memory }))
+            }
+            Ok(_) => Err(Failure::transient("a worker answered something else")),
+            Err(failed) => Err(transient(&failed)),
+        }
+    }
+
+    async fn mount(&self, abandoned: &Notify) -> Result<Done, Failure> {
+        let Configured { share: settings, credentials } = self.configured();
+        let plan = options::mount_options(
+            &settings,
+            self.address()?,
+            &self.host.kernel.options,
+            self.host.kernel.dirty_limits,
+        );
+        for adjustment in &plan.adjustments {
+            match adjustment {
+                Adjustment::Dropped { option, reason } => warn!(%option, reason, "option not used"),
+                Adjustment::Replaced { used, reason, .. } => info!(option = %used, reason, "option set"),
+            }
+        }
+        let request = Request::Mount(Box::new(MountRequest {
+            share: settings.id.to_string(),
+            source: plan.source,
+            options: plan.options.into_iter().map(|option| (option.key, option.value)).collect(),
+            attributes: plan.attributes.into_iter().map(attribute).collect(),
+            login: login(&credentials)?,
+            dirty_limit: plan.dirty_limit,
+        }));
+        let slot = self.host.mount_slot.lock().await;
+        let result = run(&request, abandoned.notified()).await;
+        drop(slot);
+        result.map(|_| Done::Plainly).map_err(|failed| match (failed.stage, failed.errno) {
+            (Stage::Negotiation, Some(errno)) => Failure::of_mount(failed.to_string(), errno),
+            (Stage::Configuration, _) => Failure {
+                errno: failed.errno,
+                ..Failure::configuration(failed.to_string(), "correct the configuration, then `nasmount reload`")
+            },
+            (Stage::Negotiation | Stage::Other, _) => transient(&failed),
+        })
+    }
+}
+
+fn attribute(attribute: MountAttribute) -> worker::Attribute {
+    match attribute {
+        MountAttribute::ReadOnly => worker::Attribute::ReadOnly,
+        MountAttribute::NoSuid => worker::Attribute::NoSuid,
+        MountAttribute::NoDev => worker::Attribute::NoDev,
+        MountAttribute::NoExec => worker::Attribute::NoExec,
+        MountAttribute::NoAtime => worker::Attribute::NoAtime,
+        MountAttribute::NoDirAtime => worker::Attribute::NoDirAtime,
+    }
+}
+
+async fn run(request: &Request, end: impl Future<Output = ()>) -> worker::Reply {
+    let child = worker::start(request).await.map_err(|error| Failed::local("cannot start a worker", &error))?;
+    worker::reply(child, end).await
+}
+
+/// EBUSY passes when whoever is in the way goes away; so may anything else, sooner.
+fn transient(failed: &Failed) -> Failure {
+    let class = match failed.errno {
+        Some(libc::EBUSY) => FailureClass::Busy,
+        _ => FailureClass::Transient,
+    };
+    Failure { class, errno: failed.errno, ..Failure::transient(failed.to_string()) }
+}
+
+/// A systemd credential is a file in a directory that only this unit sees (systemd.exec(5)).
+fn login(credentials: &CredentialSource) -> Result<Login, Failure> {
+    match credentials {
+        CredentialSource::Guest => Ok(Login::Guest),
+        CredentialSource::File(path) => Ok(Login::File(path.clone())),
+        CredentialSource::Systemd(name) => {
+            let directory = std::env::var_os("CREDENTIALS_DIRECTORY").ok_or_else(|| {
+                Failure::configuration(
+                    format!("the systemd credential {name} is not there"),
+                    "add LoadCredential= to nasmount.service (`systemctl edit nasmount`)",
+                )
+            })?;
+            Ok(Login::File(PathBuf::from(directory).join(name)))
+        }
+    }
+}

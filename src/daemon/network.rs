@@ -1,0 +1,120 @@
+//! The host's side of a server's connections: veil, fence and socket destruction, shared by all shares of the server.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use tokio::sync::Mutex;
+use tracing::{info, warn};
+
+use crate::share::BootInstant;
+use crate::sys::nft::Rules;
+use crate::sys::{clock, worker};
+
+/// One for the whole daemon. Sockets can only be fenced and destroyed by server: two shares of one server share their fate.
+#[derive(Debug, Default)]
+pub struct Network {
+    inner: Mutex<Inner>,
+    destroyed_at: Mutex<BTreeMap<IpAddr, Arc<Mutex<Option<BootInstant>>>>>,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    veiled: BTreeMap<String, IpAddr>,
+    fenced: BTreeMap<String, IpAddr>,
+    applied: Option<Rules>,
+    warned: bool,
+}
+
+impl Inner {
+    fn rules(&self) -> Rules {
+        Rules { veiled: self.veiled.values().copied().collect(), fenced: self.fenced.values().copied().collect() }
+    }
+
+    async fn apply(&mut self) -> io::Result<()> {
+        let wanted = self.rules();
+        if self.applied.as_ref() == Some(&wanted) {
+            return Ok(());
+        }
+        wanted.apply().await?;
+        self.applied = Some(wanted);
+        Ok(())
+    }
+}
+
+impl Network {
+    /// Says what is known before the daemon's first actor runs, in one transaction: there is no moment without the veil of a
+    /// share that an earlier daemon mounted, or without a fence that it raised.
+    pub async fn adopt(&self, veiled: BTreeMap<String, IpAddr>, fenced: BTreeMap<String, IpAddr>) {
+        {
+            let mut inner = self.inner.lock().await;
+            inner.veiled = veiled;
+            inner.fenced = fenced;
+        }
+        self.apply_or_warn().await;
+    }
+
+    /// Lays the veil of a server whose address has become known.
+    pub async fn veil(&self, server_name: &str, server: IpAddr) {
+        self.inner.lock().await.veiled.insert(server_name.to_owned(), server);
+        self.apply_or_warn().await;
+    }
+
+    /// Takes the veil of a server away that is no longer configured.
+    pub async fn unveil(&self, server_name: &str) {
+        self.inner.lock().await.veiled.remove(server_name);
+        self.apply_or_warn().await;
+    }
+
+    /// Without nftables there is neither veil nor fence: outages by a restarting server then cost what they cost with a
+    /// plain mount, and the log says so once.
+    async fn apply_or_warn(&self) {
+        let mut inner = self.inner.lock().await;
+        if let Err(error) = inner.apply().await
+            && !std::mem::replace(&mut inner.warned, true)
+        {
+            warn!(%error, "no veil and no fence: is the package nftables installed?");
+        }
+    }
+
+    /// Raises the fence to a server for a share. Without nftables there is none, and giving up goes on without it: only
+    /// callers in `smb2_reconnect` then wait for the server.
+    pub async fn raise_fence(&self, share: &str, server: IpAddr) {
+        self.inner.lock().await.fenced.insert(share.to_owned(), server);
+        self.apply_or_warn().await;
+    }
+
+    /// Lifts it; it stays while another share of the server wants it. A fence that is up has to come down, so that this
+    /// fails if it cannot; one that never rose need not.
+    pub async fn lift_fence(&self, share: &str) -> io::Result<()> {
+        let mut inner = self.inner.lock().await;
+        inner.fenced.remove(share);
+        let result = inner.apply().await;
+        let is_up = inner.applied.as_ref().is_some_and(|applied| !applied.fenced.is_subset(&inner.rules().fenced));
+        if is_up { result } else { Ok(()) }
+    }
+
+    /// Destroys the CIFS sockets to a server, unless that was done since `since` for another of its shares.
+    pub async fn destroy_sockets(
+        &self,
+        server: IpAddr,
+        since: BootInstant,
+        end: impl Future<Output = ()>,
+    ) -> Result<(), worker::Failed> {
+        // by server: a worker that hangs concerns no other one
+        let destroyed_at = Arc::clone(self.destroyed_at.lock().await.entry(server).or_default());
+        let mut destroyed_at = destroyed_at.lock().await;
+        if destroyed_at.is_some_and(|at| at >= since) {
+            return Ok(());
+        }
+        let started = clock::now();
+        let child = worker::start(&worker::Request::DestroySockets { server }).await;
+        let child = child.map_err(|error| worker::Failed::local("cannot start a worker", &error))?;
+        if let worker::Answer::Destroyed { sockets } = worker::reply(child, end).await? {
+            info!(address = %server, sockets, "sockets destroyed");
+        }
+        *destroyed_at = Some(started);
+        Ok(())
+    }
+}

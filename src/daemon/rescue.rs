@@ -1,0 +1,33 @@
+//! What is left to be done when the daemon cannot come back: nothing that it paused may stay paused.
+
+use anyhow::Context as _;
+use tracing::{info, warn};
+
+use crate::sys::state_file::{StateFiles, UnitList};
+use crate::sys::systemd::{Signal, Systemd};
+
+/// The daemon's unit.
+const DAEMON: &str = "nasmount.service";
+
+/// Continues everything that the daemon paused, unless systemd is about to start it again: then it goes on from there itself.
+///
+/// systemd before 254 runs `OnFailure=` at every crash, not only at the last one, so this has to look.
+pub fn run() -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start")?;
+    runtime.block_on(async {
+        let systemd = Systemd::connect().await.context("cannot reach systemd")?;
+        let state = systemd.active_state(DAEMON).await.context("cannot ask for the daemon's state")?;
+        if state != "failed" && state != "inactive" {
+            info!(state, "the daemon is coming back; nothing to rescue");
+            return Ok(());
+        }
+        let paused = StateFiles::of_host().read_units(UnitList::Paused).context("cannot read what is paused")?;
+        for unit in paused {
+            match systemd.signal(&unit, Signal::Continue).await {
+                Ok(()) => info!(unit, "continued"),
+                Err(error) => warn!(unit, %error, "cannot continue"),
+            }
+        }
+        Ok(())
+    })
+}

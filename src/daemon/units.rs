@@ -1,0 +1,291 @@
+//! What is done to units, through systemd: one task per operation.
+//!
+//! The first message of each operation is sent in the order in which the operations were started: tasks are polled first in
+//! the order in which they were spawned, on this one thread, and the connection's queue is fair. Nothing waits in between.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::Mutex as AsyncMutex;
+use tokio::task::AbortHandle;
+use tracing::{debug, info, warn};
+
+use crate::share::OpId;
+use crate::share::consumers::{UnitDone, UnitStep};
+use crate::share::failure::Failure;
+use crate::sys::systemd::{Activity, Signal, Start, Systemd, is_unknown_unit};
+
+/// Pause between two looks how far a unit has got.
+const POLL: Duration = Duration::from_millis(100);
+
+/// How an operation ended.
+pub type Outcome = Result<UnitDone, Failure>;
+
+/// Carries out operations. The connection to the bus is made when needed and dropped when it fails.
+#[derive(Debug, Default)]
+pub struct Units {
+    systemd: AsyncMutex<Option<Systemd>>,
+    unknown: Mutex<BTreeSet<String>>,
+}
+
+/// The operations in flight, so that one can be abandoned.
+#[derive(Debug, Default)]
+pub struct InFlight(BTreeMap<OpId, AbortHandle>);
+
+impl InFlight {
+    /// Remembers a task.
+    pub fn insert(&mut self, op: OpId, task: AbortHandle) {
+        self.0.insert(op, task);
+    }
+
+    /// It has ended by itself.
+    pub fn ended(&mut self, op: OpId) {
+        self.0.remove(&op);
+    }
+
+    /// Nothing more is sent for it.
+    pub fn abandon(&mut self, op: OpId) {
+        if let Some(task) = self.0.remove(&op) {
+            info!(op = op.0, "abandoned");
+            task.abort();
+        }
+    }
+}
+
+impl Units {
+    /// Over this connection, as long as it lasts.
+    #[cfg(test)]
+    fn on(systemd: Systemd) -> Self {
+        Self { systemd: AsyncMutex::new(Some(systemd)), unknown: Mutex::default() }
+    }
+
+    async fn systemd(&self) -> zbus::Result<Systemd> {
+        let mut slot = self.systemd.lock().await;
+        if let Some(systemd) = &*slot {
+            return Ok(systemd.clone());
+        }
+        let systemd = Systemd::connect().await?;
+        Ok(slot.insert(systemd).clone())
+    }
+
+    /// Carries out one step; ends when it has been done, and not before.
+    pub async fn perform(&self, unit: &str, step: UnitStep) -> Outcome {
+        let systemd = match self.systemd().await {
+            Ok(systemd) => systemd,
+            Err(error) => return Err(Failure::transient(format!("cannot reach systemd: {error}"))),
+        };
+        let result = match step {
+            UnitStep::Inspect => self.inspect(&systemd, unit).await,
+            UnitStep::Pause => systemd.pause(unit).await.map(plainly),
+            UnitStep::Stop => self.stop(&systemd, unit).await,
+            UnitStep::Kill => self.kill(&systemd, unit).await,
+            UnitStep::Continue => systemd.signal(unit, Signal::Continue).await.map(plainly),
+            UnitStep::Start => self.start(&systemd, unit).await,
+            UnitStep::ContinueAndStart => match systemd.signal(unit, Signal::Continue).await {
+                Ok(()) => self.start(&systemd, unit).await,
+                Err(error) => Err(error),
+            },
+        };
+        debug!(unit, ?step, ?result, "ended");
+        if step != UnitStep::Inspect && result.is_ok() {
+            info!(unit, ?step, "done");
+        }
+        if let Err(error) = &result
+            && !matches!(error, zbus::Error::MethodError(..))
+        {
+            *self.systemd.lock().await = None;
+        }
+        result.map_err(|error| Failure::transient(format!("cannot {} {unit}: {error}", verb(step))))
+    }
+
+    /// Says once that systemd does not know a unit.
+    fn is_unknown(&self, unit: &str) -> UnitDone {
+        if self.unknown.lock().unwrap_or_else(PoisonError::into_inner).insert(unit.to_owned()) {
+            warn!(unit, "systemd does not know this consumer");
+        }
+        UnitDone::NotRunning
+    }
+
+    async fn inspect(&self, systemd: &Systemd, unit: &str) -> zbus::Result<UnitDone> {
+        Ok(match systemd.activity(unit).await? {
+            Activity::Running => UnitDone::Running,
+            Activity::NotRunning => UnitDone::NotRunning,
+            Activity::Unknown => self.is_unknown(unit),
+        })
+    }
+
+    async fn stop(&self, systemd: &Systemd, unit: &str) -> zbus::Result<UnitDone> {
+        match systemd.stop(unit).await {
+            Err(error) if is_unknown_unit(&error) => return Ok(self.is_unknown(unit)),
+            result => result?,
+        }
+        // systemd continues processes after SIGTERM, but not before an ExecStop= that talks to them
+        systemd.signal(unit, Signal::Continue).await?;
+        until_stopped(systemd, unit).await
+    }
+
+    async fn kill(&self, systemd: &Systemd, unit: &str) -> zbus::Result<UnitDone> {
+        systemd.signal(unit, Signal::Kill).await?;
+        match systemd.stop(unit).await {
+            Err(error) if is_unknown_unit(&error) => return Ok(self.is_unknown(unit)),
+            result => result?,
+        }
+        until_stopped(systemd, unit).await
+    }
+
+    /// A unit that does not start is its own affair, or its administrator's; only a host that is going down, or a bus that is
+    /// away, is a reason to try again: then it has to be remembered that the unit is to be started.
+    async fn start(&self, systemd: &Systemd, unit: &str) -> zbus::Result<UnitDone> {
+        match systemd.start(unit).await {
+            Err(error) if is_unknown_unit(&error) => {
+                self.is_unknown(unit);
+                return Ok(UnitDone::Plainly);
+            }
+            Err(zbus::Error::MethodError(name, message, reply)) => {
+                if systemd.is_going_down().await? {
+                    return Err(zbus::Error::MethodError(name, message, reply));
+                }
+                warn!(unit, error = %name, message, "the consumer cannot be started");
+                return Ok(UnitDone::Plainly);
+            }
+            result => result?,
+        }
+        loop {
+            match systemd.start_progress(unit).await? {
+                Start::UnderWay => tokio::time::sleep(POLL).await,
+                Start::Done => break,
+                Start::Failed(state) => {
+                    warn!(unit, state, "the consumer was started and does not run");
+                    break;
+                }
+            }
+        }
+        Ok(UnitDone::Plainly)
+    }
+}
+
+fn plainly(_: ()) -> UnitDone {
+    UnitDone::Plainly
+}
+
+fn verb(step: UnitStep) -> &'static str {
+    match step {
+        UnitStep::Inspect => "look at",
+        UnitStep::Pause => "pause",
+        UnitStep::Stop => "stop",
+        UnitStep::Kill => "kill",
+        UnitStep::Continue => "continue",
+        UnitStep::Start | UnitStep::ContinueAndStart => "start",
+    }
+}
+
+async fn until_stopped(systemd: &Systemd, unit: &str) -> zbus::Result<UnitDone> {
+    while systemd.activity(unit).await? == Activity::Running {
+        tokio::time::sleep(POLL).await;
+    }
+    Ok(UnitDone::Plainly)
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+    use std::os::unix::net::UnixStream;
+    use std::sync::Arc;
+
+    use futures_util::StreamExt as _;
+    use tokio::sync::mpsc;
+    use zbus::message::Type;
+    use zbus::wire::{ObjectPath, Variant};
+    use zbus::{Connection, Guid, MessageStream, connection};
+
+    use super::*;
+
+    /// A systemd that says what it was asked, and answers all but `deaf`.
+    async fn systemd(deaf: &'static str) -> (Arc<Units>, mpsc::UnboundedReceiver<String>) {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let server = connection::Builder::unix_stream(theirs).server(Guid::generate()).p2p().build();
+        let client = connection::Builder::unix_stream(ours).p2p().build();
+        let (server, client) = tokio::try_join!(server, client).unwrap();
+        let (asked, questions) = mpsc::unbounded_channel();
+        tokio::spawn(serve(server, deaf, asked));
+        (Arc::new(Units::on(Systemd::on(client).await.unwrap())), questions)
+    }
+
+    async fn serve(server: Connection, deaf: &'static str, asked: mpsc::UnboundedSender<String>) {
+        let mut messages = MessageStream::from(&server);
+        while let Some(Ok(message)) = messages.next().await {
+            let header = message.header();
+            let Some(member) = header.member().filter(|_| message.message_type() == Type::MethodCall) else { continue };
+            let unit = match member.as_str() {
+                "KillUnit" => message
+                    .body()
+                    .deserialize::<(String, String, i32)>()
+                    .map(|(unit, _, signal)| format!("{unit} {signal}")),
+                "StopUnit" | "StartUnit" => message.body().deserialize::<(String, String)>().map(|(unit, _)| unit),
+                "Get" => message.body().deserialize::<(String, String)>().map(|(_, property)| property),
+                _ => message.body().deserialize::<String>(),
+            };
+            let _ = asked.send(format!("{member} {}", unit.unwrap()));
+            let path = ObjectPath::try_from("/org/freedesktop/systemd1/unit/x").unwrap();
+            let answered = match member.as_str() {
+                member if member == deaf => Ok(()),
+                "KillUnit" => server.reply(&header, &()).await,
+                "GetUnitProcesses" => server.reply(&header, &Vec::<(String, u32, String)>::new()).await,
+                "GetNameOwner" => server.reply(&header, &":1.1").await,
+                "AddMatch" => server.reply(&header, &()).await,
+                "Get" => server.reply(&header, &Variant::from("inactive")).await,
+                _ => server.reply(&header, &path).await,
+            };
+            answered.unwrap();
+        }
+    }
+
+    #[tokio::test]
+    async fn first_messages_are_sent_in_the_order_of_the_operations_and_none_waits_for_an_answer() {
+        let (units, mut asked) = systemd("KillUnit").await;
+        for (unit, step) in [
+            ("a.service", UnitStep::Pause),
+            ("b.service", UnitStep::Stop),
+            ("c.service", UnitStep::Continue),
+            ("d.service", UnitStep::Kill),
+        ] {
+            let units = Arc::clone(&units);
+            tokio::spawn(async move { units.perform(unit, step).await });
+        }
+        let mut firsts = Vec::new();
+        while firsts.len() < 4 {
+            firsts.push(asked.recv().await.unwrap());
+        }
+        assert_eq!(
+            firsts,
+            ["KillUnit a.service 19", "StopUnit b.service", "KillUnit c.service 18", "KillUnit d.service 9"]
+        );
+    }
+
+    #[tokio::test]
+    async fn nothing_is_sent_for_what_was_abandoned() {
+        let (units, mut asked) = systemd("StopUnit").await;
+        let mut in_flight = InFlight::default();
+        let stopping = Arc::clone(&units);
+        let task = tokio::spawn(async move { stopping.perform("a.service", UnitStep::Stop).await });
+        in_flight.insert(OpId(1), task.abort_handle());
+        assert_eq!(asked.recv().await.unwrap(), "StopUnit a.service");
+        in_flight.abandon(OpId(1));
+        assert!(task.await.unwrap_err().is_cancelled());
+        assert_eq!(units.perform("b.service", UnitStep::Continue).await, Ok(UnitDone::Plainly));
+        assert_eq!(asked.recv().await.unwrap(), "KillUnit b.service 18");
+    }
+
+    #[tokio::test]
+    async fn a_stop_lets_the_processes_go_on_and_waits_until_the_unit_has_stopped() {
+        let (units, mut asked) = systemd("nothing").await;
+        let outcome = units.perform("a.service", UnitStep::Stop).await;
+        let mut said = Vec::new();
+        while let Ok(question) = asked.try_recv() {
+            said.push(question);
+        }
+        assert_eq!(outcome, Ok(UnitDone::Plainly), "{said:?}");
+        assert_eq!(said[..3], ["StopUnit a.service", "KillUnit a.service 18", "LoadUnit a.service"]);
+    }
+}

@@ -1,0 +1,167 @@
+//! What others may ask over D-Bus: `io.nasmount.NasMount1` on the system bus.
+//!
+//! Anybody may ask how nasmount is; the bus hands commands on from root only (`systemd/io.nasmount.NasMount1.conf`). A command is
+//! answered as soon as it is accepted and written down; how far it has got is in `GetStatus`.
+#![expect(clippy::disallowed_types, reason = "zbus's macros use a HashMap")]
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tracing::{info, warn};
+use zbus::{connection, interface, proxy};
+
+use crate::daemon::board::{Board, NoAnswer};
+use crate::daemon::reload::How;
+use crate::share::Command;
+use crate::share::command::Maintenance;
+use crate::sys::clock;
+
+/// Well-known name, with the version of the interface.
+pub const NAME: &str = "io.nasmount.NasMount1";
+/// Path of the manager object.
+pub const PATH: &str = "/io/nasmount/NasMount1";
+/// Name of the error of a refused command; its text is the `Refusal` as JSON.
+pub const REFUSED: &str = "io.nasmount.NasMount1.Error.Refused";
+/// Name of the error of a command for a share that is not there; its text is the name.
+pub const NO_SUCH_SHARE: &str = "io.nasmount.NasMount1.Error.NoSuchShare";
+
+/// How long after the bus went away it is tried again.
+const RECONNECT_DELAY: Duration = Duration::from_secs(2);
+
+/// Why a command was not carried out.
+#[derive(Debug, zbus::DBusError)]
+#[zbus(prefix = "io.nasmount.NasMount1.Error")]
+pub enum Error {
+    /// The bus.
+    #[zbus(error)]
+    ZBus(zbus::Error),
+    /// In this state; the `Refusal` as JSON.
+    Refused(String),
+    /// There is none of that name.
+    NoSuchShare(String),
+    /// The daemon is ending, or cannot say what it wants to.
+    Failed(String),
+}
+
+struct Manager {
+    board: Arc<Board>,
+}
+
+impl Manager {
+    async fn command(&self, share: &str, command: Command) -> Result<String, Error> {
+        match self.board.command(share, command).await {
+            Ok(Ok(verdict)) => Ok(serde_json::json!({ "verdict": verdict }).to_string()),
+            Ok(Err(refusal)) => {
+                let json = serde_json::to_string(&refusal).map_err(|error| Error::Failed(error.to_string()))?;
+                Err(Error::Refused(json))
+            }
+            Err(NoAnswer::NoSuchShare) => Err(Error::NoSuchShare(share.to_owned())),
+            Err(NoAnswer::Ending) => Err(Error::Failed("the daemon is ending".to_owned())),
+        }
+    }
+}
+
+/// Each command answers `{"verdict": "accepted"}` or `{"verdict": "already_so"}`, or with an error.
+#[interface(name = "io.nasmount.NasMount1.Manager")]
+impl Manager {
+    /// A `StatusReport` as JSON; its field `schema` is the version of its form.
+    fn get_status(&self) -> zbus::fdo::Result<String> {
+        serde_json::to_string(&self.board.report()).map_err(|error| zbus::fdo::Error::Failed(error.to_string()))
+    }
+
+    /// Mount it, and keep it mounted; also tries again what is blocked.
+    async fn mount(&self, share: &str) -> Result<String, Error> {
+        self.command(share, Command::Mount).await
+    }
+
+    /// Stop its consumers, write back what is unwritten, unmount it, and leave it so.
+    async fn unmount(&self, share: &str) -> Result<String, Error> {
+        self.command(share, Command::Unmount).await
+    }
+
+    /// Unmount and mount it again.
+    async fn remount(&self, share: &str) -> Result<String, Error> {
+        self.command(share, Command::Remount).await
+    }
+
+    /// Hands off, for so many seconds; 0 until it is ended.
+    async fn start_maintenance(&self, share: &str, seconds: u64) -> Result<String, Error> {
+        let until = (seconds > 0).then(|| clock::now() + Duration::from_secs(seconds));
+        self.command(share, Command::StartMaintenance(Maintenance { until })).await
+    }
+
+    /// Hands on again.
+    async fn end_maintenance(&self, share: &str) -> Result<String, Error> {
+        self.command(share, Command::EndMaintenance).await
+    }
+
+    /// Hold its consumers as in an outage.
+    async fn hold(&self, share: &str) -> Result<String, Error> {
+        self.command(share, Command::Hold).await
+    }
+
+    /// Undo `Hold`.
+    async fn release(&self, share: &str) -> Result<String, Error> {
+        self.command(share, Command::Release).await
+    }
+
+    /// Read the configuration anew and take it over, or only say what that would change. A `reload::Outcome` as JSON.
+    async fn reload(&self, dry_run: bool) -> Result<String, Error> {
+        let how = if dry_run { How::DryRun } else { How::Apply };
+        let outcome = self.board.reload(how).await.map_err(|_| Error::Failed("the daemon is ending".to_owned()))?;
+        serde_json::to_string(&outcome).map_err(|error| Error::Failed(error.to_string()))
+    }
+
+    /// What happened to a share in the last hours, as JSON lines for `nasmount replay`.
+    fn dump(&self, share: &str) -> Result<String, Error> {
+        self.board.recorders.dump(share).ok_or_else(|| Error::NoSuchShare(share.to_owned()))
+    }
+}
+
+/// The client's side.
+#[proxy(
+    interface = "io.nasmount.NasMount1.Manager",
+    default_service = "io.nasmount.NasMount1",
+    default_path = "/io/nasmount/NasMount1"
+)]
+pub trait ManagerClient {
+    /// A `StatusReport` as JSON.
+    fn get_status(&self) -> zbus::Result<String>;
+    /// Mount it.
+    fn mount(&self, share: &str) -> zbus::Result<String>;
+    /// Unmount it.
+    fn unmount(&self, share: &str) -> zbus::Result<String>;
+    /// Unmount and mount it.
+    fn remount(&self, share: &str) -> zbus::Result<String>;
+    /// Hands off, for so many seconds; 0 until it is ended.
+    fn start_maintenance(&self, share: &str, seconds: u64) -> zbus::Result<String>;
+    /// Hands on.
+    fn end_maintenance(&self, share: &str) -> zbus::Result<String>;
+    /// Hold its consumers.
+    fn hold(&self, share: &str) -> zbus::Result<String>;
+    /// Let them go.
+    fn release(&self, share: &str) -> zbus::Result<String>;
+    /// Take over the configuration, or say what that would change.
+    fn reload(&self, dry_run: bool) -> zbus::Result<String>;
+    /// The recording of a share.
+    fn dump(&self, share: &str) -> zbus::Result<String>;
+}
+
+/// Serves for ever; a bus that goes away is waited for. The daemon works without it.
+pub async fn serve(board: Arc<Board>) {
+    loop {
+        match connect(Arc::clone(&board)).await {
+            Ok(connection) => {
+                info!(name = NAME, "on the bus");
+                let reason = connection.closed().await;
+                warn!(?reason, "the bus went away");
+            }
+            Err(error) => warn!(%error, "cannot serve on the bus"),
+        }
+        tokio::time::sleep(RECONNECT_DELAY).await;
+    }
+}
+
+async fn connect(board: Arc<Board>) -> zbus::Result<zbus::Connection> {
+    connection::Builder::system().serve_at(PATH, Manager { board }).name(NAME).build().await
+}

@@ -1,0 +1,280 @@
+//! The stack of time-outs: computed and checked in this one place.
+//!
+//! ```text
+//!  server goes silent
+//!  |-- probe time-out --|                       one probe has failed: suspect
+//!  |------ detection ---------|                 dead: consumers paused, path barred
+//!  |---------- patience --------------|         nothing in flight has failed; given up now ...
+//!  |---------- patience + GIVEN_UP_WITHIN ---|  ... and all of it has ended
+//!  |---------- kernel, 3 x echo_interval ------------------|   only if the daemon is dead: the safety net
+//!  |---------- hold ------------------------------------------------ ... --|   consumers stopped, share released
+//! ```
+//!
+//! And for one operation, whatever the server does:
+//!
+//! ```text
+//!  |-- local step --|-- request --|-- mount, release --|-- recovery --|       its worker is ended; a state follows from that
+//!  |-- start-up, before READY=1 --|-- TimeoutStartSec= of nasmount.service --|
+//! ```
+//!
+//! Each layer must be shorter than the next, or the wrong one acts: a kernel that gives up before nasmount does throws
+//! unwritten data away while consumers are paused and the server may be back a second later. Two exceptions are meant:
+//! a patience of zero gives up at detection, and a hold shorter than the patience ends the patience with it.
+
+use std::time::Duration;
+
+use crate::config::settings::{HoldFor, ProbeSettings};
+
+/// Time between two uncached `statfs` requests on a share.
+///
+/// The kernel counts from the last *response*: at the moment of the cut that may be this old, and its own echo would
+/// only come every `echo_interval`. Shorter costs wake-ups of disks and CPU; longer makes the kernel's time-out longer
+/// for the same patience.
+pub const SHARE_PROBE_INTERVAL: Duration = Duration::from_secs(10);
+
+/// Time that the daemon gets between the end of the patience and the kernel's own time-out, to lay the fence and destroy
+/// the sockets. Less than a few seconds would lose the race on a loaded host.
+pub const GIVE_UP_MARGIN: Duration = Duration::from_secs(10);
+
+/// After fence and SOCK_DESTROY everything in flight has ended within this time: one round of the kernel's wait for a
+/// reconnect is 10 s (`cifs_wait_for_server_reconnect`), and the measurements ended below 12 s.
+pub const GIVEN_UP_WITHIN: Duration = Duration::from_secs(12);
+
+/// How long a step may take that asks only this host; milliseconds, but for a loaded machine.
+pub const LOCAL_STEP: Duration = Duration::from_secs(10);
+
+/// How long an open share may take for an uncached request. A NAS whose disks spin up answers statfs after about ten
+/// seconds; more than this and readers notice.
+pub const REQUEST: Duration = Duration::from_secs(20);
+
+/// The same while the server has just been suspect: it answers NEGOTIATE again, so a connection that survived answers at
+/// once, and one that did not (a server restarted behind the veil) never will.
+pub const REQUEST_WHEN_SUSPECT: Duration = Duration::from_secs(5);
+
+/// The same after the sockets were destroyed. The kernel's reconnect thread tries every 3 s, its callers wait 10 s.
+pub const REQUEST_AFTER_RECONNECT: Duration = Duration::from_secs(15);
+
+/// How long what is unwritten may take to be written back at an unmount: what a dirty limit of megabytes needs on a slow line.
+pub const FLUSH: Duration = Duration::from_secs(30);
+
+/// How long the clone may take to be dropped: tree disconnect and the flush of what is left take 3 s after the sockets are
+/// destroyed, 10 s for a soft write.
+pub const RELEASE: Duration = Duration::from_secs(30);
+
+/// How long a mount may take: connect <= 5 s, negotiate <= 27 s, session set-up and tree connect on top.
+pub const MOUNT: Duration = Duration::from_secs(45);
+
+/// How long the kept mount is tried before it is released and mounted afresh: several rounds of `REQUEST_AFTER_RECONNECT`.
+pub const RECOVERY: Duration = Duration::from_secs(60);
+
+// The order of the operations' layers, checked by the compiler.
+const _: () = {
+    assert!(LOCAL_STEP.as_secs() < REQUEST_AFTER_RECONNECT.as_secs());
+    assert!(REQUEST_WHEN_SUSPECT.as_secs() < REQUEST.as_secs());
+    assert!(GIVEN_UP_WITHIN.as_secs() < REQUEST_AFTER_RECONNECT.as_secs());
+    assert!(GIVEN_UP_WITHIN.as_secs() < RELEASE.as_secs());
+    assert!(3 * REQUEST_AFTER_RECONNECT.as_secs() < RECOVERY.as_secs());
+    assert!(REQUEST.as_secs() < MOUNT.as_secs());
+};
+
+/// The kernel gives a connection up this many echo intervals after the last response (since 5.3).
+pub const KERNEL_ECHO_FACTOR: u32 = 3;
+
+/// The kernel looks at its clock only when a receive times out: up to this much later than 3E.
+pub const KERNEL_TICK: Duration = Duration::from_secs(7);
+
+/// Smallest `echo_interval` of the kernel in seconds.
+pub const ECHO_INTERVAL_MIN: u64 = 1;
+
+/// Largest `echo_interval` of the kernel in seconds; above it mounts fail (since 6.15) or 60 is used (before).
+pub const ECHO_INTERVAL_MAX: u64 = 600;
+
+/// The longest patience: what the largest `echo_interval` leaves above the two margins. 1780 s.
+pub const PATIENCE_MAX: Duration = Duration::from_secs(
+    ECHO_INTERVAL_MAX * KERNEL_ECHO_FACTOR as u64 - SHARE_PROBE_INTERVAL.as_secs() - GIVE_UP_MARGIN.as_secs(),
+);
+
+/// The longest time from a server's silence to the verdict `dead`: the last good probe has just begun, then
+/// `dead_after` probes fail, each begun one interval after the one before (or when that one has timed out).
+pub fn detection(probe: &ProbeSettings) -> Duration {
+    let period = probe.interval.max(probe.timeout);
+    probe.interval + period * probe.dead_after.saturating_sub(1) + probe.timeout
+}
+
+/// The patience that one share asks for: never longer than its hold, at whose end the share is released anyway.
+pub fn bounded_patience(patience: Duration, hold_for: HoldFor) -> Duration {
+    match hold_for {
+        HoldFor::For(hold) => patience.min(hold),
+        HoldFor::Forever => patience,
+    }
+}
+
+/// The smallest `echo_interval` in seconds whose kernel time-out lies above the patience:
+/// `ceil((patience + SHARE_PROBE_INTERVAL + GIVE_UP_MARGIN) / 3)`. May exceed [`ECHO_INTERVAL_MAX`].
+pub fn echo_interval_needed(probe: &ProbeSettings, patience: Duration) -> u64 {
+    let horizon = patience.max(detection(probe)) + SHARE_PROBE_INTERVAL + GIVE_UP_MARGIN;
+    let millis = u64::try_from(horizon.as_millis()).unwrap_or(u64::MAX);
+    millis.div_ceil(u64::from(KERNEL_ECHO_FACTOR) * 1000).max(ECHO_INTERVAL_MIN)
+}
+
+/// The stack of one share, each counted from the moment at which the server goes silent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Layers {
+    /// How long one probe may take.
+    pub probe_timeout: Duration,
+    /// The verdict `dead` at the latest.
+    pub detection: Duration,
+    /// Nothing in flight fails before; the later of `patience` and `detection`.
+    pub patience: Duration,
+    /// Everything in flight has ended.
+    pub given_up: Duration,
+    /// The kernel gives up by itself, at the earliest: its last response may be [`SHARE_PROBE_INTERVAL`] old.
+    pub kernel_earliest: Duration,
+    /// The kernel gives up by itself, at the latest.
+    pub kernel_latest: Duration,
+    /// The share is released.
+    pub hold: HoldFor,
+}
+
+/// An order of time-outs that cannot hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum LayerViolation {
+    /// The patience would be over before anybody knows that the server is dead.
+    #[error(
+        "a patience of {} ends before a dead server is detected, which takes up to {}",
+        show(*.patience),
+        show(*.detection)
+    )]
+    PatienceBelowDetection {
+        /// As configured.
+        patience: Duration,
+        /// As follows from the probe's settings.
+        detection: Duration,
+    },
+    /// The kernel's limit of `echo_interval` does not reach.
+    #[error(
+        "a patience of {} needs echo_interval={needed}, and the kernel's limit is {ECHO_INTERVAL_MAX} s: \
+         at most {} are possible",
+        show(*.patience),
+        show(PATIENCE_MAX)
+    )]
+    PatienceTooLong {
+        /// As configured.
+        patience: Duration,
+        /// Seconds.
+        needed: u64,
+    },
+    /// The kernel would give up before nasmount does.
+    #[error(
+        "with echo_interval={echo_interval} the kernel gives up {} s after the last response; \
+         a patience of {} needs {needed} or more",
+        .echo_interval * u64::from(KERNEL_ECHO_FACTOR),
+        show(*.patience)
+    )]
+    KernelTooSoon {
+        /// Seconds, as configured.
+        echo_interval: u64,
+        /// Seconds, at least.
+        needed: u64,
+        /// In force.
+        patience: Duration,
+    },
+}
+
+fn show(duration: Duration) -> String {
+    humantime::format_duration(duration).to_string()
+}
+
+/// Whether a patience can be kept at all with these probes.
+pub fn check_patience(probe: &ProbeSettings, patience: Duration) -> Result<(), LayerViolation> {
+    let detection = detection(probe);
+    if !patience.is_zero() && patience < detection {
+        return Err(LayerViolation::PatienceBelowDetection { patience, detection });
+    }
+    let needed = echo_interval_needed(probe, patience);
+    if needed > ECHO_INTERVAL_MAX {
+        return Err(LayerViolation::PatienceTooLong { patience, needed });
+    }
+    Ok(())
+}
+
+impl Layers {
+    /// Computes the stack and checks its order. `echo_interval` in seconds; `patience` is the one in force.
+    pub fn new(
+        probe: &ProbeSettings,
+        patience: Duration,
+        echo_interval: u64,
+        hold: HoldFor,
+    ) -> Result<Self, LayerViolation> {
+        let needed = echo_interval_needed(probe, patience);
+        if needed > ECHO_INTERVAL_MAX {
+            return Err(LayerViolation::PatienceTooLong { patience, needed });
+        }
+        if echo_interval < needed {
+            return Err(LayerViolation::KernelTooSoon { echo_interval, needed, patience });
+        }
+        let detection = detection(probe);
+        let patience = patience.max(detection);
+        let kernel = Duration::from_secs(echo_interval.saturating_mul(u64::from(KERNEL_ECHO_FACTOR)));
+        Ok(Self {
+            probe_timeout: probe.timeout,
+            detection,
+            patience,
+            given_up: patience + GIVEN_UP_WITHIN,
+            kernel_earliest: kernel.saturating_sub(SHARE_PROBE_INTERVAL),
+            kernel_latest: kernel + KERNEL_TICK,
+            hold,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+
+    fn probe() -> ProbeSettings {
+        let second = Duration::from_secs(1);
+        ProbeSettings { interval: second, timeout: second, dead_after: 3, alive_after: 3 }
+    }
+
+    #[test]
+    fn detection_counts_the_interval_in_which_the_server_died() {
+        assert_eq!(detection(&probe()), Duration::from_secs(4));
+        let slow = ProbeSettings { timeout: Duration::from_secs(5), ..probe() };
+        assert_eq!(detection(&slow), Duration::from_secs(16));
+    }
+
+    #[test]
+    fn the_kernel_is_slower_than_the_patience_but_not_by_much() {
+        for seconds in [0, 4, 30, 31, 32, 60, 120, 300, PATIENCE_MAX.as_secs()] {
+            let patience = Duration::from_secs(seconds);
+            let echo = echo_interval_needed(&probe(), patience);
+            let layers = Layers::new(&probe(), patience, echo, HoldFor::Forever).unwrap();
+            assert!(layers.probe_timeout < layers.detection);
+            assert!(layers.detection <= layers.patience);
+            assert!(layers.patience + GIVE_UP_MARGIN <= layers.kernel_earliest, "{layers:?}");
+            assert!(layers.kernel_earliest < layers.patience + GIVE_UP_MARGIN + Duration::from_secs(3));
+            let too_small = Layers::new(&probe(), patience, echo - 1, HoldFor::Forever).unwrap_err();
+            assert!(matches!(too_small, LayerViolation::KernelTooSoon { .. }));
+        }
+        assert_eq!(echo_interval_needed(&probe(), Duration::from_secs(30)), 17);
+    }
+
+    #[test]
+    fn what_cannot_hold_is_refused_with_its_numbers() {
+        let error = check_patience(&probe(), Duration::from_secs(2)).unwrap_err();
+        assert_eq!(error.to_string(), "a patience of 2s ends before a dead server is detected, which takes up to 4s");
+        let error = check_patience(&probe(), PATIENCE_MAX + Duration::from_secs(1)).unwrap_err();
+        assert!(error.to_string().contains("needs echo_interval=601"), "{error}");
+        check_patience(&probe(), Duration::ZERO).unwrap();
+        check_patience(&probe(), PATIENCE_MAX).unwrap();
+    }
+
+    #[test]
+    fn a_short_hold_ends_the_patience() {
+        let minute = Duration::from_secs(60);
+        assert_eq!(bounded_patience(minute, HoldFor::For(Duration::ZERO)), Duration::ZERO);
+        assert_eq!(bounded_patience(minute, HoldFor::Forever), minute);
+    }
+}

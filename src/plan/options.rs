@@ -1,0 +1,329 @@
+//! A share, an address and what the kernel can do become the parameters of one mount.
+//!
+//! No login is in here: it is added by the worker that mounts, so that a plan can be printed and logged.
+
+use core::net::IpAddr;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+use super::catalogue::{self, WhenUnknown};
+use crate::config::settings::{OptionValue, ShareSettings};
+
+/// The options that the running kernel knows, if it says so.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct KernelOptions(Option<BTreeSet<String>>);
+
+impl KernelOptions {
+    /// The kernel does not say: `/proc/fs/cifs/mount_params` is absent (before 5.13, or the module is not loaded).
+    pub fn unknown() -> Self {
+        Self(None)
+    }
+
+    /// Parses the text of `/proc/fs/cifs/mount_params`: one `name:type` a line, where the type `noflag` says that
+    /// `noNAME` exists as well. A text without a single such line counts as unknown.
+    pub fn parse(text: &str) -> Self {
+        let mut names = BTreeSet::new();
+        for (name, kind) in text.lines().filter_map(|line| line.trim().split_once(':')) {
+            if kind == "noflag" {
+                names.insert(format!("no{name}"));
+            }
+            names.insert(name.to_owned());
+        }
+        Self((!names.is_empty()).then_some(names))
+    }
+
+    /// Whether the kernel knows an option; `None` if it does not say.
+    pub fn knows(&self, name: &str) -> Option<bool> {
+        self.0.as_ref().map(|names| names.contains(name))
+    }
+}
+
+/// Whether the kernel can limit a share's unwritten data (`/sys/class/bdi/*/max_bytes`: 6.12 has it, 6.1 has not).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DirtyLimitSupport {
+    /// It can.
+    Supported,
+    /// It cannot: shares with a limit are mounted with `cache=none`, which leaves nothing unwritten, unless `cache` is configured.
+    Unsupported,
+}
+
+/// One parameter for fsconfig.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MountOption {
+    /// Its key; at most 255 bytes.
+    pub key: String,
+    /// Its value, absent for a flag; at most 255 bytes.
+    pub value: Option<String>,
+}
+
+impl fmt::Display for MountOption {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.value {
+            Some(value) => write!(f, "{}={value}", self.key),
+            None => f.write_str(&self.key),
+        }
+    }
+}
+
+/// An attribute of the mount itself, for fsmount: CIFS ignores these as options.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum MountAttribute {
+    /// `ro`: MOUNT_ATTR_RDONLY.
+    ReadOnly,
+    /// `nosuid`: MOUNT_ATTR_NOSUID.
+    NoSuid,
+    /// `nodev`: MOUNT_ATTR_NODEV.
+    NoDev,
+    /// `noexec`: MOUNT_ATTR_NOEXEC.
+    NoExec,
+    /// `noatime`: MOUNT_ATTR_NOATIME.
+    NoAtime,
+    /// `nodiratime`: MOUNT_ATTR_NODIRATIME.
+    NoDirAtime,
+}
+
+/// Where the plan departs from the configuration, and why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Adjustment {
+    /// An option was left out.
+    Dropped {
+        /// What was configured.
+        option: MountOption,
+        /// Why: lower case, no full stop.
+        reason: &'static str,
+    },
+    /// An option was set or changed.
+    Replaced {
+        /// What was configured, if anything.
+        configured: Option<MountOption>,
+        /// What is used.
+        used: MountOption,
+        /// Why: lower case, no full stop.
+        reason: &'static str,
+    },
+}
+
+/// Everything that fsopen, fsconfig and fsmount need, but the login.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MountPlan {
+    /// `//ADDRESS/share[/directory]`, with an address literal: the kernel never resolves a name.
+    pub source: String,
+    /// In the order in which they are to be set.
+    pub options: Vec<MountOption>,
+    /// For fsmount.
+    pub attributes: BTreeSet<MountAttribute>,
+    /// Limit to be set on the share's backing device after the mount, in bytes.
+    pub dirty_limit: Option<u64>,
+    /// Where this is not what was configured.
+    pub adjustments: Vec<Adjustment>,
+}
+
+/// Plans the mount of a share on an address of its server.
+pub fn mount_options(
+    share: &ShareSettings,
+    address: IpAddr,
+    kernel: &KernelOptions,
+    support: DirtyLimitSupport,
+) -> MountPlan {
+    // A 4-in-6 address and its IPv4 form are two different servers to the kernel's matching: use the plain one.
+    let address = address.to_canonical();
+    let mut adjustments = Vec::new();
+    let mut wanted = share.options.clone();
+    let dirty_limit = limit_dirty_data(share, support, &mut wanted, &mut adjustments);
+    let attributes = take_attributes(&mut wanted);
+
+    let mut options = vec![flag("nosharesock"), pair("ip", address), pair("port", 445)];
+    let how = if wanted.remove("hard").is_some() { "hard" } else { "soft" };
+    wanted.remove("soft");
+    options.push(flag(how));
+    for (key, value) in wanted {
+        let option = option(key, value);
+        match drop_reason(&option, kernel) {
+            Some(reason) => adjustments.push(Adjustment::Dropped { option, reason }),
+            None => options.push(option),
+        }
+    }
+    MountPlan { source: format!("//{address}/{}", share.source), options, attributes, dirty_limit, adjustments }
+}
+
+fn limit_dirty_data(
+    share: &ShareSettings,
+    support: DirtyLimitSupport,
+    wanted: &mut BTreeMap<String, OptionValue>,
+    adjustments: &mut Vec<Adjustment>,
+) -> Option<u64> {
+    let limit = share.dirty_limit?;
+    match support {
+        DirtyLimitSupport::Supported => Some(limit),
+        DirtyLimitSupport::Unsupported => {
+            if wanted.contains_key("cache") {
+                let option = pair("dirty_limit", limit);
+                let reason = "this kernel cannot limit unwritten data (6.1 cannot, 6.12 can): what is written without fsync \
+                              can be lost in an outage of more than 15 s";
+                adjustments.push(Adjustment::Dropped { option, reason });
+            } else {
+                let used = pair("cache", "none");
+                wanted.insert(used.key.clone(), OptionValue::Value("none".to_owned()));
+                let reason = "this kernel cannot limit a share's unwritten data, so nothing is left unwritten";
+                adjustments.push(Adjustment::Replaced { configured: None, used, reason });
+            }
+            None
+        }
+    }
+}
+
+/// Takes what is not an option of CIFS out of the options.
+fn take_attributes(wanted: &mut BTreeMap<String, OptionValue>) -> BTreeSet<MountAttribute> {
+    const ATTRIBUTES: &[(&str, MountAttribute)] = &[
+        ("ro", MountAttribute::ReadOnly),
+        ("nosuid", MountAttribute::NoSuid),
+        ("nodev", MountAttribute::NoDev),
+        ("noexec", MountAttribute::NoExec),
+        ("noatime", MountAttribute::NoAtime),
+        ("nodiratime", MountAttribute::NoDirAtime),
+    ];
+    let taken = ATTRIBUTES.iter().filter(|(name, _)| wanted.remove(*name).is_some());
+    let attributes = taken.map(|(_, attribute)| *attribute).collect();
+    // The opposites are what a mount has anyway; the configuration refuses a pair of them.
+    for name in ["rw", "suid", "dev", "exec", "relatime"] {
+        wanted.remove(name);
+    }
+    attributes
+}
+
+fn drop_reason(option: &MountOption, kernel: &KernelOptions) -> Option<&'static str> {
+    let droppable = catalogue::lookup(&option.key).is_some_and(|known| known.when_unknown == WhenUnknown::Drop);
+    match kernel.knows(&option.key) {
+        Some(false) if droppable => Some("this kernel does not know the option"),
+        // Debian 12's 6.1 lacks it and would refuse the whole mount; every kernel works without it.
+        None if option.key == "retrans" => Some("this kernel does not say whether it knows the option"),
+        _ => None,
+    }
+}
+
+fn option(key: String, value: OptionValue) -> MountOption {
+    match value {
+        OptionValue::Flag => MountOption { key, value: None },
+        OptionValue::Value(value) => MountOption { key, value: Some(value) },
+    }
+}
+
+fn flag(key: &str) -> MountOption {
+    MountOption { key: key.to_owned(), value: None }
+}
+
+fn pair(key: &str, value: impl ToString) -> MountOption {
+    MountOption { key: key.to_owned(), value: Some(value.to_string()) }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+    use std::time::Duration;
+
+    use super::*;
+    use crate::config::settings::{HoldFor, ServerId, ShareId};
+
+    const SAMPLE: &str = "user_xattr:noflag\nforceuid:noflag\nhard:noflag\nsoft:noflag\nhandlecache:noflag\n\
+        nosharesock:flag\nuid:u32\ngid:u32\nport:u32\nrsize:u32\nactimeo:u32\necho_interval:u32\nsnapshot:u64\n\
+        source:string\nip:string\nvers:string\ncache:string\n";
+
+    fn share(options: &[(&str, Option<&str>)]) -> ShareSettings {
+        let value = |value: &Option<&str>| match value {
+            Some(value) => OptionValue::Value((*value).to_owned()),
+            None => OptionValue::Flag,
+        };
+        ShareSettings {
+            id: ShareId("media".into()),
+            server: ServerId("tower".into()),
+            source: "media/films".into(),
+            mount_point: "/mnt/media".into(),
+            profile: "media".into(),
+            options: options.iter().map(|(key, given)| ((*key).to_owned(), value(given))).collect(),
+            patience: Duration::from_secs(30),
+            hold_for: HoldFor::Forever,
+            dirty_limit: Some(2 << 20),
+            consumers: Vec::new(),
+        }
+    }
+
+    fn shown(plan: &MountPlan) -> String {
+        plan.options.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
+    }
+
+    #[test]
+    fn mount_params_are_read() {
+        let kernel = KernelOptions::parse(SAMPLE);
+        assert_eq!(kernel.knows("nohandlecache"), Some(true));
+        assert_eq!(kernel.knows("echo_interval"), Some(true));
+        assert_eq!(kernel.knows("retrans"), Some(false));
+        assert_eq!(kernel.knows("noport"), Some(false));
+        assert_eq!(KernelOptions::parse("").knows("retrans"), None);
+    }
+
+    #[test]
+    fn the_address_comes_first_and_soft_is_the_rule() {
+        let share = share(&[("uid", Some("jelly")), ("gid", Some("1000")), ("ro", None), ("nodev", None)]);
+        let address = "10.10.0.35".parse().unwrap();
+        let plan = mount_options(&share, address, &KernelOptions::parse(SAMPLE), DirtyLimitSupport::Supported);
+        assert_eq!(plan.source, "//10.10.0.35/media/films");
+        assert_eq!(shown(&plan), "nosharesock,ip=10.10.0.35,port=445,soft,gid=1000,uid=jelly");
+        assert_eq!(plan.attributes, BTreeSet::from([MountAttribute::ReadOnly, MountAttribute::NoDev]));
+        assert_eq!(plan.dirty_limit, Some(2 << 20));
+        assert_eq!(plan.adjustments, []);
+    }
+
+    #[test]
+    fn addresses_of_both_families_are_literals() {
+        let plan = |address: &str| {
+            mount_options(
+                &share(&[]),
+                address.parse().unwrap(),
+                &KernelOptions::unknown(),
+                DirtyLimitSupport::Supported,
+            )
+        };
+        assert_eq!(plan("fd00::35").source, "//fd00::35/media/films");
+        assert!(shown(&plan("fd00::35")).contains("ip=fd00::35"));
+        assert_eq!(plan("::ffff:10.10.0.35").source, "//10.10.0.35/media/films");
+    }
+
+    #[test]
+    fn hard_replaces_soft() {
+        let share = share(&[("hard", None), ("soft", None)]);
+        let address = "10.10.0.35".parse().unwrap();
+        let plan = mount_options(&share, address, &KernelOptions::unknown(), DirtyLimitSupport::Supported);
+        assert_eq!(shown(&plan), "nosharesock,ip=10.10.0.35,port=445,hard");
+    }
+
+    #[test]
+    fn what_the_kernel_lacks_is_left_out_only_where_that_is_harmless() {
+        let share = share(&[("retrans", Some("1")), ("closetimeo", Some("0")), ("seal", None)]);
+        let address = "10.10.0.35".parse().unwrap();
+        let plan = mount_options(&share, address, &KernelOptions::parse(SAMPLE), DirtyLimitSupport::Supported);
+        assert_eq!(shown(&plan), "nosharesock,ip=10.10.0.35,port=445,soft,seal");
+        assert_eq!(plan.adjustments.len(), 2);
+        let plan = mount_options(&share, address, &KernelOptions::unknown(), DirtyLimitSupport::Supported);
+        assert_eq!(shown(&plan), "nosharesock,ip=10.10.0.35,port=445,soft,closetimeo=0,seal");
+        let with_retrans = KernelOptions::parse("retrans:u32\nclosetimeo:u32\n");
+        let plan = mount_options(&share, address, &with_retrans, DirtyLimitSupport::Supported);
+        assert!(shown(&plan).contains("retrans=1"));
+    }
+
+    #[test]
+    fn without_a_limit_on_unwritten_data_there_is_none() {
+        let cached = share(&[("cache", Some("strict"))]);
+        let address = "10.10.0.35".parse().unwrap();
+        let plan = mount_options(&cached, address, &KernelOptions::unknown(), DirtyLimitSupport::Unsupported);
+        assert!(shown(&plan).ends_with("cache=strict"), "what is configured is not overridden");
+        let limited = share(&[]);
+        let plan = mount_options(&limited, address, &KernelOptions::unknown(), DirtyLimitSupport::Unsupported);
+        assert!(shown(&plan).ends_with("cache=none"));
+        assert_eq!(plan.dirty_limit, None);
+        assert!(matches!(&plan.adjustments[..], [Adjustment::Replaced { used, .. }] if used.key == "cache"));
+        let unlimited = ShareSettings { dirty_limit: None, ..limited };
+        let plan = mount_options(&unlimited, address, &KernelOptions::unknown(), DirtyLimitSupport::Unsupported);
+        assert!(!shown(&plan).contains("cache="));
+        assert_eq!(plan.adjustments, []);
+    }
+}

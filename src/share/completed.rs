@@ -1,0 +1,301 @@
+//! How an operation ended, and what is known from that.
+
+use std::time::Duration;
+
+use tracing::{debug, info, warn};
+
+use super::BootInstant;
+use super::Share;
+use super::command::{Command, Wanted};
+use super::detector::Trust;
+use super::effect::{Effect, OpId, Step};
+use super::event::{Attachment, Done, Memory, Survey};
+use super::facts::{Facts, Outage, Pending};
+use super::failure::{Failure, FailureClass};
+use super::state::{Reason, State};
+use super::timer::{self, Timer};
+use crate::plan::layers;
+
+impl Share {
+    pub(super) fn on_completed(&mut self, now: BootInstant, op: OpId, result: Result<Done, Failure>) {
+        if self.pending.as_ref().is_none_or(|pending| pending.op != op) {
+            debug!(op = op.0, ?result, "late completion, not current");
+            return;
+        }
+        let Some(pending) = self.free_lane() else { return };
+        match result {
+            Err(_) if self.state == State::Stuck && self.operator.maintenance.is_some() => {
+                self.on_unstuck(&pending.step)
+            }
+            Err(failure) => self.on_failed(now, &pending.step, failure),
+            Ok(_) if self.state == State::Stuck && pending.step != Step::Survey => self.on_unstuck(&pending.step),
+            Ok(done) => self.on_done(now, &pending.step, done),
+        }
+    }
+
+    fn free_lane(&mut self) -> Option<Pending> {
+        self.timers.stop(Timer::Operation);
+        self.pending.take()
+    }
+
+    pub(super) fn on_operation_deadline(&mut self, now: BootInstant) {
+        let Some(pending) = &mut self.pending else { return };
+        if !pending.abandoned {
+            self.effects.push_back(Effect::Abandon { op: pending.op });
+        }
+        if pending.step.must_return() {
+            pending.abandoned = true;
+            let operation = pending.step.name().to_owned();
+            self.enter(now, State::Stuck, Reason::OperationStuck { operation });
+            return;
+        }
+        let step = pending.step.clone();
+        self.free_lane();
+        self.on_failed(now, &step, Failure::transient(format!("{}: no answer in time", step.name())));
+        if step == Step::Verify {
+            self.facts.reconnected = false; // this connection does not answer either
+            self.stale_before = now;
+        }
+    }
+
+    /// What a stuck operation did after all is looked up, not guessed.
+    fn on_unstuck(&mut self, step: &Step) {
+        info!(operation = step.name(), "stuck operation returned");
+        self.facts.surveyed = false;
+    }
+
+    fn on_done(&mut self, now: BootInstant, step: &Step, done: Done) {
+        self.step_backoff.reset();
+        match step {
+            Step::Survey => {
+                if let Done::Survey(survey) = done {
+                    self.on_survey(now, survey);
+                }
+            }
+            Step::LayBarrier => {
+                self.facts.barrier = true;
+                self.backoff.reset();
+            }
+            Step::Mount => {
+                self.facts.clone = true;
+                self.facts.verified = self.server == Trust::Trusted;
+                self.backoff.reset();
+            }
+            Step::Verify => {
+                self.facts.verified = true;
+                self.probe_due = false;
+                self.timers.set(Timer::ShareProbe, now + layers::SHARE_PROBE_INTERVAL);
+            }
+            Step::Attach => self.facts.attached = true,
+            Step::Detach => self.facts.attached = false,
+            Step::RaiseFence => {
+                self.facts.fenced = true;
+                self.facts.aborted = false;
+            }
+            Step::LiftFence => {
+                self.facts.fenced = false;
+                self.facts.fence_asked = false;
+            }
+            Step::DestroySockets { .. } => {
+                self.facts.aborted = true;
+                self.facts.reconnected = self.state == State::Recovering;
+            }
+            Step::Flush => self.facts.flushed = true,
+            Step::Release => {
+                self.facts = Facts { clone: false, ..self.facts_of_the_host() };
+            }
+        }
+    }
+
+    /// What is in place, without what is believed of the present mount.
+    fn facts_of_the_host(&self) -> Facts {
+        let Facts { surveyed, outdated, barrier, clone, attached, fence_asked, fenced, .. } = self.facts;
+        Facts { surveyed, outdated, barrier, clone, attached, fence_asked, fenced, ..Facts::default() }
+    }
+
+    fn on_failed(&mut self, now: BootInstant, step: &Step, failure: Failure) {
+        if self.state == State::Maintenance {
+            if *step == Step::Mount && failure.class.needs_a_person() {
+                self.operator.blocked_before = Some(Reason::OperationFailed { failure: failure.clone() });
+            }
+            if *step == Step::LiftFence {
+                return self.try_step_again(now, step, failure); // the only thing that is done in maintenance
+            }
+            info!(operation = step.name(), %failure, "failed; in maintenance nothing is tried again");
+            return;
+        }
+        match step {
+            Step::Mount => self.on_failed_to_mount(now, failure),
+            // it is neither needed nor able to change its mind while something is mounted
+            Step::LayBarrier if failure.class.needs_a_person() && self.state == State::Offline => {
+                self.block(now, step, failure);
+            }
+            Step::LayBarrier => {
+                let delay = self.retry_later(step, &failure);
+                self.timers.set(Timer::BarrierRetry, now + delay);
+                self.look_again_if_stuck();
+            }
+            Step::Verify => {
+                debug!(%failure, "the share did not answer");
+                self.last_failure = Some(failure.message.clone());
+                self.facts.verified = false;
+                if self.state.is_open() {
+                    self.enter(now, State::Holding, Reason::ShareSilent { message: failure.message });
+                } else {
+                    self.timers.set(Timer::Retry, now + timer::VERIFY_RETRY);
+                }
+            }
+            // tried once: what a server does not take from here it will not take later either
+            Step::Flush => {
+                warn!(%failure, "what was unwritten may be lost");
+                self.facts.flushed = true;
+            }
+            // somebody else's mount is in the way, or one that was thought to be off the path
+            Step::Attach | Step::Detach if failure.class == FailureClass::Busy => {
+                self.facts.surveyed = false;
+                self.try_step_again(now, step, failure);
+            }
+            Step::Attach if self.state == State::Mounting => {
+                let delay = self.retry_later(step, &failure);
+                self.enter(now, State::Mounting, Reason::OperationFailed { failure });
+                self.timers.set(Timer::Retry, now + delay);
+            }
+            Step::Survey
+            | Step::Attach
+            | Step::Detach
+            | Step::RaiseFence
+            | Step::LiftFence
+            | Step::DestroySockets { .. }
+            | Step::Release => self.try_step_again(now, step, failure),
+        }
+    }
+
+    fn try_step_again(&mut self, now: BootInstant, step: &Step, failure: Failure) {
+        let delay = self.step_backoff.next_delay();
+        warn!(operation = step.name(), %failure, ?delay, "failed, trying again");
+        self.facts.outdated |= *step == Step::Survey;
+        self.last_failure = Some(failure.message);
+        self.timers.set(Timer::Retry, now + delay);
+        self.look_again_if_stuck();
+    }
+
+    fn look_again_if_stuck(&mut self) {
+        self.facts.surveyed &= self.state != State::Stuck;
+    }
+
+    fn retry_later(&mut self, step: &Step, failure: &Failure) -> Duration {
+        let delay = match failure.class {
+            FailureClass::Wedged => timer::WEDGED_RETRY,
+            FailureClass::Transient | FailureClass::Busy | FailureClass::Credentials | FailureClass::Configuration => {
+                self.backoff.next_delay()
+            }
+        };
+        warn!(operation = step.name(), %failure, ?delay, "failed, trying again");
+        delay
+    }
+
+    fn on_failed_to_mount(&mut self, now: BootInstant, failure: Failure) {
+        // a mount that was ended because the server died says nothing about the configuration; but only the server refuses a
+        // login, and asking twice may lock the account
+        let blocks = failure.class.needs_a_person()
+            && (self.server == Trust::Trusted || failure.class == FailureClass::Credentials);
+        if self.state == State::Releasing {
+            info!(%failure, "the mount that nobody wants any more failed");
+        } else if blocks {
+            self.block(now, &Step::Mount, failure);
+        } else {
+            let delay = self.retry_later(&Step::Mount, &failure);
+            self.enter(now, State::Offline, Reason::OperationFailed { failure });
+            self.timers.set(Timer::Retry, now + delay);
+        }
+    }
+
+    fn block(&mut self, now: BootInstant, step: &Step, failure: Failure) {
+        warn!(operation = step.name(), %failure, "a person is needed");
+        self.enter(now, State::Blocked, Reason::OperationFailed { failure });
+    }
+
+    /// What is in place on the host is known. At the start, after maintenance, and when a stuck operation has returned, the
+    /// share goes on from there, whatever its state was; else only what somebody else changed matters.
+    fn on_survey(&mut self, now: BootInstant, survey: Survey) {
+        let Survey { clone, barrier, attached, memory } = survey;
+        let reason = self.reason_to_adopt();
+        if !self.remembers {
+            self.remember(now, memory);
+        }
+        let is_attached = attached == Attachment::Share;
+        let adopts = !self.facts.surveyed;
+        let before =
+            if adopts { Facts { fence_asked: self.facts.fence_asked, ..Facts::default() } } else { self.facts.clone() };
+        let barrier = before.barrier && barrier; // one that this daemon has not asked for is asked for, and found
+        self.facts = Facts { surveyed: true, barrier, clone, attached: is_attached, ..before };
+        if self.operator.maintenance.is_some() {
+            if adopts {
+                self.adopt(now, reason);
+            }
+            return;
+        }
+        let goes_on = self.state == State::Releasing; // with what is in place, whatever that is
+        match attached {
+            Attachment::Foreign(source) => {
+                if !matches!(self.reason, Reason::ForeignMount { .. }) {
+                    self.enter(now, State::Blocked, Reason::ForeignMount { source });
+                }
+            }
+            Attachment::Nothing | Attachment::Share if adopts && !goes_on => self.adopt(now, reason),
+            // gone again
+            Attachment::Nothing | Attachment::Share if self.state == State::Blocked => {
+                self.adopt(now, Reason::TakenOff)
+            }
+            Attachment::Nothing | Attachment::Share => {}
+        }
+    }
+
+    fn reason_to_adopt(&self) -> Reason {
+        match (&self.reason, self.remembers) {
+            (_, false) => Reason::Started,
+            (Reason::Asked { command }, true) => Reason::Asked { command: command.clone() },
+            (_, true) => {
+                Reason::OperationFailed { failure: Failure::transient("an operation returned after its deadline") }
+            }
+        }
+    }
+
+    /// Only the first survey's memory counts: later ones say what this daemon wrote, perhaps some inputs ago.
+    fn remember(&mut self, now: BootInstant, memory: Memory) {
+        self.remembers = true;
+        self.facts.fence_asked = memory.fenced;
+        self.operator.holds = memory.held_by_operator;
+        self.operator.wanted = memory.wanted;
+        self.operator.remounts = memory.remounts;
+        self.operator.maintenance = memory.maintenance;
+        self.operator.blocked_before = memory.blocked;
+        self.outage = memory.outage_since.map(|since| Outage { since, given_up_at: memory.given_up.then_some(now) });
+        if let Some(until) = memory.maintenance.and_then(|maintenance| maintenance.until) {
+            self.timers.set(Timer::Maintenance, until);
+        }
+    }
+
+    fn adopt(&mut self, now: BootInstant, reason: Reason) {
+        let Facts { clone, attached, .. } = self.facts;
+        let unwanted = self.operator.wanted == Wanted::Unmounted;
+        if self.operator.maintenance.is_some() {
+            self.enter(now, State::Maintenance, reason);
+        } else if (unwanted || self.operator.remounts) && (clone || attached) {
+            let command = if unwanted { Command::Unmount } else { Command::Remount };
+            self.enter(now, State::Releasing, Reason::Asked { command: command.name().to_owned() });
+            self.operator.unmounts = self.outage.is_none();
+        } else if clone && attached {
+            self.enter(now, State::Suspect, reason);
+        } else if clone {
+            self.enter(now, State::Holding, reason);
+        } else if attached || self.outage.is_some() {
+            self.enter(now, State::Releasing, reason); // the daemon died while it was giving up
+        } else if let Some(blocked) = self.operator.blocked_before.take() {
+            self.enter(now, State::Blocked, blocked);
+        } else {
+            let reason = if unwanted { reason } else { Reason::ServerNotSeen };
+            self.enter(now, State::Offline, reason);
+        }
+    }
+}

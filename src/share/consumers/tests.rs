@@ -1,0 +1,148 @@
+//! Two shares, their units, and what is done to which unit when. The world is simulated in `tests/simulation`; here is what one
+//! reads at a glance.
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+use super::*;
+
+fn at(seconds: u64) -> BootInstant {
+    BootInstant::from_boot(Duration::from_secs(seconds))
+}
+
+fn unit(order: i32, needs: &[&str], on_outage: OnOutage) -> UnitSpec {
+    let policy = Policy { on_outage, after_hold: AfterHold::Stop };
+    UnitSpec {
+        order,
+        time_limit: Duration::from_secs(60),
+        needs: needs.iter().map(|share| ((*share).to_owned(), policy)).collect(),
+    }
+}
+
+fn consumers(units: &[(&str, UnitSpec)]) -> Consumers {
+    let units = units.iter().map(|(name, spec)| ((*name).to_owned(), spec.clone())).collect();
+    Consumers::new(units, BTreeMap::new(), at(0))
+}
+
+fn demand(consumers: &mut Consumers, share: &str, demand: Demand) {
+    consumers.handle_event(at(1), UnitEvent::Demanded { share: share.into(), demand });
+}
+
+/// What is started now, answered at once until nothing more is; every unit runs.
+fn settle(consumers: &mut Consumers) -> Vec<(String, UnitStep)> {
+    let mut seen = Vec::new();
+    while let Some(effect) = consumers.poll_effect() {
+        let UnitEffect::Start { op, unit, step } = effect else { continue };
+        let done = if step == UnitStep::Inspect { UnitDone::Running } else { UnitDone::Plainly };
+        if step != UnitStep::Inspect {
+            seen.push((unit, step));
+        }
+        consumers.handle_event(at(2), UnitEvent::Completed { op, result: Ok(done) });
+    }
+    seen
+}
+
+fn steps(seen: &[(String, UnitStep)]) -> Vec<(&str, UnitStep)> {
+    seen.iter().map(|(unit, step)| (unit.as_str(), *step)).collect()
+}
+
+#[test]
+fn a_unit_on_two_shares_goes_on_when_both_are_back() {
+    let mut consumers = consumers(&[("both", unit(0, &["a", "b"], OnOutage::Pause))]);
+    demand(&mut consumers, "a", Demand::Run);
+    demand(&mut consumers, "b", Demand::Hold);
+    assert_eq!(steps(&settle(&mut consumers)), [("both", UnitStep::Pause)]);
+    demand(&mut consumers, "a", Demand::Hold);
+    demand(&mut consumers, "b", Demand::Run);
+    assert_eq!(settle(&mut consumers), [], "the other one is still away, and it is paused already");
+    assert_eq!(consumers.memory().get("both"), Some(&Held::Paused));
+    demand(&mut consumers, "a", Demand::Run);
+    assert_eq!(steps(&settle(&mut consumers)), [("both", UnitStep::Continue)]);
+    assert!(consumers.memory().is_empty());
+}
+
+#[test]
+fn lower_is_held_first_and_let_go_last() {
+    let order = [("app", unit(1, &["a"], OnOutage::Pause)), ("database", unit(2, &["a"], OnOutage::Stop))];
+    let mut consumers = consumers(&order);
+    demand(&mut consumers, "a", Demand::Hold);
+    assert_eq!(steps(&settle(&mut consumers)), [("app", UnitStep::Pause), ("database", UnitStep::Stop)]);
+    assert_eq!(consumers.progress("a"), Progress::Settled);
+    demand(&mut consumers, "a", Demand::Run);
+    let first = consumers.poll_effect().unwrap();
+    assert!(matches!(&first, UnitEffect::Start { unit, step: UnitStep::Start, .. } if unit == "database"));
+    assert_eq!(consumers.poll_effect(), None, "the application waits for its database");
+    consumers.handle_timeout(at(62));
+    let then: Vec<_> = std::iter::from_fn(|| consumers.poll_effect()).collect();
+    let continued = |effect: &UnitEffect| matches!(effect, UnitEffect::Start { unit, step: UnitStep::Continue, .. } if unit == "app");
+    assert!(then.iter().any(continued), "but not for longer than its time limit: {then:?}");
+}
+
+#[test]
+fn what_was_stopped_by_somebody_else_is_not_let_go() {
+    let mut consumers = consumers(&[("app", unit(0, &["a"], OnOutage::Pause))]);
+    demand(&mut consumers, "a", Demand::Hold);
+    settle(&mut consumers);
+    consumers.handle_event(at(3), UnitEvent::UnitChanged { unit: "app".into(), running: false });
+    assert!(consumers.memory().is_empty());
+    demand(&mut consumers, "a", Demand::Run);
+    assert_eq!(settle(&mut consumers), []);
+}
+
+#[test]
+fn what_systemd_started_anew_while_it_was_paused_is_paused_again() {
+    let mut consumers = consumers(&[("app", unit(0, &["a"], OnOutage::Pause))]);
+    demand(&mut consumers, "a", Demand::Hold);
+    settle(&mut consumers);
+    for running in [false, true] {
+        consumers.handle_event(at(3), UnitEvent::UnitChanged { unit: "app".into(), running });
+    }
+    assert_eq!(steps(&settle(&mut consumers)), [("app", UnitStep::Pause)]);
+}
+
+#[test]
+fn what_somebody_else_started_is_no_longer_ours_to_start() {
+    let mut consumers = consumers(&[("app", unit(0, &["a"], OnOutage::Stop))]);
+    demand(&mut consumers, "a", Demand::Hold);
+    settle(&mut consumers);
+    demand(&mut consumers, "a", Demand::NobodyPaused);
+    assert_eq!(consumers.memory().get("app"), Some(&Held::Stopped));
+    for running in [false, true, false] {
+        consumers.handle_event(at(3), UnitEvent::UnitChanged { unit: "app".into(), running });
+    }
+    demand(&mut consumers, "a", Demand::Run);
+    assert_eq!(settle(&mut consumers), [], "the administrator started it, and stopped it again");
+}
+
+#[test]
+fn what_is_no_longer_configured_is_let_go() {
+    let mut consumers = consumers(&[("app", unit(0, &["a"], OnOutage::Stop))]);
+    demand(&mut consumers, "a", Demand::Hold);
+    settle(&mut consumers);
+    consumers.handle_event(at(3), UnitEvent::ConfigurationLoaded { units: BTreeMap::new() });
+    assert_eq!(steps(&settle(&mut consumers)), [("app", UnitStep::Start)]);
+    assert!(consumers.memory().is_empty());
+    let left = BTreeMap::from([("old".to_owned(), Held::Paused)]);
+    let mut consumers = Consumers::new(BTreeMap::new(), left, at(0));
+    assert_eq!(steps(&settle(&mut consumers)), [("old", UnitStep::Continue)]);
+}
+
+#[test]
+fn a_lost_bus_is_tried_again_less_and_less_often_and_at_once_when_it_is_back() {
+    let mut consumers = consumers(&[("app", unit(0, &["a"], OnOutage::Pause))]);
+    demand(&mut consumers, "a", Demand::Hold);
+    let mut delays = Vec::new();
+    let mut now = at(1);
+    for _ in 0..8 {
+        let Some(UnitEffect::Start { op, .. }) = consumers.poll_effect() else { panic!("nothing was tried") };
+        consumers.handle_event(now, UnitEvent::Completed { op, result: Err(Failure::transient("no bus")) });
+        assert_eq!(consumers.progress("a"), Progress::Attempted);
+        let next = consumers.poll_timeout().unwrap();
+        delays.push(next.since(now).as_millis());
+        now = next;
+        consumers.handle_timeout(now);
+    }
+    assert_eq!(delays, [500, 1_000, 2_000, 4_000, 8_000, 10_000, 10_000, 10_000]);
+    let Some(UnitEffect::Start { op, .. }) = consumers.poll_effect() else { panic!("nothing was tried") };
+    consumers.handle_event(now, UnitEvent::Completed { op, result: Err(Failure::transient("no bus")) });
+    consumers.handle_event(now, UnitEvent::BusBack);
+    assert!(consumers.poll_effect().is_some());
+}

@@ -1,0 +1,257 @@
+//! One unit: the strictest of its shares' demands, and the next thing to be done about it.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use tracing::{info, warn};
+
+use super::super::effect::OpId;
+use super::super::failure::Failure;
+use super::super::time::BootInstant;
+use super::{AfterHold, Demand, Held, OnOutage, Policy, Progress, UnitDone, UnitSpec, UnitStep};
+
+/// How long a signal or a question to systemd may take; ten seconds is a loaded machine.
+const LOCAL: Duration = Duration::from_secs(10);
+
+/// Pause before something that failed is tried again, doubled each time ...
+const FIRST_RETRY: Duration = Duration::from_millis(500);
+/// ... up to this: how much later than the bus a unit may go on at most, should nobody say that the bus is back.
+const LONGEST_RETRY: Duration = Duration::from_secs(10);
+
+/// What is wanted of a unit, the stricter the greater.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Wish {
+    LetGo,
+    Leave,
+    ContinueIfPaused,
+    StopIfPaused,
+    KillIfPaused,
+    Pause,
+    Stop,
+    Kill,
+}
+
+impl Wish {
+    fn of(demand: Demand, policy: Policy) -> Self {
+        match (demand, policy.on_outage, policy.after_hold) {
+            (Demand::Run, _, _) => Self::LetGo,
+            (Demand::AsTheyAre, _, _) | (Demand::Hold, OnOutage::None, _) => Self::Leave,
+            (Demand::Hold, OnOutage::Pause, _) => Self::Pause,
+            (Demand::Hold, OnOutage::Stop, _) | (Demand::Stop, _, AfterHold::Stop) => Self::Stop,
+            (Demand::Stop, _, AfterHold::Kill) => Self::Kill,
+            (Demand::Stop | Demand::NobodyPaused, _, AfterHold::None) => Self::ContinueIfPaused,
+            (Demand::NobodyPaused, _, AfterHold::Stop) => Self::StopIfPaused,
+            (Demand::NobodyPaused, _, AfterHold::Kill) => Self::KillIfPaused,
+        }
+    }
+}
+
+/// An operation in flight.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Pending {
+    pub(super) op: OpId,
+    pub(super) step: UnitStep,
+    pub(super) deadline: BootInstant,
+}
+
+/// One unit.
+#[derive(Clone, Debug)]
+pub(super) struct Unit {
+    pub(super) spec: UnitSpec,
+    /// What nasmount did to it. Written before the operation that does it.
+    pub(super) held: Option<Held>,
+    pub(super) wish: Wish,
+    pub(super) pending: Option<Pending>,
+    /// Nothing is tried before then.
+    pub(super) retry_at: Option<BootInstant>,
+    /// As inspected since the wish was formed.
+    running: Option<bool>,
+    /// It was seen not to run, and nasmount has not started it since: if it runs, somebody else started it.
+    seen_stopped: bool,
+    /// What the wish asks for was done.
+    acted: bool,
+    /// It failed at least once since the wish was formed.
+    attempted: bool,
+    tries: u32,
+}
+
+impl Unit {
+    pub(super) fn new(spec: UnitSpec, held: Option<Held>) -> Self {
+        Self {
+            spec,
+            held,
+            wish: Wish::Leave,
+            pending: None,
+            retry_at: None,
+            running: None,
+            seen_stopped: false,
+            acted: false,
+            attempted: false,
+            tries: 0,
+        }
+    }
+
+    /// The strictest of what its shares demand; a unit that needs none is let go.
+    pub(super) fn wish_of(&self, demands: &BTreeMap<String, Demand>) -> Wish {
+        let of_share =
+            |(share, policy): (&String, &Policy)| Wish::of(demands.get(share).copied().unwrap_or_default(), *policy);
+        let wish = self.spec.needs.iter().map(of_share).max().unwrap_or(Wish::LetGo);
+        let undecided = |share: &String| demands.get(share).copied().unwrap_or_default() == Demand::AsTheyAre;
+        // a share that is coming back lets nobody go before it is there, also not on behalf of one that is given up
+        let too_early = wish == Wish::ContinueIfPaused && self.spec.needs.keys().any(undecided);
+        if too_early { Wish::Leave } else { wish }
+    }
+
+    /// Forms a wish. What is in flight is abandoned if something else may follow it: its id is returned.
+    pub(super) fn form(&mut self, wish: Wish) -> Option<OpId> {
+        if wish == self.wish {
+            return None;
+        }
+        self.wish = wish;
+        self.look_again();
+        self.attempted = false;
+        self.tries = 0;
+        self.retry_at = None;
+        if wish == Wish::Leave {
+            return None;
+        }
+        self.pending.take().map(|pending| pending.op)
+    }
+
+    fn look_again(&mut self) {
+        self.running = None;
+        self.acted = false;
+    }
+
+    /// The next step, if anything is left to be done.
+    pub(super) fn next_step(&self) -> Option<UnitStep> {
+        let is_paused = self.held.is_some_and(Held::is_paused);
+        let act = match self.wish {
+            Wish::LetGo => {
+                return self.held.map(|held| match held {
+                    Held::Paused => UnitStep::Continue,
+                    Held::Stopped => UnitStep::Start,
+                    Held::PausedAndStopped => UnitStep::ContinueAndStart,
+                });
+            }
+            Wish::Leave => return None,
+            Wish::ContinueIfPaused | Wish::StopIfPaused | Wish::KillIfPaused if !is_paused => return None,
+            Wish::ContinueIfPaused => UnitStep::Continue,
+            Wish::Pause => UnitStep::Pause,
+            Wish::StopIfPaused | Wish::Stop => UnitStep::Stop,
+            Wish::KillIfPaused | Wish::Kill => UnitStep::Kill,
+        };
+        match self.running {
+            None => Some(UnitStep::Inspect),
+            Some(true) if !self.acted => Some(act),
+            Some(_) => None,
+        }
+    }
+
+    /// Begins a step: what it will do is written down first. Returns how long it may take.
+    pub(super) fn begin(&mut self, now: BootInstant, op: OpId, step: UnitStep) {
+        let more = match step {
+            UnitStep::Pause => Some(Held::Paused),
+            UnitStep::Stop | UnitStep::Kill => Some(Held::Stopped),
+            UnitStep::Inspect | UnitStep::Continue | UnitStep::Start | UnitStep::ContinueAndStart => None,
+        };
+        if let Some(more) = more {
+            self.held = Some(self.held.map_or(more, |held| held.and(more)));
+        }
+        let within = match step {
+            UnitStep::Inspect | UnitStep::Pause | UnitStep::Continue => LOCAL,
+            UnitStep::Stop | UnitStep::Kill | UnitStep::Start | UnitStep::ContinueAndStart => self.spec.time_limit,
+        };
+        self.seen_stopped &= !matches!(step, UnitStep::Start | UnitStep::ContinueAndStart);
+        self.pending = Some(Pending { op, step, deadline: now + within });
+    }
+
+    /// The operation in flight ended.
+    pub(super) fn ended(&mut self, now: BootInstant, name: &str, step: UnitStep, result: Result<UnitDone, Failure>) {
+        let done = match result {
+            Ok(done) => done,
+            Err(failure) => return self.failed(now, name, step, &failure),
+        };
+        self.tries = 0;
+        match step {
+            UnitStep::Inspect => self.inspected(done == UnitDone::Running),
+            UnitStep::Pause => self.acted = true,
+            UnitStep::Stop | UnitStep::Kill => {
+                self.held = Some(Held::Stopped);
+                self.running = Some(false);
+                self.seen_stopped = true;
+            }
+            UnitStep::Continue => {
+                self.acted = true;
+                self.held = self.held.filter(|held| held.is_stopped()).map(|_| Held::Stopped);
+            }
+            UnitStep::Start | UnitStep::ContinueAndStart => self.held = None,
+        }
+        if step != UnitStep::Inspect {
+            info!(unit = name, ?step, held = ?self.held, "consumer");
+        }
+    }
+
+    /// One that does not run, although nasmount did not stop it, was stopped by somebody else and is no longer nasmount's
+    /// to let go.
+    fn inspected(&mut self, running: bool) {
+        self.running = Some(running);
+        self.seen_stopped |= !running;
+        if !running {
+            self.held = self.held.filter(|held| held.is_stopped()).map(|_| Held::Stopped);
+        }
+    }
+
+    fn failed(&mut self, now: BootInstant, name: &str, step: UnitStep, failure: &Failure) {
+        let delay = FIRST_RETRY.saturating_mul(1_u32 << self.tries.min(8)).min(LONGEST_RETRY);
+        warn!(unit = name, ?step, %failure, ?delay, "failed, trying again");
+        self.tries += 1;
+        self.attempted = true;
+        self.look_again();
+        self.retry_at = Some(now + delay);
+    }
+
+    /// systemd says that it began or ceased to run.
+    pub(super) fn changed(&mut self, running: bool) {
+        if running {
+            // whoever started it: while the share is away it is held like the others, and it is no longer nasmount's to start
+            let stops = self.pending.is_some_and(|pending| matches!(pending.step, UnitStep::Stop | UnitStep::Kill));
+            if std::mem::take(&mut self.seen_stopped) && !stops {
+                self.held = self.held.filter(|held| held.is_paused()).map(|_| Held::Paused);
+            }
+            self.look_again();
+            return;
+        }
+        self.seen_stopped = true;
+        if self.pending.is_none() && self.held == Some(Held::Paused) {
+            self.held = None;
+            self.look_again();
+        }
+    }
+
+    /// How far the wish has got.
+    pub(super) fn progress(&self) -> Progress {
+        match (self.pending.is_none() && self.next_step().is_none(), self.attempted) {
+            (true, _) => Progress::Settled,
+            (false, true) => Progress::Attempted,
+            (false, false) => Progress::Busy,
+        }
+    }
+
+    /// Has others that are let go after it wait?
+    pub(super) fn is_waited_for(&self) -> bool {
+        self.wish == Wish::LetGo && self.held.is_some() && !self.attempted
+    }
+
+    pub(super) fn shares_with(&self, other: &Self) -> bool {
+        self.spec.needs.keys().any(|share| other.spec.needs.contains_key(share))
+    }
+
+    /// The host slept: nothing that waited has waited for so long.
+    pub(super) fn shift(&mut self, by: Duration) {
+        if let Some(pending) = &mut self.pending {
+            pending.deadline = pending.deadline + by;
+        }
+        self.retry_at = self.retry_at.map(|at| at + by);
+    }
+}

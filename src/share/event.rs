@@ -1,0 +1,122 @@
+//! What can happen to a share: facts, in the past tense.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::ShareSpec;
+use super::command::{Command, Maintenance, Wanted};
+use super::consumers::{Demand, Progress};
+use super::detector::Trust;
+use super::effect::OpId;
+use super::failure::Failure;
+use super::state::Reason;
+use super::time::BootInstant;
+
+/// Everything that is ever put into a share, in the form in which it is recorded and replayed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Input {
+    /// A fact.
+    Event(Event),
+    /// The next deadline has passed, or might have.
+    Timeout,
+    /// What an operator asked for.
+    Command(Command),
+}
+
+/// Something that happened.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Event {
+    /// The belief about the share's server changed.
+    ServerTrustChanged {
+        /// What is believed now.
+        trust: Trust,
+    },
+    /// An operation ended, in time or late. One whose id is not current changes nothing.
+    Completed {
+        /// Which.
+        op: OpId,
+        /// How.
+        result: Result<Done, Failure>,
+    },
+    /// What the share demands of its consumers has got somewhere. One about an earlier demand changes nothing.
+    ConsumersChanged {
+        /// The demand it is about.
+        demand: Demand,
+        /// How far that has got.
+        progress: Progress,
+    },
+    /// Something was mounted on the mount point, or unmounted from it: by nasmount itself or by somebody else.
+    MountTableChanged,
+    /// The host slept.
+    Resumed {
+        /// For how long.
+        asleep: Duration,
+    },
+    /// The configuration was read anew.
+    ConfigurationLoaded {
+        /// What it says of this share now.
+        spec: ShareSpec,
+    },
+}
+
+/// What a successful operation found.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Done {
+    /// It was done; there is nothing more to say.
+    Plainly,
+    /// What is in place on the host (`Step::Survey`).
+    Survey(Survey),
+}
+
+/// What is in place on the host for one share.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Survey {
+    /// nasmount's own clone of the mount is pinned.
+    pub clone: bool,
+    /// The barrier lies on the mount point.
+    pub barrier: bool,
+    /// What lies on the mount point above the barrier.
+    pub attached: Attachment,
+    /// What an earlier daemon wrote down.
+    pub memory: Memory,
+}
+
+/// What lies on a mount point.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Attachment {
+    /// Nothing, or only the barrier.
+    #[default]
+    Nothing,
+    /// The mount of which nasmount has the clone.
+    Share,
+    /// Somebody else's mount: its source.
+    Foreign(String),
+}
+
+/// What must be known again after a crash of the daemon: written down before the effects it belongs to are started.
+/// What was done to consumers is remembered apart from it, for the whole host: `consumers::Consumers::memory`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Memory {
+    /// When the outage that is being held began.
+    pub outage_since: Option<BootInstant>,
+    /// The patience was over.
+    pub given_up: bool,
+    /// There may be a fence.
+    pub fenced: bool,
+    /// The operator holds the share's consumers.
+    pub held_by_operator: bool,
+    /// Whether the operator wants it mounted.
+    pub wanted: Wanted,
+    /// It is being unmounted to be mounted again.
+    pub remounts: bool,
+    /// The operator said hands off.
+    pub maintenance: Option<Maintenance>,
+    /// The login was refused: a new daemon that tried it again might lock the account.
+    pub blocked: Option<Reason>,
+}

@@ -1,0 +1,120 @@
+//! Why an operation failed, classed once: what class it is decides whether it is tried again.
+
+use serde::{Deserialize, Serialize};
+
+/// What a failure calls for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FailureClass {
+    /// It may pass by itself: tried again with backoff.
+    Transient,
+    /// The login was refused: never tried again by itself, or the account is locked.
+    Credentials,
+    /// The configuration and the server disagree: a person is needed.
+    Configuration,
+    /// Somebody else is in the way: tried again with backoff, said in `status`.
+    Busy,
+    /// A kernel call does not return: nothing is started that could only hang behind it.
+    Wedged,
+}
+
+impl FailureClass {
+    /// Is it never tried again by itself?
+    pub fn needs_a_person(self) -> bool {
+        match self {
+            Self::Credentials | Self::Configuration => true,
+            Self::Transient | Self::Busy | Self::Wedged => false,
+        }
+    }
+}
+
+/// Why an operation failed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failure {
+    /// What it calls for.
+    pub class: FailureClass,
+    /// What was attempted on what, and the cause, for people.
+    pub message: String,
+    /// The raw error number, where the kernel gave one.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub errno: Option<i32>,
+    /// What a person can do about it.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub hint: Option<String>,
+}
+
+impl std::fmt::Display for Failure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+/// Linux error numbers (asm-generic) that mount(2) of CIFS gives, as far as they decide anything. Measured on 6.1 and
+/// 6.12 (wrong password: EACCES, unknown share: ENOENT, dialect refused: EOPNOTSUPP); the key errors are read at the source.
+mod e {
+    pub const EPERM: i32 = 1;
+    pub const ENOENT: i32 = 2;
+    pub const ENXIO: i32 = 6;
+    pub const EACCES: i32 = 13;
+    pub const ENODEV: i32 = 19;
+    pub const EINVAL: i32 = 22;
+    pub const EOPNOTSUPP: i32 = 95;
+    pub const ENOKEY: i32 = 126;
+    pub const EKEYEXPIRED: i32 = 127;
+    pub const EKEYREVOKED: i32 = 128;
+    pub const EKEYREJECTED: i32 = 129;
+}
+
+impl Failure {
+    /// A failure that may pass by itself.
+    pub fn transient(message: impl Into<String>) -> Self {
+        Self { class: FailureClass::Transient, message: message.into(), errno: None, hint: None }
+    }
+
+    /// A failure that needs a person.
+    pub fn configuration(message: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self { class: FailureClass::Configuration, message: message.into(), errno: None, hint: Some(hint.into()) }
+    }
+
+    /// Classes the error number of a failed mount.
+    pub fn of_mount(message: impl Into<String>, errno: i32) -> Self {
+        let (class, hint) = match errno {
+            e::EACCES | e::EPERM | e::EKEYREJECTED => (
+                FailureClass::Credentials,
+                Some(
+                    "the server refused the login: check user name and password in the credentials file, and that this user may use the share; then `nasmount mount SHARE`",
+                ),
+            ),
+            e::EKEYEXPIRED | e::EKEYREVOKED => (
+                FailureClass::Credentials,
+                Some(
+                    "the password has expired or was revoked on the server: set a new one there and in the credentials file",
+                ),
+            ),
+            e::ENOKEY => (
+                FailureClass::Credentials,
+                Some("no Kerberos ticket: use a credentials file, or get a ticket for the mounting user"),
+            ),
+            e::ENOENT | e::ENXIO => (
+                FailureClass::Configuration,
+                Some(
+                    "the server has no such share or directory: check `source`, and whether the volume is there; then `nasmount mount SHARE`",
+                ),
+            ),
+            e::EOPNOTSUPP => (
+                FailureClass::Configuration,
+                Some("the server refused the protocol version: enable SMB 3 on it, or set `vers` in `options`"),
+            ),
+            e::ENODEV => (
+                FailureClass::Configuration,
+                Some("this kernel has no CIFS: install the module (Debian: package linux-image-amd64)"),
+            ),
+            e::EINVAL => (
+                FailureClass::Configuration,
+                Some("the kernel refused an option: see the kernel log (`journalctl -k -g CIFS`)"),
+            ),
+            _ => (FailureClass::Transient, None),
+        };
+        Self { class, message: message.into(), errno: Some(errno), hint: hint.map(str::to_owned) }
+    }
+}

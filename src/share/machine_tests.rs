@@ -1,0 +1,257 @@
+//! What one share does, step by step: answers to commands in each state, and when what failed is tried again. The world around it
+//! is simulated in `tests/simulation`.
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+use std::time::Duration;
+
+use super::command::{Maintenance, Refusal, Verdict, Wanted};
+use super::consumers::Progress;
+use super::detector::{Trust, Verdict as Probe};
+use super::event::{Attachment, Done, Survey};
+use super::failure::{Failure, FailureClass};
+use super::timer::Timer;
+use super::*;
+
+const DEAD: Trust = Trust::Dead { verdict: Probe::Silent };
+
+/// A share whose operations are answered as `answers` says: the first whose step has that name; all others succeed at once.
+struct Desk {
+    share: Share,
+    now: BootInstant,
+    answers: Vec<(&'static str, Answer)>,
+    survey: Survey,
+    started: Vec<(BootInstant, &'static str)>,
+}
+
+#[derive(Clone)]
+enum Answer {
+    Fails(FailureClass),
+    Never,
+}
+
+impl Desk {
+    fn new(trust: Trust) -> Self {
+        Self::with(trust, Vec::new())
+    }
+
+    fn with(trust: Trust, answers: Vec<(&'static str, Answer)>) -> Self {
+        let now = BootInstant::from_boot(Duration::from_secs(1_000));
+        let spec = ShareSpec { patience: Duration::from_secs(60), hold_for: Some(Duration::from_secs(600)) };
+        let share = Share::new(spec, 7, now);
+        let mut desk = Self { share, now, answers, survey: Survey::default(), started: Vec::new() };
+        desk.put(Event::ServerTrustChanged { trust });
+        desk
+    }
+
+    fn put(&mut self, event: Event) {
+        self.share.handle_event(self.now, event);
+        self.settle();
+    }
+
+    /// Answers everything that is in flight, and says of the consumers that all is done.
+    fn settle(&mut self) {
+        loop {
+            if let Some(effect) = self.share.poll_effect() {
+                let Effect::Start { op, step } = effect else { continue };
+                self.started.push((self.now, step.name()));
+                let answer =
+                    self.answers.iter().find(|(name, _)| *name == step.name()).map(|(_, answer)| answer.clone());
+                let result = match answer {
+                    Some(Answer::Never) => continue,
+                    Some(Answer::Fails(class)) => Err(Failure { class, ..Failure::transient("planned") }),
+                    None if step == Step::Survey => Ok(Done::Survey(self.survey.clone())),
+                    None => Ok(Done::Plainly),
+                };
+                self.share.handle_event(self.now, Event::Completed { op, result });
+                continue;
+            }
+            let before = self.share.clone();
+            let (demand, progress) = (self.share.demand(), Progress::Settled);
+            self.share.handle_event(self.now, Event::ConsumersChanged { demand, progress });
+            if self.share == before {
+                return;
+            }
+        }
+    }
+
+    /// Lets the next deadline pass; returns what it was for and how long it took.
+    fn wait(&mut self) -> (Timer, Duration) {
+        let (at, timer) = self.share.poll_timeout().unwrap();
+        let waited = at.since(self.now);
+        self.now = at;
+        self.share.handle_timeout(at);
+        self.settle();
+        (timer, waited)
+    }
+
+    fn wait_for(&mut self, timer: Timer) -> Duration {
+        let began = self.now;
+        while self.wait().0 != timer {}
+        self.now.since(began)
+    }
+
+    fn ask(&mut self, command: Command) -> Result<Verdict, Refusal> {
+        let before = self.share.clone();
+        let answer = self.share.handle_command(self.now, command);
+        if answer != Ok(Verdict::Accepted) {
+            assert_eq!(self.share, before, "{command:?} was not accepted, and something changed");
+        }
+        self.settle();
+        answer
+    }
+
+    /// What each command would be answered.
+    fn answers(&self) -> [Result<Verdict, Refusal>; 6] {
+        let maintenance = Command::StartMaintenance(Maintenance { until: None });
+        [Command::Mount, Command::Unmount, Command::Remount, Command::Hold, Command::Release, maintenance]
+            .map(|command| self.share.clone().handle_command(self.now, command))
+    }
+
+    #[track_caller]
+    fn is(self, state: State) -> Self {
+        assert_eq!(self.share.state(), state, "{}", self.share.reason());
+        self
+    }
+}
+
+const DONE: Result<Verdict, Refusal> = Ok(Verdict::Accepted);
+const SO: Result<Verdict, Refusal> = Ok(Verdict::AlreadySo);
+
+fn away(state: State) -> Result<Verdict, Refusal> {
+    Err(Refusal::ServerAway { state })
+}
+
+fn held(state: State) -> Result<Verdict, Refusal> {
+    Err(Refusal::HeldByOutage { state })
+}
+
+/// Mount, unmount, remount, hold, release, maintenance on.
+#[test]
+fn commands_are_answered_by_state() {
+    let online = Desk::new(Trust::Trusted).is(State::Online);
+    assert_eq!(online.answers(), [SO, DONE, DONE, DONE, SO, DONE]);
+
+    let mut holding = Desk::new(Trust::Trusted);
+    holding.put(Event::ServerTrustChanged { trust: DEAD });
+    let mut holding = holding.is(State::Holding);
+    assert_eq!(holding.answers(), [away(State::Holding), DONE, DONE, DONE, held(State::Holding), DONE]);
+    assert_eq!(holding.ask(Command::Hold), DONE);
+    assert_eq!(holding.answers()[3..5], [SO, DONE], "held by the operator, too");
+
+    let offline = Desk::new(DEAD).is(State::Offline);
+    assert_eq!(offline.answers(), [away(State::Offline), DONE, away(State::Offline), DONE, held(State::Offline), DONE]);
+
+    let failing =
+        Desk::with(Trust::Trusted, vec![("mount", Answer::Fails(FailureClass::Transient))]).is(State::Offline);
+    assert_eq!(failing.answers(), [DONE, DONE, DONE, DONE, held(State::Offline), DONE], "not later, now");
+
+    let mounting = Desk::with(Trust::Trusted, vec![("mount", Answer::Never)]).is(State::Mounting);
+    assert_eq!(mounting.answers(), [SO, DONE, SO, DONE, held(State::Mounting), DONE]);
+
+    let blocked = Desk::with(Trust::Trusted, vec![("mount", Answer::Fails(FailureClass::Credentials))]);
+    assert_eq!(blocked.is(State::Blocked).answers(), [DONE, DONE, DONE, DONE, held(State::Blocked), DONE]);
+}
+
+#[test]
+fn a_share_that_is_stuck_says_in_what() {
+    let mut desk = Desk::with(Trust::Trusted, vec![("mount", Answer::Never)]);
+    desk.wait_for(Timer::Operation);
+    let desk = desk.is(State::Stuck);
+    let stuck = || Err(Refusal::Stuck { operation: "mount".into() });
+    assert_eq!(desk.answers(), [stuck(), stuck(), stuck(), DONE, held(State::Stuck), DONE]);
+}
+
+#[test]
+fn nothing_is_accepted_before_the_first_survey() {
+    let desk = Desk::with(Trust::Trusted, vec![("survey", Answer::Never)]);
+    assert!(desk.answers().iter().all(|answer| *answer == Err(Refusal::NotSurveyed)));
+}
+
+#[test]
+fn unmounted_stays_unmounted_until_it_is_mounted() {
+    let mut desk = Desk::new(Trust::Trusted);
+    assert_eq!(desk.ask(Command::Unmount), DONE);
+    let mut desk = desk.is(State::Offline);
+    assert_eq!(desk.share.wanted(), Wanted::Unmounted);
+    assert_eq!(desk.answers(), [DONE, SO, DONE, DONE, SO, DONE]);
+    desk.put(Event::ServerTrustChanged { trust: DEAD });
+    desk.put(Event::ServerTrustChanged { trust: Trust::Trusted });
+    let mut desk = desk.is(State::Offline);
+    assert_eq!(desk.ask(Command::Mount), DONE);
+    let desk = desk.is(State::Online);
+    let steps: Vec<&str> = desk.started.iter().map(|(_, name)| *name).collect();
+    assert!(steps.windows(3).any(|window| window == ["detach", "flush", "release"]), "{steps:?}");
+    assert!(!steps.contains(&"raise fence"), "an unmount cuts nothing off: {steps:?}");
+}
+
+#[test]
+fn maintenance_has_an_end() {
+    let mut desk = Desk::new(Trust::Trusted);
+    let until = desk.now + Duration::from_secs(100);
+    assert_eq!(desk.ask(Command::StartMaintenance(Maintenance { until: Some(until) })), DONE);
+    let mut desk = desk.is(State::Maintenance);
+    let refused = || Err(Refusal::InMaintenance);
+    assert_eq!(
+        desk.answers(),
+        [refused(), refused(), refused(), refused(), refused(), DONE],
+        "another end is another one"
+    );
+    assert_eq!(desk.ask(Command::StartMaintenance(Maintenance { until: Some(until) })), SO);
+    desk.survey = Survey { clone: true, barrier: true, attached: Attachment::Share, ..Survey::default() };
+    assert_eq!(desk.wait_for(Timer::Maintenance), Duration::from_secs(100));
+    assert_eq!(desk.share.maintenance(), None);
+    let mut desk = desk.is(State::Online);
+    assert_eq!(desk.ask(Command::EndMaintenance), SO);
+}
+
+/// How long after each failure the step is started again.
+fn pauses(step: &'static str, class: FailureClass, rounds: usize) -> Vec<Duration> {
+    let mut desk = Desk::with(Trust::Trusted, vec![(step, Answer::Fails(class))]);
+    let tried = |desk: &Desk| desk.started.iter().filter(|(_, name)| *name == step).count();
+    while tried(&desk) <= rounds {
+        desk.wait();
+    }
+    let at: Vec<BootInstant> = desk.started.iter().filter(|(_, name)| *name == step).map(|(at, _)| *at).collect();
+    at.windows(2).map(|pair| pair[1].since(pair[0])).collect()
+}
+
+#[test]
+fn what_failed_is_tried_again_later_each_time() {
+    for (step, wholes) in [
+        ("mount", [1_000_u64, 2_000, 4_000, 8_000, 16_000, 30_000, 30_000]),
+        ("lay barrier", [1_000, 2_000, 4_000, 8_000, 16_000, 30_000, 30_000]),
+        ("attach", [1_000, 2_000, 4_000, 8_000, 16_000, 30_000, 30_000]),
+        ("survey", [500, 1_000, 2_000, 4_000, 5_000, 5_000, 5_000]),
+    ] {
+        for (pause, whole) in pauses(step, FailureClass::Transient, wholes.len()).into_iter().zip(wholes) {
+            let whole = Duration::from_millis(whole);
+            assert!(pause <= whole && pause >= whole * 3 / 4, "{step}: {pause:?} of {whole:?}");
+        }
+    }
+    let wedged = pauses("mount", FailureClass::Wedged, 3);
+    assert!(wedged.iter().all(|pause| *pause == Duration::from_secs(30)), "{wedged:?}");
+}
+
+#[test]
+fn a_login_that_was_refused_is_not_tried_again() {
+    let mut desk = Desk::with(Trust::Trusted, vec![("mount", Answer::Fails(FailureClass::Credentials))]);
+    for trust in [DEAD, Trust::Trusted, DEAD, Trust::Trusted] {
+        desk.put(Event::ServerTrustChanged { trust });
+    }
+    assert_eq!(desk.started.iter().filter(|(_, name)| *name == "mount").count(), 1);
+    desk.answers.clear();
+    assert_eq!(desk.ask(Command::Mount), DONE);
+    desk.is(State::Online);
+}
+
+#[test]
+fn somebody_elses_mount_is_looked_at_again_when_an_operator_says_so() {
+    let mut desk = Desk::new(Trust::Trusted);
+    let own = Survey { clone: true, barrier: true, attached: Attachment::Share, ..Survey::default() };
+    desk.survey = Survey { attached: Attachment::Foreign("//other/share".into()), ..own.clone() };
+    desk.put(Event::MountTableChanged);
+    let mut desk = desk.is(State::Blocked);
+    desk.survey = own;
+    assert_eq!(desk.ask(Command::Mount), DONE);
+    desk.is(State::Online);
+}

@@ -1,0 +1,114 @@
+//! What nasmount says about itself: all that D-Bus, the CLI and scripts see. Changes of meaning raise [`SCHEMA`].
+
+use core::net::IpAddr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::share::command::{HoldReason, Wanted};
+use crate::share::consumers::{Held, Progress, UnitStep};
+use crate::share::detector::Trust;
+use crate::share::state::{Reason, State};
+
+/// Version of the form of [`StatusReport`].
+pub const SCHEMA: u32 = 1;
+
+/// Everything, at one moment.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct StatusReport {
+    /// [`SCHEMA`].
+    pub schema: u32,
+    /// Version of the daemon.
+    pub version: String,
+    /// Servers, by name.
+    pub servers: Vec<ServerStatus>,
+    /// Shares, by name.
+    pub shares: Vec<ShareStatus>,
+}
+
+/// One server.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ServerStatus {
+    /// Its name in the configuration.
+    pub name: String,
+    /// As configured.
+    pub host: String,
+    /// Resolved; absent until that has succeeded.
+    pub address: Option<IpAddr>,
+    /// What is believed of it.
+    #[serde(flatten)]
+    pub trust: Trust,
+    /// How long its last answer took, in milliseconds.
+    pub latency_ms: Option<f64>,
+    /// Present if it comes and goes.
+    pub flapping: Option<FlappingStatus>,
+}
+
+/// A server that comes and goes: it has to answer for a while before it is trusted again.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct FlappingStatus {
+    /// Outages within the last ten minutes.
+    pub outages: u32,
+    /// For how many seconds it has to answer without a failure.
+    pub must_answer_for: f64,
+}
+
+/// One share.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ShareStatus {
+    /// Its name in the configuration.
+    pub name: String,
+    /// Its state; the promise of each is in [`State`]'s documentation.
+    pub state: State,
+    /// Seconds since the epoch at which the state was entered.
+    pub since: f64,
+    /// Why.
+    pub reason: Reason,
+    /// The same, in words.
+    pub reason_text: String,
+    /// What a person can do about it.
+    pub hint: Option<String>,
+    /// Name of its server.
+    pub server: String,
+    /// `//host/share`.
+    pub source: String,
+    /// Where it appears.
+    pub mount_point: String,
+    /// The operation in flight, if any.
+    pub operation: Option<String>,
+    /// For how many seconds it has been.
+    pub operation_for: Option<f64>,
+    /// Why its consumers are held: `outage`, `operator`; empty if they are not.
+    pub hold_reasons: Vec<HoldReason>,
+    /// `unmounted` if the operator wants it so.
+    pub wanted: Wanted,
+    /// Present if the operator said hands off.
+    pub maintenance: Option<MaintenanceStatus>,
+    /// How far what the share demands of its consumers has got.
+    pub consumers_progress: Progress,
+    /// Why something that must not be forgotten cannot be written down, if so.
+    pub memory_trouble: Option<String>,
+    /// Seconds until the hold ends by itself, during an outage.
+    pub hold_ends_in: Option<f64>,
+    /// Whether the patience of this outage is over: what was in flight has been given up.
+    pub given_up: bool,
+    /// Units that depend on the share.
+    pub consumers: Vec<ConsumerStatus>,
+}
+
+/// Hands off.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct MaintenanceStatus {
+    /// Seconds until it ends by itself; absent if it does not.
+    pub ends_in: Option<f64>,
+}
+
+/// One consumer of a share.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ConsumerStatus {
+    /// Unit name.
+    pub unit: String,
+    /// What nasmount did to it and will undo; absent if it left it alone.
+    pub held: Option<Held>,
+    /// What is being done to it.
+    pub operation: Option<UnitStep>,
+}

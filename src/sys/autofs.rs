@@ -1,0 +1,182 @@
+//! The barrier: an autofs *direct* mount on which every access fails at once with "Host is down".
+//!
+//! The kernel asks the barrier's owner, over a pipe, to mount something each time a path walk crosses it; the owner answers
+//! that this failed with EHOSTDOWN, for root, too. Looking at the mount point itself (stat, O_PATH) asks nobody.
+//! Only a process of the process group that made the mount may answer (`autofs_oz_mode`, fs/autofs/dev-ioctl.c), and a new
+//! owner has to make the mount catatonic first, which gives whoever waits ENOENT. A deletion is what a scanner would take
+//! that for, so the owner is a process of its own (`nasmount barrier`) that outlives the daemon, its crashes and upgrades.
+//! Numbers and layouts: include/uapi/linux/auto_dev-ioctl.h and auto_fs.h; behaviour measured on 6.1 and 6.12.
+
+use std::fs;
+use std::io;
+use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
+use std::path::Path;
+
+use rustix::mount::UnmountFlags;
+use rustix::process::getpgrp;
+use sys_mount::{Mount, MountFlags};
+
+use super::mountinfo::{self, Entry};
+
+/// Source of a barrier in mountinfo, followed by the share's name.
+pub const SOURCE_PREFIX: &str = "nasmount:";
+
+/// Protocol version and kind of mount.
+const OPTIONS: &str = "minproto=5,maxproto=5,direct";
+
+/// `struct autofs_dev_ioctl` without its path: version (1.0), size, descriptor, two arguments.
+const HEADER_LENGTH: usize = 24;
+
+#[derive(Clone, Copy)]
+enum Call {
+    OpenMount = 0x74,
+    Fail = 0x77,
+    SetPipe = 0x78,
+    Catatonic = 0x79,
+}
+
+/// A barrier this process owns.
+#[derive(Debug)]
+pub struct Barrier {
+    control: fs::File,
+    root: OwnedFd,
+    requests: OwnedFd,
+}
+
+impl Barrier {
+    /// Lays a new barrier, or takes over the one that an earlier owner left on the mount point. Creates the directory.
+    pub fn lay(share: &str, mount_point: &Path) -> io::Result<Self> {
+        let source = format!("{SOURCE_PREFIX}{share}");
+        let entries = mountinfo::read()?;
+        match mountinfo::on(&entries, mount_point).into_iter().find(|entry| entry.fstype == "autofs") {
+            Some(entry) if entry.source == source => Self::take_over(entry),
+            Some(entry) => Err(io::Error::other(format!("there is another autofs mount on it ({})", entry.source))),
+            None => Self::mount(&source, mount_point),
+        }
+    }
+
+    fn mount(source: &str, mount_point: &Path) -> io::Result<Self> {
+        create_mount_point(mount_point)?;
+        let (requests, replies) = pipe()?;
+        let group = getpgrp().as_raw_nonzero();
+        let options = format!("fd={},pgrp={group},{OPTIONS}", replies.as_raw_fd());
+        Mount::builder().fstype("autofs").flags(MountFlags::empty()).data(&options).mount(source, mount_point)?;
+        let opened = Self::open_new(source, mount_point, requests);
+        if opened.is_err() {
+            rustix::mount::unmount(mount_point, UnmountFlags::DETACH)?; // nobody would answer for it
+        }
+        opened
+    }
+
+    fn open_new(source: &str, mount_point: &Path, requests: OwnedFd) -> io::Result<Self> {
+        let entries = mountinfo::read()?;
+        let on_it = mountinfo::on(&entries, mount_point);
+        let entry = on_it.into_iter().rfind(|entry| entry.source == source);
+        Self::open(entry.ok_or_else(|| io::Error::other("the barrier is not where it was mounted"))?, requests)
+    }
+
+    fn open(entry: &Entry, requests: OwnedFd) -> io::Result<Self> {
+        let control = fs::OpenOptions::new().read(true).write(true).open("/dev/autofs")?;
+        let root = open_mount(&control, entry)?;
+        Ok(Self { control, root, requests })
+    }
+
+    fn take_over(entry: &Entry) -> io::Result<Self> {
+        let (requests, replies) = pipe()?;
+        let barrier = Self::open(entry, requests)?;
+        call(&barrier.control, Call::Catatonic, barrier.root.as_raw_fd(), [0, 0], None)?;
+        let pipe = replies.as_raw_fd().cast_unsigned();
+        call(&barrier.control, Call::SetPipe, barrier.root.as_raw_fd(), [pipe, 0], None)?;
+        Ok(barrier)
+    }
+
+    /// The end of the pipe on which the kernel asks. As long as any process has it open, the barrier is never seen empty.
+    pub fn requests(&self) -> &OwnedFd {
+        &self.requests
+    }
+
+    /// The barrier's root directory: what a share is attached to.
+    pub fn root(&self) -> &OwnedFd {
+        &self.root
+    }
+
+    /// Waits for one access and fails it. An error means that the barrier is gone.
+    pub fn fail_next(&self) -> io::Result<()> {
+        /// `struct autofs_v5_packet` has 304 bytes on 64-bit machines; one read returns one packet.
+        const PACKET_LENGTH: usize = 304;
+        /// Offset of `wait_queue_token`, after two integers.
+        const TOKEN_AT: std::ops::Range<usize> = 8..12;
+        let mut packet = [0_u8; PACKET_LENGTH];
+        let length = rustix::io::retry_on_intr(|| rustix::io::read(&self.requests, &mut packet))?;
+        if length == 0 {
+            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the barrier was unmounted"));
+        }
+        let token: [u8; 4] = packet[TOKEN_AT].try_into().map_err(io::Error::other)?;
+        let down = (-libc::EHOSTDOWN).cast_unsigned();
+        call(&self.control, Call::Fail, self.root.as_raw_fd(), [u32::from_ne_bytes(token), down], None)?;
+        Ok(())
+    }
+}
+
+/// Creates the mount point, with parents that anybody may enter. A path through a symbolic link is refused: the kernel reports
+/// mounts under the path it leads to, and nothing here would recognise its own.
+fn create_mount_point(mount_point: &Path) -> io::Result<()> {
+    use std::os::unix::fs::DirBuilderExt as _;
+    const ANYBODY_MAY_ENTER: u32 = 0o755;
+    // the mode is asked for in spite of the service's umask
+    let umask = rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
+    let created = fs::DirBuilder::new().recursive(true).mode(ANYBODY_MAY_ENTER).create(mount_point);
+    rustix::process::umask(umask);
+    created?;
+    let real = mount_point.canonicalize()?;
+    if real != mount_point {
+        let hint = format!("it leads to {}: use that path", real.display());
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, hint));
+    }
+    Ok(())
+}
+
+fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
+    Ok(rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?)
+}
+
+fn open_mount(control: &fs::File, entry: &Entry) -> io::Result<OwnedFd> {
+    let path = entry.mount_point.to_str().ok_or_else(|| io::Error::other("the mount point is not UTF-8"))?;
+    let fd = call(control, Call::OpenMount, -1, [encode_device(entry.device), 0], Some(path))?;
+    // SAFETY: OPENMOUNT has just made this descriptor for us; nobody else owns it.
+    #[expect(unsafe_code, reason = "the kernel hands the descriptor back as an integer")]
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// `new_encode_dev` of the kernel.
+fn encode_device((major, minor): (u32, u32)) -> u32 {
+    (minor & 0xff) | (major << 8) | ((minor & !0xff) << 12)
+}
+
+/// One ioctl on /dev/autofs; returns the descriptor field of the answer.
+fn call(control: &fs::File, call: Call, fd: i32, arguments: [u32; 2], path: Option<&str>) -> io::Result<i32> {
+    let path: Vec<u8> = path.map_or_else(Vec::new, |path| path.bytes().chain([0]).collect());
+    let size = u32::try_from(HEADER_LENGTH + path.len()).map_err(io::Error::other)?;
+    let mut buffer = Vec::with_capacity(HEADER_LENGTH + path.len());
+    for field in [1, 0, size, fd.cast_unsigned(), arguments[0], arguments[1]] {
+        buffer.extend_from_slice(&field.to_ne_bytes());
+    }
+    buffer.extend_from_slice(&path);
+    // _IOWR(0x93, nr, struct autofs_dev_ioctl)
+    let request = nix::request_code_readwrite!(0x93, call as u8, HEADER_LENGTH);
+    // SAFETY: the buffer is a complete `struct autofs_dev_ioctl` whose size field is its length, and outlives the call.
+    #[expect(unsafe_code, reason = "no crate wraps /dev/autofs")]
+    let result = unsafe { libc::ioctl(control.as_raw_fd(), request, buffer.as_mut_ptr()) };
+    if result < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    let answer: [u8; 4] = buffer[12..16].try_into().map_err(io::Error::other)?;
+    Ok(i32::from_ne_bytes(answer))
+}
+
+/// The barriers of nasmount on this host: share and mount point.
+pub fn laid(entries: &[Entry]) -> Vec<(String, &Path)> {
+    let ours = entries.iter().filter(|entry| entry.fstype == "autofs");
+    ours.filter_map(|entry| Some((entry.source.strip_prefix(SOURCE_PREFIX)?.to_owned(), entry.mount_point.as_path())))
+        .collect()
+}

@@ -1,0 +1,95 @@
+//! How the daemon's workers talk to the barrier's owner: one line of JSON each way over a Unix socket that only root can
+//! reach, and with a good answer a descriptor of the barrier's root directory.
+//!
+//! The descriptor is what a share is attached to. A path walk would have to cross the barrier, and while anybody's access
+//! waits there the kernel makes every other walk wait with it and fail with it (`autofs_mount_wait`, fs/autofs/root.c;
+//! seen in the VM: EHOSTDOWN from move_mount while somebody listed the path in a loop).
+
+use std::io::{self, IoSlice, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+
+use rustix::net::{
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags,
+    recvmsg, sendmsg,
+};
+use serde::{Deserialize, Serialize};
+
+use super::paths;
+
+/// Longest message: a path of 4,096 bytes, escaped.
+const MESSAGE_MAX: usize = 16 * 1024;
+
+/// A wish: lay a barrier, or say that it is there.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Lay {
+    /// Name of the share.
+    pub share: String,
+    /// Its mount point.
+    pub mount_point: PathBuf,
+}
+
+/// The answer: nothing, or why not.
+type Laid = Result<(), String>;
+
+/// Asks the barrier's owner for the barrier of a share; returns its root directory.
+pub fn lay(share: &str, mount_point: &Path) -> io::Result<OwnedFd> {
+    let stream = UnixStream::connect(paths::BARRIER_SOCKET)
+        .map_err(|error| io::Error::new(error.kind(), format!("nasmount-barrier.service does not run ({error})")))?;
+    let wish = Lay { share: share.to_owned(), mount_point: mount_point.to_owned() };
+    send(&stream, &wish, None)?;
+    let (answer, root): (Laid, _) = receive(&stream)?;
+    answer.map_err(io::Error::other)?;
+    root.ok_or_else(|| io::Error::other("the barrier's owner sent no descriptor"))
+}
+
+/// The owner's side: one wish.
+pub fn receive_wish(stream: &UnixStream) -> io::Result<Lay> {
+    receive(stream).map(|(wish, _)| wish)
+}
+
+/// The owner's side: its answer.
+pub fn answer(stream: &UnixStream, result: Result<OwnedFd, String>) -> io::Result<()> {
+    let (laid, root): (Laid, _) = match result {
+        Ok(root) => (Ok(()), Some(root)),
+        Err(why) => (Err(why), None),
+    };
+    send(stream, &laid, root.as_ref().map(|root| root.as_fd()))
+}
+
+fn send(stream: &UnixStream, message: &impl Serialize, fd: Option<BorrowedFd<'_>>) -> io::Result<()> {
+    let mut line = serde_json::to_vec(message).map_err(io::Error::other)?;
+    line.push(b'\n');
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    let fds: Vec<BorrowedFd<'_>> = fd.into_iter().collect();
+    if !fds.is_empty() {
+        control.push(SendAncillaryMessage::ScmRights(&fds));
+    }
+    // a message this small fits into an empty socket's buffer as a whole
+    let sent = sendmsg(stream, &[IoSlice::new(&line)], &mut control, SendFlags::NOSIGNAL)?;
+    if sent == line.len() { Ok(()) } else { Err(io::Error::other("the message was cut short")) }
+}
+
+fn receive<T: for<'de> Deserialize<'de>>(stream: &UnixStream) -> io::Result<(T, Option<OwnedFd>)> {
+    let mut line = Vec::new();
+    let mut received = None;
+    while !line.ends_with(b"\n") {
+        let mut bytes = [0_u8; 1024];
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut control = RecvAncillaryBuffer::new(&mut space);
+        let message = recvmsg(stream, &mut [IoSliceMut::new(&mut bytes)], &mut control, RecvFlags::CMSG_CLOEXEC)?;
+        for ancillary in control.drain() {
+            if let RecvAncillaryMessage::ScmRights(fds) = ancillary {
+                received = fds.last().or(received);
+            }
+        }
+        if message.bytes == 0 || line.len() > MESSAGE_MAX {
+            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the message has no end"));
+        }
+        line.extend_from_slice(&bytes[..message.bytes]);
+    }
+    Ok((serde_json::from_slice(&line).map_err(io::Error::other)?, received))
+}

@@ -1,0 +1,364 @@
+//! Finds and reads the files of the configuration.
+//!
+//! Masking works as with systemd: a symbolic link to `/dev/null` in `conf.d` or in a directory of profiles stands for no
+//! file at all.
+
+#![expect(clippy::disallowed_methods, reason = "this is the one place that reads the files of the configuration")]
+
+use std::ffi::OsStr;
+use std::io::Read;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::{fs, io};
+
+use crate::config::{SourceText, shipped_profiles};
+
+/// Largest file that is read: a configuration of a thousand shares has less than a tenth of it.
+pub const FILE_BYTES_MAX: u64 = 1 << 20;
+
+/// Most files that are read from one directory.
+pub const FILES_MAX: usize = 256;
+
+/// Environment variable that names one more directory of profiles.
+pub const PROFILES_VARIABLE: &str = "NASMOUNT_PROFILES";
+
+/// Where the files are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConfigRoots {
+    /// The main file; it must exist.
+    pub main: PathBuf,
+    /// Directory of drop-ins, read in the order of their names; may be absent.
+    pub drop_ins: PathBuf,
+    /// Directories of profiles, the later one wins; each may be absent.
+    pub profiles: Vec<PathBuf>,
+}
+
+/// All texts of a configuration, in the order in which they override each other. Feed them to [`crate::config::load`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConfigTexts {
+    /// The main file, then the drop-ins.
+    pub fragments: Vec<SourceText>,
+    /// The built-in profiles, then those found.
+    pub profiles: Vec<SourceText>,
+}
+
+/// Why a file could not be read.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    /// There is no main file.
+    #[error("there is no configuration at {path}", path = .path.display())]
+    NoConfiguration {
+        /// Where it was looked for.
+        path: PathBuf,
+    },
+    /// A file or directory could not be read.
+    #[error("cannot read {path}", path = .path.display())]
+    Read {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// Something else than a file: reading a pipe or a device could take for ever.
+    #[error("cannot read {path}: it is not a regular file", path = .path.display())]
+    NotAFile {
+        /// Which.
+        path: PathBuf,
+    },
+    /// More than [`FILE_BYTES_MAX`].
+    #[error("cannot read {path}: it is larger than {FILE_BYTES_MAX} bytes", path = .path.display())]
+    TooLarge {
+        /// Which.
+        path: PathBuf,
+    },
+    /// Not UTF-8.
+    #[error("cannot read {path}: it is not UTF-8 text", path = .path.display())]
+    NotText {
+        /// Which.
+        path: PathBuf,
+    },
+    /// More than [`FILES_MAX`].
+    #[error("cannot read {path}: it has more than {FILES_MAX} files", path = .path.display())]
+    TooMany {
+        /// Which directory.
+        path: PathBuf,
+    },
+}
+
+impl ReadError {
+    /// What to do about it, if there is something.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::NoConfiguration { .. } => {
+                Some("write it (README.md has examples); --config names another file".to_owned())
+            }
+            Self::Read { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
+                Some("run it as root".to_owned())
+            }
+            Self::Read { .. }
+            | Self::NotAFile { .. }
+            | Self::TooLarge { .. }
+            | Self::NotText { .. }
+            | Self::TooMany { .. } => None,
+        }
+    }
+}
+
+impl ConfigRoots {
+    /// The roots of an installed nasmount. `config` replaces the main file and takes the `conf.d` beside it.
+    pub fn system(config: Option<&Path>) -> Self {
+        let extra = std::env::var_os(PROFILES_VARIABLE).filter(|value| !value.is_empty()).map(PathBuf::from);
+        Self::under(Path::new("/"), config, extra)
+    }
+
+    /// The same below another root directory, for tests. `extra` is one more directory of profiles.
+    pub fn under(root: &Path, config: Option<&Path>, extra: Option<PathBuf>) -> Self {
+        let etc = root.join("etc/nasmount");
+        let main = config.map_or_else(|| etc.join("nasmount.toml"), Path::to_owned);
+        let shipped = ["usr/share/nasmount/profiles", "usr/local/share/nasmount/profiles"];
+        let mut profiles: Vec<PathBuf> = shipped.iter().map(|path| root.join(path)).collect();
+        profiles.extend(extra);
+        // What the administrator wrote for this machine has the last word.
+        profiles.push(etc.join("profiles"));
+        Self { drop_ins: main.with_file_name("conf.d"), main, profiles }
+    }
+}
+
+/// Reads everything.
+pub fn read_config(roots: &ConfigRoots) -> Result<ConfigTexts, ReadError> {
+    let main = match read_text(&roots.main) {
+        Err(ReadError::Read { source, path }) if source.kind() == io::ErrorKind::NotFound => {
+            return Err(ReadError::NoConfiguration { path });
+        }
+        main => SourceText::new(&roots.main, main?),
+    };
+    let mut fragments = vec![main];
+    fragments.extend(read_directory(&roots.drop_ins)?);
+    let mut profiles = shipped_profiles();
+    for directory in &roots.profiles {
+        profiles.extend(read_directory(directory)?);
+    }
+    Ok(ConfigTexts { fragments, profiles })
+}
+
+/// All `*.toml` of a directory in the order of their names, without hidden and masked ones. No directory, no files.
+fn read_directory(directory: &Path) -> Result<Vec<SourceText>, ReadError> {
+    let failed = |source| ReadError::Read { path: directory.to_owned(), source };
+    let entries = match fs::read_dir(directory) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(failed(error)),
+    };
+    let mut paths = Vec::new();
+    for entry in entries {
+        let path = entry.map_err(failed)?.path();
+        let hidden = path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
+        if !hidden && path.extension() == Some(OsStr::new("toml")) && !is_masked(&path) {
+            paths.push(path);
+        }
+        if paths.len() > FILES_MAX {
+            return Err(ReadError::TooMany { path: directory.to_owned() });
+        }
+    }
+    paths.sort();
+    paths.into_iter().map(|path| Ok(SourceText::new(&path, read_text(&path)?))).collect()
+}
+
+fn is_masked(path: &Path) -> bool {
+    fs::read_link(path).is_ok_and(|target| target == Path::new("/dev/null"))
+}
+
+/// Reads a text of limited size without ever waiting for it.
+fn read_text(path: &Path) -> Result<String, ReadError> {
+    let path = path.to_owned();
+    let failed = |source| ReadError::Read { path: path.clone(), source };
+    // Opening a FIFO would wait for a writer.
+    let flags = nix::libc::O_NONBLOCK | nix::libc::O_CLOEXEC;
+    let file = fs::OpenOptions::new().read(true).custom_flags(flags).open(&path).map_err(failed)?;
+    if !file.metadata().map_err(failed)?.is_file() {
+        return Err(ReadError::NotAFile { path });
+    }
+    let mut bytes = Vec::new();
+    file.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes).map_err(failed)?;
+    if bytes.len() as u64 > FILE_BYTES_MAX {
+        return Err(ReadError::TooLarge { path });
+    }
+    String::from_utf8(bytes).map_err(|_| ReadError::NotText { path })
+}
+
+/// Text of a credentials file.
+pub fn read_credentials(path: &Path) -> io::Result<String> {
+    fs::read_to_string(path)
+}
+
+/// Why a credentials file is not used: others could read it or change it.
+#[derive(Debug, thiserror::Error)]
+pub enum CredentialsFileError {
+    /// It is not there, or cannot be looked at.
+    #[error("cannot use the credentials file {path}", path = .path.display())]
+    Unreachable {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// A directory, a device, a symbolic link.
+    #[error("the credentials file {path} is not a regular file", path = .path.display())]
+    NotAFile {
+        /// Which.
+        path: PathBuf,
+    },
+    /// Somebody else could change it.
+    #[error("the credentials file {path} belongs to user {owner}, not to root", path = .path.display())]
+    NotOwnedByRoot {
+        /// Which.
+        path: PathBuf,
+        /// Its owner's uid.
+        owner: u32,
+    },
+    /// Somebody else can read or write it.
+    #[error("the credentials file {path} has mode {mode:04o}: others may read or change it", path = .path.display())]
+    OpenToOthers {
+        /// Which.
+        path: PathBuf,
+        /// Its permission bits.
+        mode: u32,
+    },
+}
+
+impl CredentialsFileError {
+    /// What to do about it.
+    pub fn help(&self) -> String {
+        match self {
+            Self::Unreachable { path, source } if source.kind() == io::ErrorKind::NotFound => {
+                let path = path.display();
+                format!("create it with the lines `username=NAME` and `password=…`, then `chmod 600 {path}`")
+            }
+            Self::Unreachable { .. } => "run the check as root".to_owned(),
+            Self::NotAFile { .. } => "write the path of the file itself, not of a directory or a link".to_owned(),
+            Self::NotOwnedByRoot { path, .. } => format!("run `chown root:root {}`", path.display()),
+            Self::OpenToOthers { path, .. } => format!("run `chmod 600 {}`", path.display()),
+        }
+    }
+}
+
+/// Whether a file may hold a password: a regular file of root's, closed to group and others. Its content is not read.
+pub fn check_credentials_file(path: &Path) -> Result<(), CredentialsFileError> {
+    check_credentials_of(path, 0)
+}
+
+fn check_credentials_of(path: &Path, expected_owner: u32) -> Result<(), CredentialsFileError> {
+    let path = path.to_owned();
+    let metadata = match fs::symlink_metadata(&path) {
+        Ok(metadata) => metadata,
+        Err(source) => return Err(CredentialsFileError::Unreachable { path, source }),
+    };
+    let mode = metadata.mode() & 0o7777;
+    if !metadata.is_file() {
+        return Err(CredentialsFileError::NotAFile { path });
+    }
+    if metadata.uid() != expected_owner {
+        return Err(CredentialsFileError::NotOwnedByRoot { path, owner: metadata.uid() });
+    }
+    if mode & 0o077 != 0 {
+        return Err(CredentialsFileError::OpenToOthers { path, mode });
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+    use std::os::unix::fs::{PermissionsExt, symlink};
+
+    use super::*;
+
+    fn write(root: &Path, path: &str, text: &str) -> PathBuf {
+        let path = root.join(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(&path, text).unwrap();
+        path
+    }
+
+    fn names(texts: &[SourceText]) -> Vec<String> {
+        texts.iter().map(|text| text.path.file_name().unwrap().to_string_lossy().into_owned()).collect()
+    }
+
+    #[test]
+    fn files_are_found_in_their_order() {
+        let root = tempfile::tempdir().unwrap();
+        let root = root.path();
+        write(root, "etc/nasmount/nasmount.toml", "main");
+        write(root, "etc/nasmount/conf.d/20-b.toml", "b");
+        write(root, "etc/nasmount/conf.d/10-a.toml", "a");
+        write(root, "etc/nasmount/conf.d/.30-hidden.toml", "");
+        write(root, "etc/nasmount/conf.d/readme.txt", "");
+        symlink("/dev/null", root.join("etc/nasmount/conf.d/15-masked.toml")).unwrap();
+        write(root, "etc/nasmount/profiles/media.toml", "mine");
+        write(root, "usr/share/nasmount/profiles/media.toml", "theirs");
+        write(root, "extra/media.toml", "extra");
+        let roots = ConfigRoots::under(root, None, Some(root.join("extra")));
+        let texts = read_config(&roots).unwrap();
+        assert_eq!(names(&texts.fragments), ["nasmount.toml", "10-a.toml", "20-b.toml"]);
+        let found: Vec<_> = texts.profiles[4..].iter().map(|profile| profile.text.as_str()).collect();
+        assert_eq!(found, ["theirs", "extra", "mine"]);
+    }
+
+    #[test]
+    fn another_main_file_brings_its_own_drop_ins() {
+        let root = tempfile::tempdir().unwrap();
+        let main = write(root.path(), "here/my.toml", "");
+        write(root.path(), "here/conf.d/1.toml", "");
+        write(root.path(), "etc/nasmount/conf.d/2.toml", "");
+        let texts = read_config(&ConfigRoots::under(root.path(), Some(&main), None)).unwrap();
+        assert_eq!(names(&texts.fragments), ["my.toml", "1.toml"]);
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_named() {
+        let root = tempfile::tempdir().unwrap();
+        let roots = ConfigRoots::under(root.path(), None, None);
+        let error = read_config(&roots).unwrap_err();
+        assert!(matches!(error, ReadError::NoConfiguration { .. }));
+        assert!(error.hint().is_some());
+        fs::create_dir_all(&roots.main).unwrap();
+        assert!(matches!(read_config(&roots).unwrap_err(), ReadError::NotAFile { .. }));
+        fs::remove_dir(&roots.main).unwrap();
+        fs::write(&roots.main, [0xff, 0xfe]).unwrap();
+        assert!(matches!(read_config(&roots).unwrap_err(), ReadError::NotText { .. }));
+        fs::write(&roots.main, vec![b'#'; 2 << 20]).unwrap();
+        assert!(matches!(read_config(&roots).unwrap_err(), ReadError::TooLarge { .. }));
+        fs::remove_file(&roots.main).unwrap();
+        let (kind, mode) = (rustix::fs::FileType::Fifo, rustix::fs::Mode::RWXU);
+        rustix::fs::mknodat(rustix::fs::CWD, &roots.main, kind, mode, 0).unwrap();
+        assert!(matches!(read_config(&roots).unwrap_err(), ReadError::NotAFile { .. }));
+    }
+
+    #[test]
+    fn credentials_are_for_root_only() {
+        let root = tempfile::tempdir().unwrap();
+        let path = write(root.path(), "tower.cred", "username=bob\npassword=hunter2\n");
+        let owner = fs::metadata(&path).unwrap().uid();
+        let mode = |mode| fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+        mode(0o600);
+        check_credentials_of(&path, owner).unwrap();
+        mode(0o400);
+        check_credentials_of(&path, owner).unwrap();
+        for open in [0o640, 0o604, 0o620, 0o601] {
+            mode(open);
+            let error = check_credentials_of(&path, owner).unwrap_err();
+            assert!(error.to_string().contains(&format!("{open:04o}")), "{error}");
+            assert!(error.help().contains("chmod 600"));
+        }
+        mode(0o600);
+        assert!(check_credentials_of(&path, owner + 1).unwrap_err().help().contains("chown root:root"));
+        let link = root.path().join("link");
+        symlink(&path, &link).unwrap();
+        assert!(matches!(check_credentials_of(&link, owner), Err(CredentialsFileError::NotAFile { .. })));
+        assert!(matches!(check_credentials_of(root.path(), owner), Err(CredentialsFileError::NotAFile { .. })));
+        let missing = check_credentials_of(&root.path().join("none"), owner).unwrap_err();
+        assert!(missing.help().contains("chmod 600"));
+    }
+}

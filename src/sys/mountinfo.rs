@@ -1,0 +1,102 @@
+//! /proc/self/mountinfo: reading it takes no lock of any file system and never blocks on a dead share.
+
+use std::ffi::OsString;
+use std::io;
+use std::os::unix::ffi::OsStringExt as _;
+use std::path::{Path, PathBuf};
+
+/// One mount.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// Identity of the mount; used again only after it is gone.
+    pub id: u64,
+    /// `st_dev` of the file system, as `major:minor`.
+    pub device: (u32, u32),
+    /// Where it is mounted.
+    pub mount_point: PathBuf,
+    /// Type, without subtype handling.
+    pub fstype: String,
+    /// Source, unescaped.
+    pub source: String,
+    /// Options of the file system.
+    pub options: String,
+}
+
+/// Reads the mounts of this process's namespace.
+pub fn read() -> io::Result<Vec<Entry>> {
+    Ok(parse(&std::fs::read("/proc/self/mountinfo")?))
+}
+
+/// Parses mountinfo; a line that makes no sense is skipped. Anybody may mount something under a name that is not UTF-8.
+pub fn parse(bytes: &[u8]) -> Vec<Entry> {
+    // one character per byte, so that no byte is lost before unescaping
+    let text: String = bytes.iter().map(|byte| char::from(*byte)).collect();
+    text.lines().filter_map(parse_line).collect()
+}
+
+/// `36 35 98:0 /root /mount/point rw shared:1 - cifs //server/share rw,soft`: the number of optional fields before `-` varies.
+fn parse_line(line: &str) -> Option<Entry> {
+    let (before, after) = line.split_once(" - ")?;
+    let mut before = before.split(' ');
+    let id = before.next()?.parse().ok()?;
+    let (major, minor) = before.nth(1)?.split_once(':')?;
+    let mount_point = before.nth(1)?;
+    let mut after = after.split(' ');
+    let (fstype, source, options) = (after.next()?, after.next()?, after.next().unwrap_or(""));
+    Some(Entry {
+        id,
+        device: (major.parse().ok()?, minor.parse().ok()?),
+        mount_point: PathBuf::from(OsString::from_vec(unescape(mount_point))),
+        fstype: fstype.to_owned(),
+        source: String::from_utf8_lossy(&unescape(source)).into_owned(),
+        options: options.to_owned(),
+    })
+}
+
+/// Space, tab, newline and backslash are written as three octal digits.
+fn unescape(field: &str) -> Vec<u8> {
+    let bytes: Vec<u8> = field.chars().filter_map(|character| u8::try_from(character).ok()).collect();
+    let mut out = Vec::with_capacity(bytes.len());
+    let mut at = 0;
+    while let Some(&byte) = bytes.get(at) {
+        let octal = bytes.get(at + 1..at + 4).filter(|digits| digits.iter().all(|digit| (b'0'..=b'7').contains(digit)));
+        if let (b'\\', Some(digits)) = (byte, octal) {
+            out.push(digits.iter().fold(0_u8, |value, digit| value.wrapping_mul(8).wrapping_add(digit - b'0')));
+            at += 4;
+        } else {
+            out.push(byte);
+            at += 1;
+        }
+    }
+    out
+}
+
+/// The mounts on a mount point, lowest first.
+pub fn on<'a>(entries: &'a [Entry], mount_point: &Path) -> Vec<&'a Entry> {
+    entries.iter().filter(|entry| entry.mount_point == mount_point).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_that_is_not_utf8_hides_no_other_mount() {
+        let entries =
+            parse(b"36 35 0:52 / /mnt/lat\xffin rw - tmpfs t rw\n37 35 0:53 / /mnt/\xc3\xa9 rw - cifs //a/b rw\n");
+        assert_eq!(entries.len(), 2);
+        assert_eq!(entries[1].mount_point, Path::new("/mnt/\u{e9}"));
+    }
+
+    #[test]
+    fn parses_optional_fields_and_escapes() {
+        let text = "36 35 0:52 / /mnt/my\\040films rw,relatime shared:3 master:1 - cifs //10.0.0.1/my\\134x rw,soft\n\
+                    37 35 0:53 / /mnt/b rw - autofs nasmount:b rw,fd=7\nnonsense\n";
+        let entries = parse(text.as_bytes());
+        assert_eq!(entries.len(), 2);
+        assert_eq!(entries[0].mount_point, Path::new("/mnt/my films"));
+        assert_eq!(entries[0].source, "//10.0.0.1/my\\x");
+        assert_eq!((entries[0].id, entries[0].device), (36, (0, 52)));
+        assert_eq!((entries[1].fstype.as_str(), entries[1].source.as_str()), ("autofs", "nasmount:b"));
+    }
+}

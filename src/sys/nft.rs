@@ -1,0 +1,125 @@
+//! nasmount's own nftables table: the veil and the fence.
+//!
+//! - **Veil** (input hook): FIN and RST from a server's port 445 to this host's CIFS sockets are dropped, so the kernel does not
+//!   learn of an outage before nasmount has decided. Not for nasmount's own probes, recognised by the mark of the socket the
+//!   packet is for.
+//! - **Fence** (output hook): what this host sends to a server's port 445 is answered with a TCP reset on the spot, except
+//!   probes. Turns waiters that nothing else frees (D in smb2_reconnect) into ones that end within 10 s (measured).
+//!
+//! The whole table is replaced in one transaction each time, so there is no moment with half of it, and what a crashed
+//! daemon left is replaced by what the next one wants. Written by `nft`, the well-kept way; a table of one's own does not
+//! disturb another firewall's, though their rules may drop packets before.
+
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+use std::io::{self, Write as _};
+use std::net::IpAddr;
+use std::process::Stdio;
+use std::time::Duration;
+
+use tokio::io::AsyncWriteExt as _;
+use tokio::process::Command;
+
+use super::probe::{PROBE_MARK, SMB_PORT};
+
+/// Name of the table.
+pub const TABLE: &str = "nasmount";
+
+/// A ruleset of a few lines takes milliseconds; another firewall that holds the kernel's lock may take a second.
+const WITHIN: Duration = Duration::from_secs(5);
+
+/// Removes the table; for whoever takes nasmount off the host.
+pub fn remove() -> io::Result<()> {
+    let mut child = std::process::Command::new("nft").args(["-f", "-"]).stdin(Stdio::piped()).spawn()?;
+    if let Some(mut stdin) = child.stdin.take() {
+        stdin.write_all(Rules::default().script().as_bytes())?;
+    }
+    if child.wait()?.success() { Ok(()) } else { Err(io::Error::other("nft refused to remove the table")) }
+}
+
+/// What the table should say.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Rules {
+    /// Servers whose FIN and RST are hidden from the kernel.
+    pub veiled: BTreeSet<IpAddr>,
+    /// Servers to which nothing is sent.
+    pub fenced: BTreeSet<IpAddr>,
+}
+
+impl Rules {
+    /// The text for `nft -f -`: the table, replaced as a whole; or its removal if there is nothing to say.
+    pub fn script(&self) -> String {
+        // adding first makes deleting succeed whether or not there was one
+        let mut script = format!("table inet {TABLE}\ndelete table inet {TABLE}\n");
+        if self.veiled.is_empty() && self.fenced.is_empty() {
+            return script;
+        }
+        let _ = writeln!(script, "table inet {TABLE} {{");
+        let _ = writeln!(script, "  chain veil {{\n    type filter hook input priority filter; policy accept;");
+        for server in &self.veiled {
+            let ip = protocol(*server);
+            let _ = writeln!(
+                script,
+                "    {ip} saddr {server} tcp sport {SMB_PORT} tcp flags & (fin | rst) != 0 socket mark != {PROBE_MARK:#x} counter drop"
+            );
+        }
+        let _ = writeln!(script, "  }}\n  chain fence {{\n    type filter hook output priority filter; policy accept;");
+        for server in &self.fenced {
+            let ip = protocol(*server);
+            let _ = writeln!(
+                script,
+                "    {ip} daddr {server} tcp dport {SMB_PORT} meta mark != {PROBE_MARK:#x} counter reject with tcp reset"
+            );
+        }
+        script.push_str("  }\n}\n");
+        script
+    }
+
+    /// Makes the kernel's table say this.
+    pub async fn apply(&self) -> io::Result<()> {
+        let mut child = Command::new("nft")
+            .args(["-f", "-"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()?;
+        if let Some(mut stdin) = child.stdin.take() {
+            stdin.write_all(self.script().as_bytes()).await?;
+        }
+        let output = tokio::time::timeout(WITHIN, child.wait_with_output())
+            .await
+            .map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "nft did not end"))??;
+        if output.status.success() {
+            return Ok(());
+        }
+        Err(io::Error::other(format!("nft: {}", String::from_utf8_lossy(&output.stderr).trim())))
+    }
+}
+
+fn protocol(server: IpAddr) -> &'static str {
+    if server.is_ipv4() { "ip" } else { "ip6" }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_to_say_removes_the_table() {
+        assert!(!Rules::default().script().contains("chain"));
+    }
+
+    #[test]
+    fn each_server_has_its_rule_in_its_family() {
+        let rules = Rules {
+            veiled: ["10.0.0.1", "fd00::1"].iter().filter_map(|ip| ip.parse().ok()).collect(),
+            fenced: ["fd00::1"].iter().filter_map(|ip| ip.parse().ok()).collect(),
+        };
+        let script = rules.script();
+        assert!(script.contains("ip saddr 10.0.0.1 tcp sport 445"));
+        assert!(script.contains("ip6 saddr fd00::1 tcp sport 445"));
+        assert!(script.contains("ip6 daddr fd00::1 tcp dport 445"));
+        assert!(!script.contains("ip daddr 10.0.0.1"));
+    }
+}

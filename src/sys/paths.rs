@@ -1,0 +1,24 @@
+//! Where nasmount keeps things on the host.
+
+use std::path::{Path, PathBuf};
+
+/// What lives as long as the boot: sockets, pinned clones, what is held.
+pub const RUNTIME_DIRECTORY: &str = "/run/nasmount";
+
+/// Mount namespaces that pin the clones, one file a share. A private mount of its own, because the kernel refuses to bind
+/// a mount namespace onto a mount that propagates (mnt_ns_loop in fs/namespace.c).
+pub const CLONE_DIRECTORY: &str = "/run/nasmount/clone";
+
+/// What survives a reboot: which units nasmount stopped.
+pub const STATE_DIRECTORY: &str = "/var/lib/nasmount";
+
+/// Socket of the barrier service.
+pub const BARRIER_SOCKET: &str = "/run/nasmount/barrier.sock";
+
+/// Where the clone lies inside its namespace.
+pub const SHARE_IN_NAMESPACE: &str = "/share";
+
+/// The file on which a share's namespace is pinned.
+pub fn clone_pin(share: &str) -> PathBuf {
+    Path::new(CLONE_DIRECTORY).join(share)
+}

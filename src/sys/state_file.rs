@@ -1,0 +1,304 @@
+//! What must be known again after a crash, on disk: written, synced and renamed into place before it is done.
+//!
+//! ```text
+//! /run/nasmount/share/NAME.json      what a share remembers (`share::event::Memory`)       as long as the boot
+//! /run/nasmount/paused.json          units that may be SIGSTOPped                         as long as the boot
+//! /var/lib/nasmount/stopped.json     units to be started again                            also after a reboot
+//! ```
+//!
+//! A unit that was paused and then stopped is in both lists. What is added to a list is on disk before anything is taken off
+//! the other, so that a crash in between makes nasmount remember too much, never too little.
+//!
+//! A file that cannot be understood is set aside under the name `.broken`, with a warning, and as much of it as makes sense is
+//! used: of a list every word that is the name of a unit, of a share's memory every field that can be read. Nobody but nasmount writes these
+//! lists, so a name in them is one that nasmount held.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use tracing::warn;
+
+use crate::config::is_unit_name;
+use crate::share::consumers::Held;
+use crate::share::event::Memory;
+
+use super::listen::private_directory;
+use super::paths;
+
+/// Directories in which it lies.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StateFiles {
+    runtime: PathBuf,
+    state: PathBuf,
+}
+
+/// Units of one list.
+pub type Units = BTreeSet<String>;
+
+/// Which of the two lists of units.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UnitList {
+    /// Units that may be SIGSTOPped; a file in memory.
+    Paused,
+    /// Units to be started again; a file on a disk, which may keep its writer waiting.
+    Stopped,
+}
+
+#[derive(Default, Serialize, Deserialize)]
+struct ListFile {
+    units: Units,
+}
+
+impl StateFiles {
+    /// Those of this host.
+    pub fn of_host() -> Self {
+        Self::new(paths::RUNTIME_DIRECTORY, paths::STATE_DIRECTORY)
+    }
+
+    /// In these directories: one that lives as long as the boot, and one that survives it.
+    pub fn new(runtime: impl Into<PathBuf>, state: impl Into<PathBuf>) -> Self {
+        Self { runtime: runtime.into(), state: state.into() }
+    }
+
+    fn shares(&self) -> PathBuf {
+        self.runtime.join("share")
+    }
+
+    fn share(&self, share: &str) -> PathBuf {
+        self.shares().join(format!("{share}.json"))
+    }
+
+    fn list(&self, list: UnitList) -> PathBuf {
+        match list {
+            UnitList::Paused => self.runtime.join("paused.json"),
+            UnitList::Stopped => self.state.join("stopped.json"),
+        }
+    }
+
+    /// What an earlier daemon remembered of a share; nothing if there was nothing to remember.
+    pub fn read_share(&self, share: &str) -> io::Result<Memory> {
+        read(&self.share(share), salvage_memory)
+    }
+
+    /// Replaces it.
+    pub fn write_share(&self, share: &str, memory: &Memory) -> io::Result<()> {
+        let nothing = *memory == Memory::default();
+        write(&self.share(share), (!nothing).then_some(memory))
+    }
+
+    /// Forgets the memory of every share but these.
+    pub fn retain_shares(&self, configured: &BTreeSet<String>) -> io::Result<()> {
+        let entries = match fs::read_dir(self.shares()) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            entries => entries?,
+        };
+        for entry in entries {
+            let name = entry?.file_name();
+            if let Some(share) = name.to_str().and_then(|name| name.strip_suffix(".json"))
+                && !configured.contains(share)
+            {
+                write::<Memory>(&self.share(share), None)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The units of a list.
+    pub fn read_units(&self, list: UnitList) -> io::Result<Units> {
+        let file: ListFile = read(&self.list(list), |text| ListFile { units: salvage_units(text) })?;
+        Ok(file.units)
+    }
+
+    /// Replaces a list.
+    pub fn write_units(&self, list: UnitList, units: &Units) -> io::Result<()> {
+        let file = ListFile { units: units.clone() };
+        write(&self.list(list), (!units.is_empty()).then_some(&file))
+    }
+}
+
+/// Both lists as what was done to each unit.
+pub fn held(paused: &Units, stopped: &Units) -> BTreeMap<String, Held> {
+    let held = |unit: &String| match (paused.contains(unit), stopped.contains(unit)) {
+        (true, true) => Held::PausedAndStopped,
+        (true, false) => Held::Paused,
+        (false, _) => Held::Stopped,
+    };
+    paused.union(stopped).map(|unit| (unit.clone(), held(unit))).collect()
+}
+
+/// What was done to each unit as both lists.
+pub fn lists(held: &BTreeMap<String, Held>) -> (Units, Units) {
+    let those =
+        |is: fn(Held) -> bool| held.iter().filter(|(_, held)| is(**held)).map(|(unit, _)| unit.clone()).collect();
+    (those(Held::is_paused), those(Held::is_stopped))
+}
+
+fn read<T: Serialize + for<'de> Deserialize<'de> + Default>(path: &Path, salvage: impl Fn(&str) -> T) -> io::Result<T> {
+    let bytes = match fs::read(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(T::default()),
+        bytes => bytes?,
+    };
+    match serde_json::from_slice(&bytes) {
+        Ok(value) => Ok(value),
+        Err(error) => {
+            let aside = path.with_extension("json.broken");
+            warn!(file = %path.display(), %error, aside = %aside.display(), "cannot be understood, set aside; what makes sense in it is used");
+            let salvaged = salvage(&String::from_utf8_lossy(&bytes));
+            // a copy first: at no moment is there neither the old file nor what could be salvaged of it
+            if let Err(error) = fs::write(&aside, &bytes).and_then(|()| write(path, Some(&salvaged))) {
+                warn!(file = %path.display(), %error, "cannot be set aside");
+            }
+            Ok(salvaged)
+        }
+    }
+}
+
+/// Every word in quotes that is the name of a unit.
+fn salvage_units(text: &str) -> Units {
+    text.split('"').filter(|word| is_unit_name(word)).map(str::to_owned).collect()
+}
+
+/// Every field that can be read by itself.
+fn salvage_memory(text: &str) -> Memory {
+    let mut memory = serde_json::Map::new();
+    let fields = match serde_json::from_str(text) {
+        Ok(serde_json::Value::Object(fields)) => fields,
+        Ok(_) | Err(_) => lines(text),
+    };
+    for (name, value) in fields {
+        let alone = serde_json::Map::from_iter([(name.clone(), value.clone())]);
+        if serde_json::from_value::<Memory>(alone.into()).is_ok() {
+            memory.insert(name, value);
+        }
+    }
+    serde_json::from_value(memory.into()).unwrap_or_default()
+}
+
+/// The lines `"name": value` of what is written below, as far as they are whole.
+fn lines(text: &str) -> serde_json::Map<String, serde_json::Value> {
+    let field = |line: &str| {
+        let (name, value) = line.trim().trim_end_matches(',').split_once(':')?;
+        Some((serde_json::from_str(name.trim()).ok()?, serde_json::from_str(value.trim()).ok()?))
+    };
+    text.lines().filter_map(field).collect()
+}
+
+/// Writes a file, or removes it if there is nothing to be said; synced with its directory before this returns.
+fn write<T: Serialize>(path: &Path, value: Option<&T>) -> io::Result<()> {
+    let directory = path.parent().ok_or(io::ErrorKind::InvalidInput)?;
+    let Some(value) = value else {
+        return match fs::remove_file(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(error),
+            Ok(()) => sync(directory),
+        };
+    };
+    private_directory(directory)?;
+    let temporary = path.with_extension("new");
+    let mut file = fs::File::create(&temporary)?;
+    file.write_all(&serde_json::to_vec_pretty(value).map_err(io::Error::other)?)?;
+    file.sync_all()?;
+    fs::rename(&temporary, path)?;
+    sync(directory)
+}
+
+fn sync(directory: &Path) -> io::Result<()> {
+    fs::File::open(directory)?.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+    use crate::share::BootInstant;
+    use crate::share::command::{Maintenance, Wanted};
+
+    fn files() -> (tempfile::TempDir, StateFiles) {
+        let directory = tempfile::tempdir().unwrap();
+        let files = StateFiles::new(directory.path().join("run"), directory.path().join("lib"));
+        (directory, files)
+    }
+
+    fn units(names: &[&str]) -> Units {
+        names.iter().map(|name| (*name).to_owned()).collect()
+    }
+
+    fn memory() -> Memory {
+        Memory {
+            outage_since: Some(BootInstant::from_boot(std::time::Duration::from_secs(7))),
+            fenced: true,
+            wanted: Wanted::Unmounted,
+            maintenance: Some(Maintenance { until: None }),
+            ..Memory::default()
+        }
+    }
+
+    #[test]
+    fn what_is_written_is_read_and_nothing_leaves_no_file() {
+        let (directory, files) = files();
+        assert_eq!(files.read_share("media").unwrap(), Memory::default());
+        files.write_share("media", &memory()).unwrap();
+        assert_eq!(files.read_share("media").unwrap(), memory());
+        files.write_share("media", &Memory::default()).unwrap();
+        assert!(!directory.path().join("run/share/media.json").exists());
+        for list in [UnitList::Paused, UnitList::Stopped] {
+            files.write_units(list, &units(&["a.service", "b.scope"])).unwrap();
+            assert_eq!(files.read_units(list).unwrap(), units(&["a.service", "b.scope"]));
+        }
+        assert!(directory.path().join("lib/stopped.json").exists());
+    }
+
+    #[test]
+    fn a_broken_list_is_set_aside_and_its_units_are_not_forgotten() {
+        let (directory, files) = files();
+        files.write_units(UnitList::Paused, &units(&["a.service", "b.service"])).unwrap();
+        let path = directory.path().join("run/paused.json");
+        let text = fs::read_to_string(&path).unwrap();
+        fs::write(&path, text.trim_end_matches(['}', ']', '\n', ' '])).unwrap();
+        assert_eq!(files.read_units(UnitList::Paused).unwrap(), units(&["a.service", "b.service"]));
+        assert!(directory.path().join("run/paused.json.broken").exists());
+    }
+
+    #[test]
+    fn of_a_broken_memory_every_field_that_can_be_read_is_kept() {
+        let (directory, files) = files();
+        files.write_share("media", &memory()).unwrap();
+        let path = directory.path().join("run/share/media.json");
+        let text = fs::read_to_string(&path).unwrap();
+        fs::write(&path, text.replace("true", "\"perhaps\"")).unwrap();
+        assert_eq!(files.read_share("media").unwrap(), Memory { fenced: false, ..memory() });
+        let cut = text.split("\"maintenance\"").next().unwrap();
+        fs::write(&path, cut).unwrap();
+        assert_eq!(files.read_share("media").unwrap(), Memory { maintenance: None, ..memory() });
+    }
+
+    #[test]
+    fn shares_that_are_not_configured_are_forgotten() {
+        let (_directory, files) = files();
+        files.write_share("old", &memory()).unwrap();
+        files.write_share("kept", &memory()).unwrap();
+        files.retain_shares(&units(&["kept"])).unwrap();
+        assert_eq!(files.read_share("old").unwrap(), Memory::default());
+        assert_eq!(files.read_share("kept").unwrap(), memory());
+    }
+
+    #[test]
+    fn a_directory_that_cannot_be_made_is_an_error() {
+        let (directory, files) = files();
+        fs::write(directory.path().join("lib"), "a file in the way").unwrap();
+        assert!(files.write_units(UnitList::Stopped, &units(&["a.service"])).is_err());
+        assert!(files.write_units(UnitList::Paused, &units(&["a.service"])).is_ok());
+    }
+
+    #[test]
+    fn the_lists_are_what_was_done() {
+        let (paused, stopped) = (units(&["a.service", "b.service"]), units(&["b.service", "c.service"]));
+        let held = held(&paused, &stopped);
+        assert_eq!(held["b.service"], Held::PausedAndStopped);
+        assert_eq!(held["c.service"], Held::Stopped);
+        assert_eq!(lists(&held), (paused, stopped));
+    }
+}

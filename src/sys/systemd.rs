@@ -1,0 +1,233 @@
+//! systemd's manager over D-Bus: just the methods nasmount uses (org.freedesktop.systemd1(5)).
+//!
+//! - A stop and SIGTERM continue a stopped unit by themselves: PID 1 sends SIGCONT after SIGTERM (read at the source, seen on 257).
+//! - `KillUnit` with "all" reaches every process of the unit's control group.
+//! - FreezeUnit is not used: from systemd 256 on, a unit killed while frozen cannot be used until the next boot.
+
+use std::fs;
+use std::io;
+use std::time::Duration;
+
+use zbus::proxy::CacheProperties;
+use zbus::wire::OwnedObjectPath;
+use zbus::{Connection, connection, proxy};
+
+/// A method call that takes longer means that PID 1 or the bus hangs.
+const METHOD_TIMEOUT: Duration = Duration::from_secs(8);
+
+/// Pause between two looks at the tasks of a unit that is being paused. A task that was forking escapes one SIGSTOP.
+const PAUSE_POLL: Duration = Duration::from_millis(50);
+
+#[proxy(
+    interface = "org.freedesktop.systemd1.Manager",
+    default_service = "org.freedesktop.systemd1",
+    default_path = "/org/freedesktop/systemd1"
+)]
+trait Manager {
+    fn start_unit(&self, name: &str, mode: &str) -> zbus::Result<OwnedObjectPath>;
+    fn stop_unit(&self, name: &str, mode: &str) -> zbus::Result<OwnedObjectPath>;
+    fn kill_unit(&self, name: &str, whom: &str, signal: i32) -> zbus::Result<()>;
+    fn load_unit(&self, name: &str) -> zbus::Result<OwnedObjectPath>;
+    fn get_unit(&self, name: &str) -> zbus::Result<OwnedObjectPath>;
+    fn get_unit_processes(&self, name: &str) -> zbus::Result<Vec<(String, u32, String)>>;
+    #[zbus(property(emits_changed_signal = "false"))]
+    fn system_state(&self) -> zbus::Result<String>;
+}
+
+#[proxy(interface = "org.freedesktop.systemd1.Unit", default_service = "org.freedesktop.systemd1")]
+trait Unit {
+    #[zbus(property(emits_changed_signal = "false"))]
+    fn active_state(&self) -> zbus::Result<String>;
+    #[zbus(property(emits_changed_signal = "false"))]
+    fn load_state(&self) -> zbus::Result<String>;
+    #[zbus(property(emits_changed_signal = "false"))]
+    fn job(&self) -> zbus::Result<(u32, OwnedObjectPath)>;
+    #[zbus(property(emits_changed_signal = "false"), name = "InvocationID")]
+    fn invocation_id(&self) -> zbus::Result<Vec<u8>>;
+}
+
+/// A signal a unit can be sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Signal {
+    /// SIGSTOP.
+    Stop,
+    /// SIGCONT.
+    Continue,
+    /// SIGKILL.
+    Kill,
+}
+
+impl Signal {
+    fn number(self) -> i32 {
+        match self {
+            Self::Stop => libc::SIGSTOP,
+            Self::Continue => libc::SIGCONT,
+            Self::Kill => libc::SIGKILL,
+        }
+    }
+}
+
+/// Whether a unit runs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Activity {
+    /// active, activating, reloading or deactivating: it has processes.
+    Running,
+    /// inactive or failed.
+    NotRunning,
+    /// systemd does not know it.
+    Unknown,
+}
+
+/// Where a start has got.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Start {
+    /// Its job waits, or the unit is activating.
+    UnderWay,
+    /// It runs.
+    Done,
+    /// It does not run; the unit's state in systemd's words.
+    Failed(String),
+}
+
+/// The system's service manager.
+#[derive(Clone, Debug)]
+pub struct Systemd {
+    manager: ManagerProxy<'static>,
+    connection: Connection,
+}
+
+impl Systemd {
+    /// Connects to the system bus; a connection of its own, so that nothing else can stop its queue.
+    pub async fn connect() -> zbus::Result<Self> {
+        Self::on(connection::Builder::system().method_timeout(METHOD_TIMEOUT).build().await?).await
+    }
+
+    /// Over this connection.
+    pub async fn on(connection: Connection) -> zbus::Result<Self> {
+        let manager = ManagerProxy::builder(&connection).cache_properties(CacheProperties::No).build().await?;
+        Ok(Self { manager, connection })
+    }
+
+    /// Is the unit loaded? One that is not does not run, and asking in any other way would load it.
+    pub(super) async fn is_loaded(&self, unit: &str) -> zbus::Result<bool> {
+        match self.manager.get_unit(unit).await {
+            Ok(_) => Ok(true),
+            Err(zbus::Error::MethodError(..)) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The path of a unit's object; loads the unit if need be.
+    pub(super) async fn unit_path(&self, unit: &str) -> zbus::Result<OwnedObjectPath> {
+        self.manager.load_unit(unit).await
+    }
+
+    async fn unit(&self, unit: &str) -> zbus::Result<UnitProxy<'_>> {
+        let path = self.unit_path(unit).await?;
+        // asked for each time: a cache would be another subscription for each look
+        UnitProxy::builder(&self.connection).path(path).cache_properties(CacheProperties::No).build().await
+    }
+
+    /// Does the unit run?
+    pub async fn activity(&self, unit: &str) -> zbus::Result<Activity> {
+        let proxy = self.unit(unit).await?;
+        Ok(match proxy.active_state().await?.as_str() {
+            "inactive" | "failed" if proxy.load_state().await? == "not-found" => Activity::Unknown,
+            "inactive" | "failed" => Activity::NotRunning,
+            _ => Activity::Running,
+        })
+    }
+
+    /// Which run of the unit this is: another one after each start.
+    pub(super) async fn invocation(&self, unit: &str) -> zbus::Result<Vec<u8>> {
+        self.unit(unit).await?.invocation_id().await
+    }
+
+    /// Its state in systemd's words: active, activating, deactivating, inactive, failed.
+    pub async fn active_state(&self, unit: &str) -> zbus::Result<String> {
+        self.unit(unit).await?.active_state().await
+    }
+
+    /// How far the start of a unit has got: while its job waits for others, the unit itself is still inactive.
+    pub async fn start_progress(&self, unit: &str) -> zbus::Result<Start> {
+        let proxy = self.unit(unit).await?;
+        let (job, _) = proxy.job().await?;
+        let state = proxy.active_state().await?;
+        Ok(match state.as_str() {
+            "activating" => Start::UnderWay,
+            "active" | "reloading" => Start::Done,
+            _ if job != 0 => Start::UnderWay,
+            _ => Start::Failed(state),
+        })
+    }
+
+    /// Is the host going down? Then every start is refused.
+    pub async fn is_going_down(&self) -> zbus::Result<bool> {
+        Ok(self.manager.system_state().await? == "stopping")
+    }
+
+    /// Queues a start job; an opposite job of the administrator wins (mode "fail").
+    pub async fn start(&self, unit: &str) -> zbus::Result<()> {
+        self.manager.start_unit(unit, "fail").await.map(|_| ())
+    }
+
+    /// Queues a stop job.
+    pub async fn stop(&self, unit: &str) -> zbus::Result<()> {
+        self.manager.stop_unit(unit, "replace").await.map(|_| ())
+    }
+
+    /// Sends a signal to every process of a unit. A unit without processes is no error.
+    pub async fn signal(&self, unit: &str, signal: Signal) -> zbus::Result<()> {
+        match self.manager.kill_unit(unit, "all", signal.number()).await {
+            Err(zbus::Error::MethodError(name, _, _)) if is_gone(name.as_str()) => Ok(()),
+            result => result,
+        }
+    }
+
+    /// Stops every task of a unit with SIGSTOP. Done when each is stopped or in D, where it stops as soon as its call returns:
+    /// nothing waits for more.
+    pub async fn pause(&self, unit: &str) -> zbus::Result<()> {
+        loop {
+            self.signal(unit, Signal::Stop).await?;
+            let processes = match self.manager.get_unit_processes(unit).await {
+                Err(zbus::Error::MethodError(name, _, _)) if is_gone(name.as_str()) => return Ok(()),
+                result => result?,
+            };
+            let running = processes.iter().any(|(_, pid, _)| has_running_task(*pid).unwrap_or(false));
+            if !running {
+                return Ok(());
+            }
+            tokio::time::sleep(PAUSE_POLL).await;
+        }
+    }
+}
+
+/// Does the error say that systemd does not know the unit?
+pub fn is_unknown_unit(error: &zbus::Error) -> bool {
+    matches!(error, zbus::Error::MethodError(name, _, _) if name.as_str() == "org.freedesktop.systemd1.NoSuchUnit")
+}
+
+/// Errors that say that a unit, or its processes, are not there (any more).
+fn is_gone(error: &str) -> bool {
+    matches!(
+        error,
+        "org.freedesktop.systemd1.NoSuchUnit"
+            | "org.freedesktop.systemd1.NoSuchProcess"
+            | "org.freedesktop.systemd1.NoUnitForPID"
+    )
+}
+
+fn has_running_task(pid: u32) -> io::Result<bool> {
+    Ok(task_states(pid)?.iter().any(|state| matches!(state, 'R' | 'S')))
+}
+
+/// State letters of a process's tasks, from /proc/PID/task/TID/stat, which takes no lock of the process's memory.
+fn task_states(pid: u32) -> io::Result<Vec<char>> {
+    let mut states = Vec::new();
+    for task in fs::read_dir(format!("/proc/{pid}/task"))? {
+        let Ok(text) = fs::read_to_string(task?.path().join("stat")) else { continue };
+        // the name in parentheses may contain anything
+        states.extend(text.rsplit_once(") ").and_then(|(_, rest)| rest.chars().next()));
+    }
+    Ok(states)
+}

@@ -1,0 +1,169 @@
+//! Which units run: first the present, then every change.
+//!
+//! A signal is only an occasion to look again: what is reported is what systemd answers when asked, so that a signal that
+//! is lost, doubled or forged does no harm. The first signal about a unit that systemd has just loaded is `UnitNew`, without
+//! a `PropertiesChanged` (bus_unit_send_change_signal in systemd's dbus-unit.c), so both are watched.
+//!
+//! Signals have a connection of their own: a queue of signals that nobody reads would hold up the answers on the same one.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use futures_util::StreamExt as _;
+use tokio::sync::{mpsc, watch};
+use tracing::warn;
+use zbus::message::Type;
+use zbus::{Connection, MatchRule, MessageStream, connection, fdo, proxy};
+
+use super::systemd::{Activity, Systemd};
+
+const SYSTEMD: &str = "org.freedesktop.systemd1";
+const MANAGER_PATH: &str = "/org/freedesktop/systemd1";
+const MANAGER_INTERFACE: &str = "org.freedesktop.systemd1.Manager";
+const UNIT_INTERFACE: &str = "org.freedesktop.systemd1.Unit";
+
+#[proxy(
+    interface = "org.freedesktop.systemd1.Manager",
+    default_service = "org.freedesktop.systemd1",
+    default_path = "/org/freedesktop/systemd1"
+)]
+trait Subscription {
+    fn subscribe(&self) -> zbus::Result<()>;
+}
+
+/// What is reported.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Watched {
+    /// systemd can be reached, for the first time or again; the present state of every unit follows.
+    Reachable,
+    /// A unit runs, or does not.
+    Unit {
+        /// Its name.
+        unit: String,
+        /// Does it run?
+        running: bool,
+    },
+}
+
+/// Reports until the connection is lost, the set of units changes (`Ok`), or nobody listens any more.
+pub async fn watch(units: &mut watch::Receiver<BTreeSet<String>>, report: &mpsc::Sender<Watched>) -> zbus::Result<()> {
+    let systemd = Systemd::connect().await?;
+    let signals = connection::Builder::system().build().await?;
+    let mut stream = MessageStream::from(&signals);
+    let names = units.borrow_and_update().clone();
+    let mut watch = Watch { systemd, report, paths: BTreeMap::new(), known: BTreeMap::new() };
+    watch.subscribe(&signals, &names).await?;
+    if report.send(Watched::Reachable).await.is_err() {
+        return Ok(());
+    }
+    watch.look_at(names.iter().cloned()).await?;
+    loop {
+        let message = tokio::select! {
+            changed = units.changed() => return changed.map_or_else(|_| Ok(()), Ok),
+            () = report.closed() => return Ok(()),
+            message = stream.next() => message,
+        };
+        let Some(message) = message else { return Err(zbus::Error::InputOutput(lost().into())) };
+        let concerned = watch.concerned(&message?, &signals).await?;
+        watch.look_at(concerned.into_iter()).await?;
+    }
+}
+
+fn lost() -> std::io::Error {
+    std::io::Error::new(std::io::ErrorKind::ConnectionReset, "the connection to the bus was lost")
+}
+
+struct Watch<'a> {
+    systemd: Systemd,
+    report: &'a mpsc::Sender<Watched>,
+    /// Units by the path of their object.
+    paths: BTreeMap<String, String>,
+    /// Whether each runs, and which run it is: a unit may be restarted between two looks.
+    known: BTreeMap<String, (bool, Vec<u8>)>,
+}
+
+impl Watch<'_> {
+    /// Before anything is asked, so that nothing is missed in between.
+    async fn subscribe(&mut self, signals: &Connection, units: &BTreeSet<String>) -> zbus::Result<()> {
+        let bus = fdo::DBusProxy::new(signals).await?;
+        let of_manager =
+            |member: &'static str| of_systemd().path(MANAGER_PATH).interface(MANAGER_INTERFACE).member(member);
+        let owner = MatchRule::builder().msg_type(Type::Signal).sender("org.freedesktop.DBus");
+        bus.add_match_rule(owner.member("NameOwnerChanged").add_arg(SYSTEMD).build()?).await?;
+        bus.add_match_rule(of_manager("Reloading").build()?).await?;
+        for unit in units {
+            for member in ["UnitNew", "UnitRemoved"] {
+                bus.add_match_rule(of_manager(member).add_arg(unit.as_str()).build()?).await?;
+            }
+            let path = match self.systemd.unit_path(unit).await {
+                Err(zbus::Error::MethodError(..)) => continue, // systemd cannot load it; looked at below
+                path => path?,
+            };
+            let properties = of_systemd().path(path.as_str()).interface("org.freedesktop.DBus.Properties");
+            bus.add_match_rule(properties.member("PropertiesChanged").add_arg(UNIT_INTERFACE).build()?).await?;
+            self.paths.insert(path.to_string(), unit.clone());
+        }
+        subscribe(signals).await
+    }
+
+    /// The units that a signal is about.
+    async fn concerned(&mut self, message: &zbus::Message, signals: &Connection) -> zbus::Result<Vec<String>> {
+        let all = || self.paths.values().cloned().collect::<Vec<_>>();
+        let header = message.header();
+        Ok(match (header.member().map(|member| member.as_str()), header.path().map(|path| path.as_str())) {
+            (Some("PropertiesChanged"), Some(path)) => self.paths.get(path).cloned().into_iter().collect(),
+            (Some("UnitNew" | "UnitRemoved"), _) => {
+                let unit = message.body().deserialize::<(String, zbus::wire::OwnedObjectPath)>().map(|(unit, _)| unit);
+                unit.ok().into_iter().filter(|unit| self.paths.values().any(|known| known == unit)).collect()
+            }
+            (Some("Reloading"), _) => all(),
+            (Some("NameOwnerChanged"), _) => {
+                // systemd has executed itself anew; it remembers its subscribers, but not for certain
+                subscribe(signals).await?;
+                let _ = self.report.send(Watched::Reachable).await;
+                all()
+            }
+            _ => Vec::new(),
+        })
+    }
+
+    /// Asks systemd, and reports what is not known yet.
+    async fn look_at(&mut self, units: impl Iterator<Item = String>) -> zbus::Result<()> {
+        for unit in units {
+            // to look must not load it: systemd would drop it again and say so, and that would be the next occasion to look
+            let running = self.systemd.is_loaded(&unit).await?
+                && if_known(self.systemd.activity(&unit).await)? == Some(Activity::Running);
+            let run =
+                if running { if_known(self.systemd.invocation(&unit).await)?.unwrap_or_default() } else { Vec::new() };
+            let present = (running, run);
+            if self.known.get(&unit) != Some(&present) {
+                self.known.insert(unit.clone(), present);
+                let _ = self.report.send(Watched::Unit { unit, running }).await;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What systemd refuses to say of a unit is not known.
+fn if_known<T>(answer: zbus::Result<T>) -> zbus::Result<Option<T>> {
+    match answer {
+        Err(zbus::Error::MethodError(..)) => Ok(None),
+        answer => answer.map(Some),
+    }
+}
+
+fn of_systemd<'m>() -> zbus::match_rule::Builder<'m> {
+    MatchRule::builder().msg_type(Type::Signal).sender(SYSTEMD)
+}
+
+/// Without a subscriber systemd sends no signals.
+async fn subscribe(connection: &Connection) -> zbus::Result<()> {
+    match SubscriptionProxy::new(connection).await?.subscribe().await {
+        Err(zbus::Error::MethodError(name, _, _)) if name.as_str().ends_with(".AlreadySubscribed") => Ok(()),
+        Err(zbus::Error::MethodError(name, message, _)) => {
+            warn!(error = %name, message, "systemd does not tell when units start and stop");
+            Ok(())
+        }
+        result => result,
+    }
+}

@@ -1,0 +1,145 @@
+//! What a worker does to the host outside of a clone.
+
+use std::fs;
+use std::io::Read as _;
+use std::net::{IpAddr, ToSocketAddrs as _};
+use std::path::Path;
+
+use rustix::mount::{FsOpenFlags, MountPropagationFlags, UnmountFlags, fsopen, mount_bind, mount_change};
+
+use super::{Answer, Attempt as _, Failed, Reply, clone};
+use crate::share::event::Attachment;
+use crate::sys::probe::SMB_PORT;
+use crate::sys::{mountinfo, paths};
+
+/// Loads the CIFS module (fsopen does) and makes the directory of the clones a private mount.
+pub(super) fn prepare() -> Reply {
+    fsopen("cifs", FsOpenFlags::FSOPEN_CLOEXEC).attempt(|| "cannot use CIFS through the kernel's mount API".into())?;
+    let directory = Path::new(paths::CLONE_DIRECTORY);
+    fs::create_dir_all(directory).attempt(|| format!("cannot create {}", directory.display()))?;
+    let entries = mountinfo::read().attempt(|| "cannot read the mounts".into())?;
+    if mountinfo::on(&entries, directory).is_empty() {
+        let what = || format!("cannot make {} a private mount", directory.display());
+        mount_bind(directory, directory).attempt(what)?;
+        mount_change(directory, MountPropagationFlags::PRIVATE).attempt(what)?;
+    }
+    Ok(Answer::Kernel {
+        mount_params: fs::read_to_string("/proc/fs/cifs/mount_params").ok(),
+        dirty_limits: any_backing_device_has("max_bytes"),
+    })
+}
+
+/// 6.1 has no `max_bytes` and `strict_limit`, 6.12 has (measured); all backing devices of a kernel have the same files.
+fn any_backing_device_has(file: &str) -> bool {
+    let devices = fs::read_dir("/sys/class/bdi").into_iter().flatten().flatten();
+    devices.into_iter().any(|device| device.path().join(file).exists())
+}
+
+/// What is in place for a share; asks nobody but the kernel's mount tables.
+pub(super) fn survey(share: &str, mount_point: &Path) -> Reply {
+    let entries = mountinfo::read().attempt(|| "cannot read the mounts".into())?;
+    let pin = paths::clone_pin(share);
+    let clone = entries.iter().any(|entry| entry.mount_point == pin);
+    let ours = if clone { Some(device_of_clone(share)?) } else { None };
+    let laid = crate::sys::autofs::laid(&entries);
+    let barrier = laid.iter().any(|(owner, on)| owner == share && *on == mount_point);
+    let attached = match mountinfo::on(&entries, mount_point).last() {
+        Some(entry) if entry.fstype == "autofs" => Attachment::Nothing,
+        Some(entry) if Some(entry.device) == ours => Attachment::Share,
+        Some(entry) => Attachment::Foreign(entry.source.clone()),
+        None => Attachment::Nothing,
+    };
+    Ok(Answer::Found { clone, barrier, attached })
+}
+
+/// Read through a descriptor of the host's /proc: the namespace has none, and a stat of the share could ask the server.
+fn device_of_clone(share: &str) -> Result<(u32, u32), Failed> {
+    use rustix::fs::{Mode, OFlags, open, openat};
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+    let own =
+        open("/proc/self", flags | OFlags::DIRECTORY, Mode::empty()).attempt(|| "cannot open /proc/self".into())?;
+    let text = clone::inside(share, || {
+        let file = openat(&own, "mountinfo", flags, Mode::empty())
+            .attempt(|| format!("cannot read the mounts of the clone of share {share}"))?;
+        let mut bytes = Vec::new();
+        fs::File::from(file).read_to_end(&mut bytes).attempt(|| "cannot read a mountinfo".into())?;
+        Ok(bytes)
+    })?;
+    let entries = mountinfo::parse(&text);
+    let entry = entries.iter().find(|entry| entry.mount_point == Path::new(paths::SHARE_IN_NAMESPACE));
+    entry.map(|entry| entry.device).ok_or_else(|| Failed {
+        attempt: format!("cannot find share {share} in its clone"),
+        cause: "the namespace is empty".into(),
+        errno: None,
+        stage: super::Stage::Other,
+    })
+}
+
+/// Takes the share off the path, if it lies on top there; what somebody else laid over it is in the way (EBUSY).
+pub(super) fn detach(share: &str, mount_point: &Path) -> Reply {
+    let entries = mountinfo::read().attempt(|| "cannot read the mounts".into())?;
+    let pin = paths::clone_pin(share);
+    let ours = if entries.iter().any(|entry| entry.mount_point == pin) { Some(device_of_clone(share)?) } else { None };
+    let layers = mountinfo::on(&entries, mount_point);
+    let is_ours = |entry: &mountinfo::Entry| match ours {
+        Some(device) => entry.device == device,
+        None => matches!(entry.fstype.as_str(), "cifs" | "smb3"), // a daemon that died while it was giving it up
+    };
+    match layers.last() {
+        Some(top) if is_ours(top) => rustix::mount::unmount(mount_point, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW)
+            .attempt(|| format!("cannot detach {}", mount_point.display()))?,
+        Some(top) if layers.iter().any(|entry| is_ours(entry)) => {
+            return Err(in_the_way(&format!("cannot detach {}", mount_point.display()), top));
+        }
+        _ => {}
+    }
+    Ok(Answer::Done)
+}
+
+/// Something lies on a mount point where only the barrier may.
+pub(super) fn in_the_way(attempt: &str, top: &mountinfo::Entry) -> Failed {
+    Failed {
+        attempt: attempt.to_owned(),
+        cause: format!("{} ({}) was mounted there by somebody else", top.source, top.fstype),
+        errno: Some(libc::EBUSY),
+        stage: super::Stage::Other,
+    }
+}
+
+/// Asks the resolver; in a worker because it may take a minute and cannot be interrupted.
+pub(super) fn resolve(host: &str) -> Reply {
+    let found = (host, SMB_PORT).to_socket_addrs().attempt(|| format!("cannot resolve {host}"))?;
+    Ok(Answer::Addresses(found.map(|address| address.ip()).collect::<std::collections::BTreeSet<IpAddr>>()))
+}
+
+/// Takes a share that is no longer configured off the host: path, clone, barrier. Open files live on, as after umount -l.
+pub(super) fn retire(share: &str, mount_point: &Path) -> Reply {
+    detach(share, mount_point)?;
+    clone::forget(share)?;
+    let attempt = || format!("cannot take the barrier off {}", mount_point.display());
+    let entries = mountinfo::read().attempt(|| "cannot read the mounts".into())?;
+    let barrier = format!("{}{share}", crate::sys::autofs::SOURCE_PREFIX);
+    let layers = mountinfo::on(&entries, mount_point);
+    match layers.last() {
+        Some(top) if top.source == barrier => {
+            rustix::mount::unmount(mount_point, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW).attempt(attempt)?;
+        }
+        Some(top) if layers.iter().any(|entry| entry.source == barrier) => return Err(in_the_way(&attempt(), top)),
+        _ => {} // done already, as far as it goes
+    }
+    Ok(Answer::Done)
+}
+
+/// Takes veil, fence, shares, barriers and clones off the host.
+pub(super) fn clear() -> Result<(), Failed> {
+    let entries = mountinfo::read().attempt(|| "cannot read the mounts".into())?;
+    for (share, mount_point) in crate::sys::autofs::laid(&entries) {
+        retire(&share, mount_point)?;
+    }
+    crate::sys::nft::remove().attempt(|| "cannot remove veil and fence".into())?;
+    if !mountinfo::on(&entries, Path::new(paths::CLONE_DIRECTORY)).is_empty() {
+        rustix::mount::unmount(paths::CLONE_DIRECTORY, UnmountFlags::DETACH)
+            .attempt(|| format!("cannot unmount {}", paths::CLONE_DIRECTORY))?;
+    }
+    Ok(())
+}

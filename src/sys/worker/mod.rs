@@ -1,0 +1,318 @@
+//! A worker: a disposable child process for any call that may never return.
+//!
+//! It is this same program, started as `nasmount worker`, reads one [`Request`] as JSON from its standard input and
+//! writes one [`Reply`] to its standard output. It dies with the daemon (PR_SET_PDEATHSIG) unless it hangs in the kernel; then it is
+//! abandoned, and never waited for.
+
+mod clone;
+mod host;
+mod mount;
+
+use std::collections::BTreeSet;
+use std::io::{self, Read as _, Write as _};
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::process::{Child, Command};
+
+use crate::share::event::Attachment;
+
+/// What a worker can be asked for.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Request {
+    /// Load the modules, make nasmount's directories; answers what the kernel can do.
+    Prepare,
+    /// What is in place for a share.
+    Survey {
+        /// Share.
+        share: String,
+        /// Its mount point.
+        mount_point: PathBuf,
+    },
+    /// Have the barrier of a share laid.
+    LayBarrier {
+        /// Share.
+        share: String,
+        /// Its mount point.
+        mount_point: PathBuf,
+    },
+    /// Mount detached, verify, pin as the share's clone.
+    Mount(Box<MountRequest>),
+    /// statfs through the clone.
+    Verify {
+        /// Share.
+        share: String,
+    },
+    /// Write back what is unwritten, through the clone.
+    Flush {
+        /// Share.
+        share: String,
+    },
+    /// Clone onto the path.
+    Attach {
+        /// Share.
+        share: String,
+        /// Its mount point.
+        mount_point: PathBuf,
+    },
+    /// Share off the path, if it is what lies there.
+    Detach {
+        /// Share.
+        share: String,
+        /// Its mount point.
+        mount_point: PathBuf,
+    },
+    /// CIFS_IOC_SHUTDOWN, then drop the clone.
+    Release {
+        /// Share.
+        share: String,
+    },
+    /// Take a share that is no longer configured off the host.
+    Retire {
+        /// Share.
+        share: String,
+        /// Its mount point.
+        mount_point: PathBuf,
+    },
+    /// Destroy the CIFS sockets to a server.
+    DestroySockets {
+        /// Its address.
+        server: IpAddr,
+    },
+    /// Resolve a host name.
+    Resolve {
+        /// The name.
+        host: String,
+    },
+}
+
+/// What to mount, and how.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct MountRequest {
+    /// Share.
+    pub share: String,
+    /// `//address/share[/directory]`.
+    pub source: String,
+    /// Options in order, without the login; ids may be names.
+    pub options: Vec<(String, Option<String>)>,
+    /// Attributes of the mount itself.
+    pub attributes: Vec<Attribute>,
+    /// Where the login is; the worker reads it, so that no secret passes through the daemon.
+    pub login: Login,
+    /// Limit of unwritten data in bytes.
+    pub dirty_limit: Option<u64>,
+}
+
+/// An attribute of a mount (`MOUNT_ATTR_*`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[expect(missing_docs, reason = "the names are the kernel's")]
+pub enum Attribute {
+    ReadOnly,
+    NoSuid,
+    NoDev,
+    NoExec,
+    NoAtime,
+    NoDirAtime,
+}
+
+/// Where a login is.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Login {
+    /// None.
+    Guest,
+    /// A credentials file.
+    File(PathBuf),
+}
+
+/// What a worker found.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Answer {
+    /// Nothing to say.
+    Done,
+    /// To `Prepare`.
+    Kernel {
+        /// Text of /proc/fs/cifs/mount_params, if there is one.
+        mount_params: Option<String>,
+        /// Backing devices have `max_bytes` and `strict_limit`.
+        dirty_limits: bool,
+    },
+    /// To `Survey`.
+    Found {
+        /// The clone is pinned.
+        clone: bool,
+        /// The barrier lies on the mount point.
+        barrier: bool,
+        /// What lies on the mount point.
+        attached: Attachment,
+    },
+    /// To `DestroySockets`.
+    Destroyed {
+        /// How many.
+        sockets: usize,
+    },
+    /// To `Resolve`.
+    Addresses(BTreeSet<IpAddr>),
+}
+
+/// Why a worker failed: what it attempted on what, and the kernel's error number.
+#[derive(Clone, Debug, Serialize, Deserialize, thiserror::Error)]
+#[error("{attempt}: {cause}")]
+pub struct Failed {
+    /// What was attempted on what.
+    pub attempt: String,
+    /// The cause, for people.
+    pub cause: String,
+    /// Its number.
+    pub errno: Option<i32>,
+    /// At which stage, as far as it decides what the number means.
+    pub stage: Stage,
+}
+
+/// Where a worker failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Stage {
+    /// The server and the kernel negotiated a mount.
+    Negotiation,
+    /// What the configuration names was looked up: files, options, users.
+    Configuration,
+    /// Anything else.
+    Other,
+}
+
+impl Failed {
+    /// A failure on this side of the worker.
+    pub fn local(attempt: impl Into<String>, error: &io::Error) -> Self {
+        Self { attempt: attempt.into(), cause: error.to_string(), errno: error.raw_os_error(), stage: Stage::Other }
+    }
+
+    fn at(self, stage: Stage) -> Self {
+        Self { stage, ..self }
+    }
+}
+
+/// What a worker writes.
+pub type Reply = Result<Answer, Failed>;
+
+/// Says what was attempted when a call fails.
+trait Attempt<T> {
+    fn attempt(self, what: impl FnOnce() -> String) -> Result<T, Failed>;
+}
+
+impl<T, E: Into<io::Error>> Attempt<T> for Result<T, E> {
+    fn attempt(self, what: impl FnOnce() -> String) -> Result<T, Failed> {
+        self.map_err(|error| {
+            let error: io::Error = error.into();
+            Failed { attempt: what(), cause: error.to_string(), errno: error.raw_os_error(), stage: Stage::Other }
+        })
+    }
+}
+
+/// Takes everything of nasmount's off the host; for `make uninstall`, after the services have stopped.
+pub fn clear() -> Result<(), Failed> {
+    host::clear()
+}
+
+/// Starts a worker with a request. The caller waits for `reply` with its own deadline.
+pub async fn start(request: &Request) -> io::Result<Child> {
+    let mut child = Command::new("/proc/self/exe")
+        .arg("worker")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .current_dir("/")
+        .kill_on_drop(false)
+        .spawn()?;
+    if let Some(mut stdin) = child.stdin.take() {
+        stdin.write_all(&serde_json::to_vec(request).map_err(io::Error::other)?).await?;
+    }
+    Ok(child)
+}
+
+/// Runs `nasmount check`; the problems as it says them, if there are any.
+pub async fn check_configuration(file: Option<&Path>) -> Result<(), String> {
+    /// Files of a few kilobytes; a disk that has to spin up takes ten seconds.
+    const WITHIN: Duration = Duration::from_secs(15);
+    let mut command = Command::new("/proc/self/exe");
+    command.args(["--no-color", "check"]);
+    if let Some(file) = file {
+        command.arg("--config").arg(file);
+    }
+    let running = command.stdin(Stdio::null()).kill_on_drop(true).output();
+    let cannot = |why: String| format!("error: cannot check the configuration: {why}");
+    match tokio::time::timeout(WITHIN, running).await {
+        Ok(Ok(output)) if output.status.success() => Ok(()),
+        Ok(Ok(output)) if output.stderr.is_empty() => Err(cannot(output.status.to_string())),
+        Ok(Ok(output)) => Err(String::from_utf8_lossy(&output.stderr).trim_end().to_owned()),
+        Ok(Err(error)) => Err(cannot(error.to_string())),
+        Err(_) => Err(cannot(format!("a file that it names has not been read within {} s", WITHIN.as_secs()))),
+    }
+}
+
+/// Waits for a worker's end and reads its reply; `end` resolving ends the worker with SIGKILL, which one that hangs in the
+/// kernel survives.
+pub async fn reply(mut child: Child, end: impl Future<Output = ()>) -> Reply {
+    let mut output = Vec::new();
+    let mut stdout = child.stdout.take();
+    let mut end = std::pin::pin!(end);
+    let reading = async {
+        match &mut stdout {
+            Some(stdout) => stdout.read_to_end(&mut output).await,
+            None => Ok(0),
+        }
+    };
+    let read = tokio::select! {
+        read = reading => read,
+        () = &mut end => {
+            child.start_kill().attempt(|| "cannot end a worker".into())?;
+            Ok(0)
+        }
+    };
+    read.attempt(|| "cannot read a worker's reply".into())?;
+    let status = child.wait().await.attempt(|| "cannot wait for a worker".into())?;
+    if !status.success() {
+        let attempt = "the worker was ended".into();
+        return Err(Failed { attempt, cause: status.to_string(), errno: None, stage: Stage::Other });
+    }
+    serde_json::from_slice(&output).map_err(io::Error::other).attempt(|| "cannot read a worker's reply".into())?
+}
+
+/// The worker's side: serves the request on standard input.
+pub fn serve() -> io::Result<()> {
+    rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))?;
+    // the login passes through this process: no core dump, no ptrace
+    rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)?;
+    let mut text = String::new();
+    io::stdin().read_to_string(&mut text)?;
+    let request: Request = serde_json::from_str(&text).map_err(io::Error::other)?;
+    let reply = perform(request);
+    let bytes = serde_json::to_vec(&reply).map_err(io::Error::other)?;
+    io::stdout().write_all(&bytes)?;
+    io::stdout().flush()
+}
+
+fn perform(request: Request) -> Reply {
+    match request {
+        Request::Prepare => host::prepare(),
+        Request::Survey { share, mount_point } => host::survey(&share, &mount_point),
+        Request::LayBarrier { share, mount_point } => clone::barrier(&share, &mount_point).map(|_| Answer::Done),
+        Request::Mount(request) => mount::mount(&request),
+        Request::Verify { share } => clone::verify(&share),
+        Request::Flush { share } => clone::flush(&share),
+        Request::Attach { share, mount_point } => clone::attach(&share, &mount_point),
+        Request::Detach { share, mount_point } => host::detach(&share, &mount_point),
+        Request::Release { share } => clone::release(&share),
+        Request::Retire { share, mount_point } => host::retire(&share, &mount_point),
+        Request::DestroySockets { server } => super::sockets::destroy(server)
+            .map(|sockets| Answer::Destroyed { sockets })
+            .attempt(|| format!("cannot destroy the sockets to {server}")),
+        Request::Resolve { host } => host::resolve(&host),
+    }
+}

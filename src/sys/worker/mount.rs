@@ -1,0 +1,143 @@
+//! Mounting a share with the kernel's mount API, detached, and verifying it before anything can see it.
+//!
+//! There is no fall-back to mount(2): a mount that cannot be verified before it is on a path, and of which no clone
+//! can be kept, breaks both promises of an outage. CIFS has the mount API since 5.11 (`smb3_init_fs_context`); an older kernel
+//! is told so by `fsopen`. sys-mount serves for the barrier, which mount(2) does well; unmounting goes through rustix, because
+//! sys-mount 3.1's NOFOLLOW is O_NOFOLLOW instead of UMOUNT_NOFOLLOW and umount2(2) refuses it with EINVAL.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{Mode, OFlags, fstatfs, openat};
+use rustix::mount::{
+    FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen,
+};
+
+use crate::config::credentials::parse_credentials;
+
+use super::{Answer, Attempt as _, Attribute, Failed, Login, MountRequest, Reply, Stage, clone};
+
+/// Options whose value is a user or group id and may be written as a name.
+const USER_KEYS: [&str; 3] = ["uid", "cruid", "backupuid"];
+const GROUP_KEYS: [&str; 2] = ["gid", "backupgid"];
+
+pub(super) fn mount(request: &MountRequest) -> Reply {
+    let context = fsopen("cifs", FsOpenFlags::FSOPEN_CLOEXEC)
+        .attempt(|| "cannot use CIFS through the kernel's mount API (Linux 5.11 or newer)".into())?;
+    configure(&context, request).map_err(|failed| failed.at(Stage::Configuration))?;
+    let before = backing_devices();
+    fsconfig_create(&context)
+        .attempt(|| format!("cannot mount {}{}", request.source, said(&context)))
+        .map_err(|failed| failed.at(Stage::Negotiation))?;
+    let attributes = request.attributes.iter().copied().map(flag).collect();
+    let mount = fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes)
+        .attempt(|| format!("cannot make a mount of {}", request.source))?;
+    if let Some(limit) = request.dirty_limit {
+        limit_dirty_data(&before, limit)?;
+    }
+    verify(&mount, &request.source).map_err(|failed| failed.at(Stage::Negotiation))?;
+    clone::pin(&request.share, &mount)?;
+    Ok(Answer::Done)
+}
+
+fn flag(attribute: Attribute) -> MountAttrFlags {
+    match attribute {
+        Attribute::ReadOnly => MountAttrFlags::MOUNT_ATTR_RDONLY,
+        Attribute::NoSuid => MountAttrFlags::MOUNT_ATTR_NOSUID,
+        Attribute::NoDev => MountAttrFlags::MOUNT_ATTR_NODEV,
+        Attribute::NoExec => MountAttrFlags::MOUNT_ATTR_NOEXEC,
+        Attribute::NoAtime => MountAttrFlags::MOUNT_ATTR_NOATIME,
+        Attribute::NoDirAtime => MountAttrFlags::MOUNT_ATTR_NODIRATIME,
+    }
+}
+
+fn configure(context: &OwnedFd, request: &MountRequest) -> Result<(), Failed> {
+    let set = |key: &str, value: &str| {
+        fsconfig_set_string(context, key, value).attempt(|| format!("cannot set the option {key}{}", said(context)))
+    };
+    set("source", &request.source)?;
+    log_in(&request.login, &set)?;
+    for (key, value) in &request.options {
+        match value {
+            Some(value) => set(key, &as_number(key, value)?)?,
+            None => fsconfig_set_flag(context, key.as_str())
+                .attempt(|| format!("cannot set the option {key}{}", said(context)))?,
+        }
+    }
+    Ok(())
+}
+
+/// Without credentials: an empty user name, which Samba maps to its guest; 6.1 does not know `guest` here (measured).
+fn log_in(login: &Login, set: &impl Fn(&str, &str) -> Result<(), Failed>) -> Result<(), Failed> {
+    let Login::File(path) = login else { return set("username", "") };
+    let text = fs::read_to_string(path).attempt(|| format!("cannot read the credentials file {}", path.display()))?;
+    let credentials = parse_credentials(&text).map_err(|error| Failed {
+        attempt: format!("cannot use the credentials file {}", path.display()),
+        cause: error.to_string(),
+        errno: Some(libc::EINVAL),
+        stage: Stage::Configuration,
+    })?;
+    credentials.parameters().into_iter().try_for_each(|(key, value)| set(key, value))
+}
+
+/// What the kernel wrote into the context: a reason for parse errors, nothing for refused logins (measured).
+fn said(context: &OwnedFd) -> String {
+    let mut buffer = [0_u8; 1024];
+    let mut text = String::new();
+    while let Ok(length) = rustix::io::read(context, &mut buffer) {
+        let message = String::from_utf8_lossy(&buffer[..length]);
+        text.push_str(" (");
+        text.push_str(message.trim_start_matches(['e', 'w', 'i', ' ']).trim());
+        text.push(')');
+    }
+    text
+}
+
+fn as_number(key: &str, value: &str) -> Result<String, Failed> {
+    let unknown = |kind: &str| Failed {
+        attempt: format!("cannot set the option {key}"),
+        cause: format!("there is no {kind} {value}"),
+        errno: Some(libc::EINVAL),
+        stage: Stage::Configuration,
+    };
+    if value.bytes().all(|byte| byte.is_ascii_digit()) {
+        Ok(value.to_owned())
+    } else if USER_KEYS.contains(&key) {
+        let user = nix::unistd::User::from_name(value).attempt(|| format!("cannot look up the user {value}"))?;
+        user.map(|user| user.uid.to_string()).ok_or_else(|| unknown("user"))
+    } else if GROUP_KEYS.contains(&key) {
+        let group = nix::unistd::Group::from_name(value).attempt(|| format!("cannot look up the group {value}"))?;
+        group.map(|group| group.gid.to_string()).ok_or_else(|| unknown("group"))
+    } else {
+        Ok(value.to_owned())
+    }
+}
+
+/// The server answers for this mount, and its root can be read.
+fn verify(mount: &OwnedFd, source: &str) -> Result<(), Failed> {
+    fstatfs(mount).attempt(|| format!("{source} does not answer"))?;
+    let root = openat(mount, ".", OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+        .attempt(|| format!("cannot open the root of {source}"))?;
+    let mut entries = rustix::fs::Dir::new(root).attempt(|| format!("cannot read the root of {source}"))?;
+    entries.read().transpose().attempt(|| format!("cannot read the root of {source}"))?;
+    Ok(())
+}
+
+/// CIFS backing devices are called `cifs-N`; no link leads from a mount to its own (measured on 6.12), so a new mount's is
+/// the one that was not there before, which holds because nasmount never mounts two shares at once.
+fn backing_devices() -> BTreeSet<PathBuf> {
+    let devices = fs::read_dir("/sys/class/bdi").into_iter().flatten().flatten();
+    let name = |path: &Path| path.file_name().and_then(|name| name.to_str()).unwrap_or("").to_owned();
+    devices.map(|device| device.path()).filter(|path| name(path).starts_with("cifs-")).collect()
+}
+
+fn limit_dirty_data(before: &BTreeSet<PathBuf>, limit: u64) -> Result<(), Failed> {
+    for device in backing_devices().difference(before) {
+        let what = || format!("cannot limit unwritten data in {}", device.display());
+        fs::write(device.join("strict_limit"), "1").attempt(what)?;
+        fs::write(device.join("max_bytes"), limit.to_string()).attempt(what)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,122 @@
+//! What is written is executed: configuration examples, profiles, unit files and the table of states.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot read the repository has nothing to test")]
+#![expect(clippy::disallowed_methods, reason = "reads the repository's own files")]
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use nasmount::config::{self, SourceText, shipped_profiles};
+use nasmount::share::State;
+
+fn read(path: &str) -> String {
+    std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).unwrap()
+}
+
+/// The fenced blocks of a language in a Markdown text.
+fn blocks(text: &str, language: &str) -> Vec<String> {
+    let fence = format!("```{language}\n");
+    let starts = text.match_indices(&fence).map(|(at, _)| at + fence.len());
+    starts.map(|at| text[at..].split("```").next().unwrap_or_default().to_owned()).collect()
+}
+
+#[test]
+fn every_configuration_in_the_readme_is_valid() {
+    let examples = blocks(&read("README.md"), "toml");
+    assert!(examples.len() >= 2, "the README has lost its examples");
+    for text in examples {
+        let source = SourceText { path: "README.md".into(), text: text.clone() };
+        let loaded = config::load(&[source], &shipped_profiles());
+        assert!(loaded.is_ok(), "{text}\n{loaded:?}");
+    }
+}
+
+#[test]
+fn the_defaults_in_the_readme_are_the_defaults() {
+    let examples = blocks(&read("README.md"), "toml");
+    let full = examples.iter().find(|text| text.contains("[server.tower.probe]")).unwrap();
+    let is_kept = |line: &&str| {
+        let key = line.split(['=', ' ']).next().unwrap_or_default();
+        ["host", "server", "source", "mount_point", "unit"].contains(&key) || line.starts_with('[')
+    };
+    let bare: String = full.lines().filter(is_kept).map(|line| format!("{line}\n")).collect();
+    let bare = bare.replace("[server.tower.probe]\n", "");
+    let load =
+        |text: String| config::load(&[SourceText { path: "x".into(), text }], &shipped_profiles()).unwrap().settings;
+    let (mut said, mut real) = (load(full.clone()), load(bare));
+    for settings in [&mut said, &mut real] {
+        for share in settings.shares.values_mut() {
+            share.consumers.iter_mut().for_each(|consumer| consumer.order = 0); // 10 is an example
+        }
+    }
+    assert_eq!(said, real);
+}
+
+/// `/// text` lines before each variant of `State`, joined, as the README's table has them.
+#[test]
+fn the_table_of_states_is_the_documentation_of_the_states() {
+    let source = read("src/share/state.rs");
+    let body = source.split("pub enum State {").nth(1).unwrap().split("\n}").next().unwrap();
+    let readme = read("README.md");
+    let mut doc = Vec::new();
+    let mut seen = 0;
+    for line in body.lines().map(str::trim) {
+        if let Some(text) = line.strip_prefix("///") {
+            doc.push(text.trim().to_owned());
+        } else if let Some(variant) = line.strip_suffix(',') {
+            let row = format!("| `{}` | {} |", variant.to_lowercase(), doc.join(" "));
+            assert!(readme.contains(&row), "the README's table lacks:\n{row}");
+            let state = State::ALL.into_iter().find(|state| state.name() == variant.to_lowercase()).unwrap();
+            let text = doc.join(" ");
+            let first = text.split_once(". ").map_or(text.clone(), |(first, _)| format!("{first}."));
+            assert_eq!(state.promise(), first, "promise() of `{state}` is not the first sentence of its documentation");
+            doc.clear();
+            seen += 1;
+        }
+    }
+    assert_eq!(seen, State::ALL.len());
+}
+
+/// The README's diagram has every transition, and no other; those to and from `maintenance` and `stuck` are said in words.
+#[test]
+fn the_diagram_of_states_is_the_table_of_transitions() {
+    let diagrams = blocks(&read("README.md"), "mermaid");
+    let edge = |line: &str| {
+        let (from, to) = line.trim().split(':').next()?.split_once(" --> ")?;
+        Some((from.to_owned(), to.trim().to_owned()))
+    };
+    let drawn: BTreeSet<_> = diagrams
+        .iter()
+        .flat_map(|diagram| diagram.lines())
+        .filter_map(edge)
+        .filter(|(from, _)| from != "[*]")
+        .collect();
+    let is_drawn = |state: &&State| !matches!(state, State::Maintenance | State::Stuck);
+    let real: BTreeSet<_> = State::ALL
+        .iter()
+        .filter(is_drawn)
+        .flat_map(|from| from.may_become().iter().filter(is_drawn).map(|to| (from.to_string(), to.to_string())))
+        .collect();
+    assert_eq!(drawn, real);
+}
+
+#[test]
+fn every_unit_names_files_that_are_installed() {
+    let makefile = read("Makefile");
+    for unit in ["nasmount.service", "nasmount-barrier.service", "nasmount-rescue.service"] {
+        let text = read(&format!("systemd/{unit}"));
+        assert!(makefile.contains(unit), "the Makefile does not install {unit}");
+        let start = text.lines().find(|line| line.starts_with("ExecStart=")).unwrap();
+        assert!(start.starts_with("ExecStart=@BINDIR@/nasmount "), "{unit}: {start}");
+        let reload = text.lines().find(|line| line.starts_with("ExecReload="));
+        assert!(reload.is_none_or(|line| line == "ExecReload=@BINDIR@/nasmount reload"), "{unit}: {reload:?}");
+        for hiding in
+            ["PrivateTmp=", "ProtectSystem=", "ProtectHome=", "PrivateMounts=", "ReadOnlyPaths=", "IPAddressDeny="]
+        {
+            assert!(
+                !text.contains(hiding),
+                "{unit}: {hiding} would hide the mounts from the host, or cut the kernel off"
+            );
+        }
+    }
+}

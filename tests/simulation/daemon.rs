@@ -1,0 +1,298 @@
+//! The daemon in the world: the real machines, fed as the shell feeds them.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use nasmount::share::consumers::{Demand, Held, Progress, UnitEffect, UnitEvent};
+use nasmount::share::detector::{Detector, Verdict};
+use nasmount::share::event::Memory;
+use nasmount::share::{BootInstant, Command, Consumers, Effect, Event, Input, Share, Transition, Verdict as Answer};
+
+use crate::invariants::{self, Check, Violation};
+use crate::planted::Planted;
+use crate::schedule::{ServerIs, share_name};
+use crate::world::{Happening, World};
+
+/// Rounds in which demands and progress settle after one input; more is a quarrel.
+const MOST_ROUNDS: usize = 20;
+
+/// The daemon process.
+#[derive(Clone, Debug)]
+pub struct Daemon {
+    pub shares: Vec<Share>,
+    pub detectors: Vec<Detector>,
+    pub consumers: Consumers,
+    /// A probe of this server is in flight.
+    pub probing: Vec<bool>,
+    told_demand: Vec<Demand>,
+    told_progress: Vec<Option<(Demand, Progress)>>,
+    written_late: (Vec<Memory>, BTreeMap<String, Held>),
+}
+
+impl World {
+    pub fn start_daemon(&mut self) -> Check {
+        self.generation += 1;
+        let (now, setup) = (self.now, &self.setup);
+        let shares = 0..setup.shares.len();
+        let seeds: Vec<u64> = shares.clone().map(|_| self.rng.u64(..)).collect();
+        self.daemon = Some(Daemon {
+            shares: shares.clone().map(|share| Share::new(setup.share_spec(share), seeds[share], now)).collect(),
+            detectors: (0..setup.servers.len()).map(|server| Detector::new(setup.detector_spec(server), now)).collect(),
+            consumers: Consumers::new(setup.unit_specs(), self.host.held.clone(), now),
+            probing: vec![false; setup.servers.len()],
+            told_demand: vec![Demand::AsTheyAre; setup.shares.len()],
+            told_progress: vec![None; setup.shares.len()],
+            written_late: (self.host.shares.iter().map(|share| share.disk.clone()).collect(), self.host.held.clone()),
+        });
+        for server in &mut self.host.servers {
+            server.destroyed_at = None;
+        }
+        self.watch.daemon_started(now);
+        self.note(|| "daemon starts".into());
+        for share in shares {
+            self.share_input(share, None)?;
+        }
+        self.after_units_input()?;
+        self.agree()
+    }
+
+    /// kill -9: what was in flight ends unseen or vanishes.
+    pub fn kill_daemon(&mut self, down_for: Duration) -> Check {
+        self.daemon = None;
+        self.note(|| "daemon dies".into());
+        self.mount_queue.clear();
+        for (_, worker) in std::mem::take(&mut self.workers) {
+            if !worker.queued && self.rng.u8(0..5) < 2 {
+                self.end_unseen(&worker);
+            }
+        }
+        for (_, job) in std::mem::take(&mut self.jobs) {
+            if !job.told && self.host.bus_lost.is_none() && self.rng.u8(0..5) < 2 {
+                self.act(job.unit, job.step)?;
+            }
+        }
+        self.generation += 1;
+        self.after(down_for, Happening::DaemonStarts);
+        Ok(())
+    }
+
+    pub fn start_probe(&mut self, server: usize) {
+        let (verdict, took) = match self.host.servers[server].is {
+            ServerIs::Up => (Verdict::Alive, self.latency(1, 20)),
+            ServerIs::Slow => (Verdict::Alive, self.latency(200, 900)),
+            ServerIs::Refusing => (Verdict::Refused, self.latency(1, 3)),
+            ServerIs::Silent | ServerIs::Hung => (Verdict::Silent, Duration::from_secs(1)),
+        };
+        if let Some(daemon) = &mut self.daemon {
+            daemon.probing[server] = true;
+        }
+        let generation = self.generation;
+        self.after(took, Happening::ProbeEnds { generation, server, started: self.now, verdict });
+    }
+
+    pub fn end_probe(&mut self, server: usize, started: BootInstant, verdict: Verdict) -> Check {
+        let Some(daemon) = &mut self.daemon else { return Ok(()) };
+        daemon.probing[server] = false;
+        let changed = daemon.detectors[server].handle_verdict(started, self.now, verdict);
+        let Some(trust) = changed else { return Ok(()) };
+        self.note(|| format!("server {server} {trust:?}"));
+        for share in self.setup.shares_on(server).collect::<Vec<_>>() {
+            self.watch.shares[share].trust_changed(self.now, trust);
+            self.share_input(share, Some(Input::Event(Event::ServerTrustChanged { trust })))?;
+        }
+        self.agree()
+    }
+
+    /// One input of a share, and all that follows from it at once.
+    pub fn feed(&mut self, share: usize, input: Option<Input>) -> Check {
+        self.share_input(share, input)?;
+        self.agree()
+    }
+
+    /// One input of the consumers, and all that follows from it at once; a timeout if there is no event.
+    pub fn feed_units(&mut self, event: Option<UnitEvent>) -> Check {
+        self.units_input(event)?;
+        self.agree()
+    }
+
+    /// A command; says whether anything is being done about it.
+    pub fn command(&mut self, share: usize, command: Command) -> Result<bool, Violation> {
+        let now = self.now;
+        let Some(daemon) = &mut self.daemon else { return Ok(false) };
+        let machine = &mut daemon.shares[share];
+        let before = machine.clone();
+        let answer = machine.handle_command(now, command);
+        if answer.is_err() && self.planted == Some(Planted::RefusedAndApplied) {
+            machine.handle_event(now, Event::MountTableChanged);
+        }
+        if answer.is_err() && *machine != before {
+            let message = format!("{}: {answer:?}", command.name());
+            return Err(Violation::new("a refused command changes nothing", now, message));
+        }
+        self.note(|| format!("{}: {command:?}: {answer:?}", share_name(share)));
+        if answer.is_ok() {
+            self.watch.shares[share].commanded(command);
+        }
+        self.after_share_input(share)?;
+        self.agree()?;
+        Ok(matches!(answer, Ok(Answer::Accepted)))
+    }
+
+    /// Feeds a share, writes its memory down, starts its effects.
+    pub fn share_input(&mut self, share: usize, input: Option<Input>) -> Check {
+        let now = self.now;
+        let Some(daemon) = &mut self.daemon else { return Ok(()) };
+        let machine = &mut daemon.shares[share];
+        if let Some(input) = input {
+            let timeout = input == Input::Timeout;
+            machine.handle(now, input);
+            if timeout {
+                invariants::deadlines_move_on(now, machine)?;
+            }
+        }
+        self.after_share_input(share)
+    }
+
+    fn after_share_input(&mut self, share: usize) -> Check {
+        let now = self.now;
+        let Some(daemon) = &mut self.daemon else { return Ok(()) };
+        let machine = &mut daemon.shares[share];
+        let effects: Vec<Effect> = std::iter::from_fn(|| machine.poll_effect()).collect();
+        let changes: Vec<Transition> = std::iter::from_fn(|| machine.poll_transition()).collect();
+        let memory = machine.memory();
+        self.inputs += 1;
+        let patience = Duration::from_millis(self.setup.shares[share].patience_ms);
+        for Transition { from, to, reason, .. } in changes.into_iter().filter(|change| change.from != change.to) {
+            self.note(|| format!("{}: {from} -> {to}: {reason}", share_name(share)));
+            self.figures.transitions.insert((from, to));
+            self.watch.shares[share].state_changed(now, to, patience);
+        }
+        let dies = self.dies_at_input.take_if(|input| *input == self.inputs).is_some();
+        if let Some(memory) = memory {
+            self.write_memory(share, memory, dies);
+        }
+        if dies {
+            return self.kill_daemon(Duration::from_secs(1));
+        }
+        invariants::effects_are_bounded(now, effects.len())?;
+        for effect in effects {
+            self.note(|| format!("  {}: {effect:?}", share_name(share)));
+            match effect {
+                Effect::Start { op, step } => self.start_worker(share, op, step)?,
+                Effect::Abandon { op } => self.abandon_worker(share, op)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Feeds the consumers, writes their memory down, starts their effects; a timeout if there is no event.
+    pub fn units_input(&mut self, event: Option<UnitEvent>) -> Check {
+        let now = self.now;
+        let Some(daemon) = &mut self.daemon else { return Ok(()) };
+        let consumers = &mut daemon.consumers;
+        match event {
+            Some(event) => consumers.handle_event(now, event),
+            None => {
+                consumers.handle_timeout(now);
+                invariants::unit_deadlines_move_on(now, consumers)?;
+            }
+        }
+        self.after_units_input()
+    }
+
+    fn after_units_input(&mut self) -> Check {
+        let Some(daemon) = &mut self.daemon else { return Ok(()) };
+        let consumers = &mut daemon.consumers;
+        let effects: Vec<UnitEffect> = std::iter::from_fn(|| consumers.poll_effect()).collect();
+        let memory = consumers.memory();
+        self.inputs += 1;
+        let dies = self.dies_at_input.take_if(|input| *input == self.inputs).is_some();
+        self.write_held(memory, dies);
+        if dies {
+            return self.kill_daemon(Duration::from_secs(1));
+        }
+        invariants::units_are_held_in_order(self, &effects)?;
+        for effect in effects {
+            self.note(|| format!("  {effect:?}"));
+            match effect {
+                UnitEffect::Start { op, unit, step } => self.start_job(op, &unit, step)?,
+                UnitEffect::Abandon { op } => self.abandon_job(op)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Demands go to the consumers and their progress to the shares until nobody has anything new to say.
+    pub fn agree(&mut self) -> Check {
+        for _ in 0..MOST_ROUNDS {
+            let mut news = false;
+            for share in 0..self.setup.shares.len() {
+                let Some(demand) = self.new_demand(share) else { continue };
+                news = true;
+                let told = |share| UnitEvent::Demanded { share: share_name(share).to_owned(), demand };
+                self.units_input(Some(told(share)))?;
+                if self.planted == Some(Planted::OneShareSpeaksForAll) && demand == Demand::Run {
+                    for other in 0..self.setup.shares.len() {
+                        self.units_input(Some(told(other)))?;
+                    }
+                }
+            }
+            for share in 0..self.setup.shares.len() {
+                let Some((demand, progress)) = self.new_progress(share) else { continue };
+                news = true;
+                self.share_input(share, Some(Input::Event(Event::ConsumersChanged { demand, progress })))?;
+            }
+            if !news {
+                self.watch_units();
+                return invariants::after_input(self);
+            }
+        }
+        Err(Violation::new("shares and consumers agree", self.now, format!("not within {MOST_ROUNDS} rounds")))
+    }
+
+    fn new_demand(&mut self, share: usize) -> Option<Demand> {
+        let daemon = self.daemon.as_mut()?;
+        let demand = daemon.shares[share].demand();
+        let told = std::mem::replace(&mut daemon.told_demand[share], demand);
+        (told != demand).then_some(demand)
+    }
+
+    fn new_progress(&mut self, share: usize) -> Option<(Demand, Progress)> {
+        let daemon = self.daemon.as_mut()?;
+        let name = share_name(share);
+        let progress = (daemon.consumers.demand(name), daemon.consumers.progress(name));
+        let told = daemon.told_progress[share].replace(progress);
+        (told != Some(progress)).then_some(progress)
+    }
+
+    fn write_memory(&mut self, share: usize, memory: Memory, at_once: bool) {
+        let Some(daemon) = &mut self.daemon else { return };
+        let late = std::mem::replace(&mut daemon.written_late.0[share], memory.clone());
+        let is_late = self.planted == Some(Planted::MemoryWrittenLate) && !at_once;
+        self.host.shares[share].disk = if is_late { late } else { memory };
+    }
+
+    fn write_held(&mut self, held: BTreeMap<String, Held>, at_once: bool) {
+        let Some(daemon) = &mut self.daemon else { return };
+        if self.planted == Some(Planted::MemoryWrittenLate) && !at_once {
+            self.host.held = std::mem::replace(&mut daemon.written_late.1, held);
+        } else {
+            self.host.held = held;
+        }
+    }
+
+    /// Since when each unit could be let go.
+    fn watch_units(&mut self) {
+        let Some(daemon) = &self.daemon else { return };
+        if self.host.held.is_empty() {
+            self.watch.units.iter_mut().for_each(|unit| unit.may_go_since = None);
+            return;
+        }
+        for (index, unit) in self.setup.units.iter().enumerate() {
+            let held = self.host.held.contains_key(crate::schedule::unit_name(index));
+            let may_go = held && unit.needed().all(|need| daemon.shares[need.share].demand() == Demand::Run);
+            let since = &mut self.watch.units[index].may_go_since;
+            *since = may_go.then(|| since.unwrap_or(self.now));
+        }
+    }
+}

@@ -1,0 +1,286 @@
+//! What survives the daemon: the kernel, systemd, the servers and the files in which the daemon's memory is kept. It does
+//! what an operation asks and says how that ended; it knows nothing of why.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use nasmount::share::consumers::Held;
+use nasmount::share::event::{Attachment, Done, Memory, Survey};
+use nasmount::share::failure::{Failure, FailureClass};
+use nasmount::share::{BootInstant, Step};
+
+use crate::schedule::{Cure, ServerIs, Setup};
+
+/// The kernel's connection of a mounted share.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Connection {
+    /// Works when the server does.
+    Fresh,
+    /// Hangs even when the server answers, until its socket is destroyed.
+    Stale,
+    /// Becomes fresh as soon as the server is reached.
+    Reconnecting,
+}
+
+/// A server, and this host's rules about it.
+#[derive(Clone, Debug)]
+pub struct Server {
+    pub is: ServerIs,
+    /// The shares that want it fenced.
+    pub fenced_for: BTreeSet<usize>,
+    /// When the present daemon began to destroy its sockets the last time.
+    pub destroyed_at: Option<BootInstant>,
+}
+
+/// A share: what the server does with it, and what is in place here.
+#[derive(Clone, Debug)]
+pub struct Place {
+    pub server: usize,
+    pub silent: Option<Cure>,
+    pub refuses: Option<FailureClass>,
+    pub connection: Connection,
+    pub barrier: bool,
+    pub clone: bool,
+    /// The share lies on the path.
+    pub ours: bool,
+    /// Somebody else's mount lies on top.
+    pub foreign: bool,
+    pub disk: Memory,
+}
+
+impl Place {
+    /// What lies on top.
+    pub fn attached(&self) -> Attachment {
+        match (self.foreign, self.ours) {
+            (true, _) => Attachment::Foreign("//other/share".into()),
+            (false, true) => Attachment::Share,
+            (false, false) => Attachment::Nothing,
+        }
+    }
+
+    /// Whoever opens the path gets into the share.
+    pub fn is_open(&self) -> bool {
+        self.ours && !self.foreign
+    }
+}
+
+/// A consumer's unit.
+#[derive(Clone, Debug, Default)]
+pub struct Unit {
+    pub running: bool,
+    /// SIGSTOPped.
+    pub frozen: bool,
+    /// A stop job of nasmount was queued and nobody has started it since.
+    pub stopped_by_us: bool,
+    /// The administrator started it after that.
+    pub started_by_admin: bool,
+    /// The administrator stopped it when it was not nasmount's to start again.
+    pub admin_stopped: bool,
+    pub enabled: bool,
+    pub start_takes_ms: u64,
+    pub stop_takes_ms: u64,
+    /// The running stop job; a number so that a cancelled one is recognised.
+    pub job: Option<u64>,
+}
+
+/// The host, and the servers as far as the host can tell.
+#[derive(Clone, Debug)]
+pub struct Host {
+    pub servers: Vec<Server>,
+    pub shares: Vec<Place>,
+    pub units: Vec<Unit>,
+    /// What the daemon wrote down of units.
+    pub held: BTreeMap<String, Held>,
+    /// `Some(calls_hang)` while systemd cannot be reached.
+    pub bus_lost: Option<bool>,
+}
+
+/// How an operation went.
+pub enum Outcome {
+    Ends(Result<Done, Failure>),
+    /// It does not return before something changes.
+    Waits,
+}
+
+impl Host {
+    /// The host at the beginning of a run.
+    pub fn new(setup: &Setup) -> Self {
+        let servers =
+            setup.servers.iter().map(|_| Server { is: ServerIs::Up, fenced_for: BTreeSet::new(), destroyed_at: None });
+        let shares = setup.shares.iter().map(|share| Place {
+            server: share.server,
+            silent: None,
+            refuses: None,
+            connection: Connection::Fresh,
+            barrier: share.mounted,
+            clone: share.mounted,
+            ours: share.mounted,
+            foreign: false,
+            disk: Memory::default(),
+        });
+        let units = setup.units.iter().map(|unit| Unit {
+            running: unit.running,
+            admin_stopped: !unit.running,
+            enabled: unit.enabled,
+            start_takes_ms: unit.start_takes_ms,
+            stop_takes_ms: unit.stop_takes_ms,
+            ..Unit::default()
+        });
+        Self {
+            servers: servers.collect(),
+            shares: shares.collect(),
+            units: units.collect(),
+            held: BTreeMap::new(),
+            bus_lost: None,
+        }
+    }
+
+    /// Is the server of this share fenced, on behalf of whichever share?
+    pub fn is_fenced(&self, share: usize) -> bool {
+        !self.servers[self.shares[share].server].fenced_for.is_empty()
+    }
+
+    /// Does this share want its server fenced?
+    pub fn wants_fence(&self, share: usize) -> bool {
+        self.servers[self.shares[share].server].fenced_for.contains(&share)
+    }
+
+    fn server_of(&self, share: usize) -> ServerIs {
+        self.servers[self.shares[share].server].is
+    }
+
+    /// A server changes.
+    pub fn set_server(&mut self, server: usize, is: ServerIs, connections_lost: bool) {
+        self.servers[server].is = is;
+        for share in self.shares.iter_mut().filter(|share| share.server == server) {
+            if connections_lost && share.connection == Connection::Fresh {
+                share.connection = Connection::Stale;
+            }
+        }
+        self.settle_connections(server);
+    }
+
+    /// A reconnecting kernel gets somewhere as soon as somebody accepts: also into a server that never answers.
+    fn settle_connections(&mut self, server: usize) {
+        let Server { is, fenced_for, .. } = &self.servers[server];
+        let reaches = match is {
+            _ if !fenced_for.is_empty() => return,
+            ServerIs::Up | ServerIs::Slow => Connection::Fresh,
+            ServerIs::Hung => Connection::Stale,
+            ServerIs::Silent | ServerIs::Refusing => return,
+        };
+        for share in self.shares.iter_mut().filter(|share| share.server == server) {
+            if share.connection == Connection::Reconnecting {
+                share.connection = reaches;
+            }
+        }
+    }
+
+    /// Everything of the kernel's, and what lies in /run, is gone.
+    pub fn reboot(&mut self) {
+        for server in &mut self.servers {
+            server.fenced_for.clear();
+        }
+        for share in &mut self.shares {
+            (share.barrier, share.clone, share.ours, share.foreign) = (false, false, false, false);
+            share.connection = Connection::Fresh;
+            share.disk = Memory::default();
+        }
+        self.held.retain(|_, held| held.is_stopped());
+        self.bus_lost = None;
+    }
+
+    /// Does what an operation of a share asks.
+    pub fn perform(&mut self, share: usize, step: &Step, started: BootInstant) -> Outcome {
+        let server = self.shares[share].server;
+        let fenced = self.is_fenced(share);
+        let answers = self.servers[server].is.answers();
+        let place = &mut self.shares[share];
+        match step {
+            Step::Survey => return ends(Done::Survey(place.survey())),
+            Step::LayBarrier => place.barrier = true,
+            Step::Mount => return self.mount(share),
+            Step::Verify | Step::Flush => return self.ask(share),
+            Step::Attach if !place.clone || place.ours || place.foreign => {
+                return failed(FailureClass::Busy, "attach: nothing to attach, or no place");
+            }
+            Step::Attach => place.ours = true,
+            // only what lies on top, and only if it is the share's
+            Step::Detach => place.ours &= place.foreign,
+            Step::RaiseFence => {
+                self.servers[server].fenced_for.insert(share);
+            }
+            Step::LiftFence => {
+                self.servers[server].fenced_for.remove(&share);
+                self.settle_connections(server);
+            }
+            Step::DestroySockets { since } => self.destroy_sockets(server, *since, started),
+            Step::Release if !fenced && !answers => return Outcome::Waits,
+            Step::Release => {
+                place.clone = false;
+                place.silent.take_if(|cure| *cure != Cure::OnlyTime);
+            }
+        }
+        ends(Done::Plainly)
+    }
+
+    /// Those of all shares of a server, unless another share did so since.
+    fn destroy_sockets(&mut self, server: usize, since: BootInstant, started: BootInstant) {
+        if self.servers[server].destroyed_at.is_some_and(|at| at >= since) {
+            return;
+        }
+        self.servers[server].destroyed_at = Some(started);
+        for share in self.shares.iter_mut().filter(|share| share.server == server) {
+            share.connection = Connection::Reconnecting;
+            share.silent.take_if(|cure| *cure == Cure::NewConnection);
+        }
+        self.settle_connections(server);
+    }
+
+    fn mount(&mut self, share: usize) -> Outcome {
+        if self.is_fenced(share) || self.server_of(share) == ServerIs::Refusing {
+            return failed(FailureClass::Transient, "mount: connection refused");
+        }
+        if !self.server_of(share).answers() || self.shares[share].silent == Some(Cure::OnlyTime) {
+            return Outcome::Waits;
+        }
+        let place = &mut self.shares[share];
+        if let Some(class) = place.refuses {
+            return failed(class, "mount: refused by the server");
+        }
+        place.clone = true;
+        place.connection = Connection::Fresh;
+        ends(Done::Plainly)
+    }
+
+    /// An uncached request; also what syncfs needs.
+    fn ask(&mut self, share: usize) -> Outcome {
+        let (fenced, answers) = (self.is_fenced(share), self.server_of(share).answers());
+        let place = &mut self.shares[share];
+        if !place.clone {
+            return failed(FailureClass::Transient, "nothing mounted");
+        }
+        if fenced {
+            place.connection = Connection::Reconnecting;
+            return failed(FailureClass::Transient, "host is down");
+        }
+        if answers && place.silent.is_none() && place.connection == Connection::Fresh {
+            return ends(Done::Plainly);
+        }
+        Outcome::Waits
+    }
+}
+
+impl Place {
+    fn survey(&self) -> Survey {
+        Survey { clone: self.clone, barrier: self.barrier, attached: self.attached(), memory: self.disk.clone() }
+    }
+}
+
+fn ends(done: Done) -> Outcome {
+    Outcome::Ends(Ok(done))
+}
+
+/// An operation that failed.
+pub fn failed(class: FailureClass, message: &str) -> Outcome {
+    Outcome::Ends(Err(Failure { class, message: message.to_owned(), errno: None, hint: None }))
+}

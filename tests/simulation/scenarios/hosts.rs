@@ -1,0 +1,121 @@
+//! Named stories of the host: sleep, reboot, systemd, and what others do to mounts and units.
+
+use nasmount::share::{Reason, State};
+
+use crate::schedule::{Fault, ServerIs, Typed};
+use crate::story::{Story, setup, setup_of, story, unit};
+
+fn sleep(story: Story, seconds: u64) -> Story {
+    story.fault(Fault::Suspend { for_ms: seconds * 1_000 })
+}
+
+#[test]
+fn clocks_of_a_hold_do_not_run_while_the_host_sleeps() {
+    let story = story(&setup()).server(ServerIs::Silent).reaches(State::Holding, 5).after(10);
+    let story = sleep(story, 36_000).after(36_000 + 60).is(State::Holding).fenced(false).paused();
+    let story = story.after(60).fenced(true).is(State::Holding).after(600).is(State::Holding);
+    story.reaches(State::Releasing, 300).ends_well();
+}
+
+#[test]
+fn suspend_overnight() {
+    let story = sleep(story(&setup()), 8 * 3_600).after(8 * 3_600 + 2).is(State::Online).runs();
+    let story = story.fault(Fault::Server { server: 0, is: ServerIs::Up, connections_lost: true });
+    story.reaches(State::Holding, 31).reaches(State::Online, 5).attempted("Mount", 1).ends_well();
+}
+
+#[test]
+fn server_gone_while_the_host_slept_is_noticed_at_once() {
+    let story = sleep(story(&setup()), 600).server(ServerIs::Silent).after(600 + 5);
+    story.is(State::Holding).paused().ends_well();
+}
+
+#[test]
+fn maintenance_ends_by_the_clock_also_while_the_host_sleeps() {
+    let story = story(&setup()).typed(Typed::MaintenanceOn { for_ms: Some(60_000) });
+    sleep(story, 600).after(600 + 5).is(State::Online).ends_well();
+}
+
+#[test]
+fn foreign_umount_is_undone() {
+    let story = story(&setup()).fault(Fault::TakenOff { share: 0 }).after(1).is(State::Online);
+    story.share("it is on the path", |place| place.ours).attempted("Mount", 1).runs().ends_well();
+}
+
+#[test]
+fn foreign_umount_in_an_outage_changes_nothing() {
+    let story = story(&setup()).hangs("detach", 3, true).server(ServerIs::Silent).reaches(State::Holding, 5);
+    let story = story.fault(Fault::TakenOff { share: 0 }).after(5).is(State::Holding).paused();
+    story.server_restarted().reaches(State::Online, 10).ends_well();
+}
+
+#[test]
+fn foreign_mount_on_top_blocks_until_it_is_gone() {
+    let story = story(&setup()).fault(Fault::ForeignMount { share: 0 }).reaches(State::Blocked, 2).after(60);
+    let foreign = |reason: &Reason| matches!(reason, Reason::ForeignMount { .. });
+    let story = story.sees("the reason", |world| foreign(world.daemon.as_ref().unwrap().shares[0].reason()));
+    let story = story.fault(Fault::ForeignGone { share: 0 }).reaches(State::Online, 15);
+    story.attempted("Mount", 1).after(1).runs().ends_well();
+}
+
+#[test]
+fn foreign_mount_before_the_first_mount_blocks_until_it_is_gone() {
+    let story = crate::story::beginning(&setup()).fault(Fault::ForeignMount { share: 0 }).reaches(State::Blocked, 5);
+    story.after(60).fault(Fault::ForeignGone { share: 0 }).reaches(State::Online, 15).ends_well();
+}
+
+#[test]
+fn reboot_starts_what_was_stopped() {
+    let mut disabled = setup().hold_for(10_000);
+    disabled.units[0].enabled = false;
+    let story = story(&disabled).server(ServerIs::Silent).reaches(State::Offline, 30).stopped();
+    let story = story.fault(Fault::Reboot { down_for_ms: 20_000 }).after(60).stopped();
+    story.server_restarted().reaches(State::Online, 10).after(1).runs().ends_well();
+}
+
+#[test]
+fn reboot_forgets_who_was_paused() {
+    let story = story(&setup()).server(ServerIs::Silent).reaches(State::Holding, 5).after(1).paused();
+    let story = story.fault(Fault::Reboot { down_for_ms: 20_000 }).after(30).runs().is(State::Offline);
+    story.server_restarted().reaches(State::Online, 10).ends_well();
+}
+
+#[test]
+fn unit_killed_while_paused_is_paused_again() {
+    let story = story(&setup()).server(ServerIs::Silent).reaches(State::Holding, 5).after(5).paused();
+    let story = story.fault(Fault::UnitKilled { unit: 0 }).after(2).paused();
+    story.server_restarted().reaches(State::Online, 10).after(1).runs().ends_well();
+}
+
+#[test]
+fn unit_that_the_admin_started_in_an_outage_is_paused() {
+    let mut idle = setup();
+    idle.units[0].running = false;
+    let story = story(&idle).server(ServerIs::Silent).reaches(State::Holding, 5).after(5);
+    let story = story.fault(Fault::AdminStarts { unit: 0 }).after(1).paused();
+    story.server_restarted().reaches(State::Online, 10).after(1).runs().ends_well();
+}
+
+#[test]
+fn bus_back_is_used_at_once() {
+    let story = story(&setup()).fault(Fault::BusLost { calls_hang: false }).server(ServerIs::Silent);
+    let story = story.reaches(State::Holding, 5).after(60).runs().fault(Fault::BusBack).after(1).paused();
+    story.server_restarted().reaches(State::Online, 10).ends_well();
+}
+
+#[test]
+fn flapping_server_is_held_for_longer() {
+    let mut story = story(&setup_of(&[0], vec![unit(&[0])]));
+    for _ in 0..3 {
+        story = story.server(ServerIs::Refusing).reaches(State::Holding, 5).server_restarted().after(10);
+    }
+    story = story.reaches(State::Online, 120);
+    let story = story.server(ServerIs::Refusing).reaches(State::Holding, 5).server_restarted().after(10);
+    story.is(State::Holding).paused().reaches(State::Online, 300).attempted("Mount", 1).ends_well();
+}
+
+#[test]
+fn network_change_probes_at_once() {
+    let story = story(&setup().probed(5_000, 1)).server(ServerIs::Refusing).fault(Fault::NetworkChanged);
+    story.reaches(State::Holding, 1).ends_well();
+}

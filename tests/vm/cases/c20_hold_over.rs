@@ -1,0 +1,83 @@
+//! The hold is over: the consumer is stopped, the path stays barred, and on return the share is mounted afresh.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use serde_json::Value;
+
+use crate::guest::Guest;
+use crate::load::{Kind, Load};
+use crate::nas::{self, Fault};
+use crate::nasmount::{Nasmount, ShareOf, UNHURRIED, barred, mount_point, unharmed};
+
+const DEADLINE: Duration = Duration::from_secs(60);
+const STOP: &str = "/run/hold-over.stop";
+
+pub fn run(guest: &Guest) -> Result<String> {
+    let [nas] = nas::up(guest, [1])?;
+    let load = Load::new(guest, "held", &Kind::ALL);
+    let path = mount_point("held");
+    let unit = "held.service";
+    let more = "patience = \"8s\"\nhold_for = \"20s\"";
+    let share = ShareOf {
+        name: "held",
+        nas,
+        source: "media",
+        more,
+        probe: UNHURRIED,
+        credentials: None,
+        units: vec![unit.to_owned()],
+    };
+    let nasmount = Nasmount::start(guest, &[share])?;
+    nasmount.wait_for_state("held", "online")?;
+    let mounts = mounts_so_far(guest)?;
+    load.install(&path)?;
+    let text = format!("[Service]\nExecStart=/bin/bash {}\nTimeoutStopSec=15\n", load.script_path());
+    guest.write_file(&format!("/run/systemd/system/{unit}"), &text)?;
+    guest.ok(&format!("systemctl daemon-reload && systemctl start {unit}"))?;
+    load.wait_for_operations(10, DEADLINE)?;
+
+    let hammer = guest.spawn(&format!("/host/guest/stranger.py {path} hammer --stop {STOP}"))?;
+    let outage = nas.cut(Fault::Link)?;
+    nasmount.wait_for_state("held", "holding")?;
+    let offline = nasmount.wait_for_state("held", "offline")?;
+    let state = guest.run(&format!("systemctl is-active {unit}"))?.stdout;
+    ensure!(["inactive", "failed"].contains(&state.trim()), "the consumer is {state}");
+    let stopped = nasmount.share("held")?["consumers"][0]["held"].clone();
+    ensure!(stopped == "stopped", "nasmount says of the consumer: {stopped}");
+    barred(guest, &path, "ls,stat,statfs,open,create")?;
+    guest.ok(&format!("! touch {path}/underneath && ! mkdir {path}/underneath"))?;
+    let released = offline - outage.began;
+
+    outage.heal()?;
+    nasmount.wait_for_state("held", "online")?;
+    guest.wait_for("the consumer's start", DEADLINE, &format!("systemctl is-active --quiet {unit}"))?;
+    load.wait_for_operations(10, DEADLINE).context("the consumer started anew does not work")?;
+    ensure!(mounts_so_far(guest)? == mounts + 1, "the share was not mounted afresh, once");
+    guest.ok(&format!("touch {STOP}"))?;
+    let hammer = never_empty(&hammer.wait(DEADLINE)?.stdout)?;
+    let account = unharmed(&load, nas)?;
+    guest.ok(&format!("systemctl stop {unit}; rm /run/systemd/system/{unit}; systemctl daemon-reload"))?;
+    nasmount.remove()?;
+    guest.ok(&format!("[ -d {path} ] && [ -z \"$(ls -A {path})\" ]")).context("something was written underneath")?;
+    Ok(format!("released {released:.1} s after the cut; {hammer}; after the fresh mount: {account}"))
+}
+
+/// How often the kernel was asked to mount.
+fn mounts_so_far(guest: &Guest) -> Result<u32> {
+    Ok(guest.ok("journalctl -b -k | grep -c 'Attempting to mount' || true")?.parse()?)
+}
+
+/// Listing the path again and again found the library or "Host is down", never an empty directory. A listing in flight at
+/// the cut ends with the kernel's own error when it is given up.
+pub fn never_empty(report: &str) -> Result<String> {
+    let report: Value = serde_json::from_str(report).with_context(|| format!("report of the hammer: {report:?}"))?;
+    let outcomes = report["outcomes"].as_object().context("the hammer's outcomes")?;
+    for outcome in outcomes.keys() {
+        let files: Option<u64> = outcome.strip_prefix("ok:").and_then(|count| count.parse().ok());
+        let fine = files.is_some_and(|count| count >= 60) || ["EHOSTDOWN", "EAGAIN"].contains(&outcome.as_str());
+        ensure!(fine, "the path was seen as {outcome}: {report}");
+    }
+    ensure!(outcomes.contains_key("EHOSTDOWN"), "the path was never barred: {report}");
+    Ok(format!("{} listings, longest {:.1} s", report["calls"], report["longest_ms"].as_f64().unwrap_or(0.0) / 1000.0))
+}

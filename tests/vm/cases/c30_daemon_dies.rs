@@ -1,0 +1,108 @@
+//! The daemon dies while it holds a share: the path stays barred, and the next one goes on from there.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+
+use super::c20_hold_over::never_empty;
+use crate::guest::Guest;
+use crate::load::{Kind, Load};
+use crate::nas::{self, Fault};
+use crate::nasmount::{Nasmount, ShareOf, UNHURRIED, barred, mount_point, unharmed};
+
+const DEADLINE: Duration = Duration::from_secs(60);
+const STOP: &str = "/run/daemon-dies.stop";
+/// Keeps the killed daemon away long enough to look at the host without it.
+const SLOW_RESTART: &str = "/run/systemd/system/nasmount.service.d/slow.conf";
+const PAUSED: &str = "for pid in $(cat /sys/fs/cgroup/system.slice/load-kept.service/cgroup.procs); do \
+                      grep -q '^State:.[TD]' /proc/$pid/status || exit 1; done";
+
+pub fn killed_while_holding(guest: &Guest) -> Result<String> {
+    let [nas] = nas::up(guest, [2])?;
+    let load = Load::new(guest, "kept", &Kind::ALL);
+    let path = mount_point("kept");
+    guest.write_file(SLOW_RESTART, "[Service]\nRestartSec=10\n")?;
+    let more = "profile = \"transcode\"\npatience = \"2m\"";
+    let share = ShareOf {
+        name: "kept",
+        nas,
+        source: "media",
+        more,
+        probe: UNHURRIED,
+        credentials: None,
+        units: vec![load.unit()],
+    };
+    let nasmount = Nasmount::start(guest, &[share])?;
+    nasmount.wait_for_state("kept", "online")?;
+    let load = load.start(&path)?;
+    load.wait_for_operations(10, DEADLINE)?;
+
+    // a restart while all is well changes nothing
+    let mounts = "grep -E 'nm-kept|nasmount' /proc/self/mountinfo";
+    let before = guest.ok(mounts)?;
+    guest.ok("systemctl restart nasmount")?;
+    nasmount.wait_for_state("kept", "online")?;
+    ensure!(guest.ok(mounts)? == before, "a restart changed the mounts");
+
+    let outage = nas.cut(Fault::Link)?;
+    nasmount.wait_for_state("kept", "holding")?;
+    guest.wait_for("the consumers to be paused", DEADLINE, PAUSED)?;
+    let hammer = guest.spawn(&format!("/host/guest/stranger.py {path} hammer --stop {STOP}"))?;
+    let daemon = guest.ok("systemctl show -P MainPID nasmount")?;
+    guest.ok(&format!("kill -9 {daemon}"))?;
+    guest.wait_for("systemd to see it", DEADLINE, "[ $(systemctl show -P SubState nasmount) = auto-restart ]")?;
+    barred(guest, &path, "ls,stat,statfs,open,create").context("without the daemon")?;
+    guest.ok(PAUSED).context("the consumers without the daemon")?;
+    let restarted = format!("pid=$(systemctl show -P MainPID nasmount); [ $pid != 0 ] && [ $pid != {daemon} ]");
+    guest.wait_for("the next daemon", DEADLINE, &restarted)?;
+    nasmount.wait_for_state("kept", "holding")?;
+    guest.ok(PAUSED).context("the consumers with the next daemon")?;
+
+    let healed = outage.heal()?;
+    let back = nasmount.wait_for_state("kept", "online")? - healed;
+    let account = unharmed(&load, nas)?;
+    guest.ok(&format!("touch {STOP}"))?;
+    let hammer = never_empty(&hammer.wait(DEADLINE)?.stdout)?;
+    guest
+        .ok("[ -z \"$(nft list chain inet nasmount fence | grep reject)\" ] && ! ls /run/nasmount/share/* /run/nasmount/paused.json /var/lib/nasmount/stopped.json 2>/dev/null")
+        .context("the outage left something")?;
+    guest.ok(&format!("rm {SLOW_RESTART} && systemctl daemon-reload"))?;
+    nasmount.remove()?;
+    Ok(format!("back after {back:.1} s; {hammer}; {account}"))
+}
+
+/// A daemon that cannot come back must not leave anything paused.
+pub fn cannot_come_back(guest: &Guest) -> Result<String> {
+    let [nas] = nas::up(guest, [3])?;
+    let load = Load::new(guest, "kept", &[Kind::Reader]);
+    let path = mount_point("kept");
+    let more = "profile = \"transcode\"\npatience = \"2m\"";
+    let share = ShareOf {
+        name: "kept",
+        nas,
+        source: "media",
+        more,
+        probe: UNHURRIED,
+        credentials: None,
+        units: vec![load.unit()],
+    };
+    let nasmount = Nasmount::start(guest, &[share])?;
+    nasmount.wait_for_state("kept", "online")?;
+    let load = load.start(&path)?;
+    load.wait_for_operations(10, DEADLINE)?;
+    let outage = nas.cut(Fault::Link)?;
+    nasmount.wait_for_state("kept", "holding")?;
+    guest.wait_for("the consumers to be paused", DEADLINE, PAUSED)?;
+    guest.ok("mv /etc/nasmount/nasmount.toml /run/ && echo 'nonsense' >/etc/nasmount/nasmount.toml")?;
+    guest.ok("systemctl kill --signal=KILL nasmount")?;
+    guest.wait_for("the rescue of the consumers", DEADLINE, &format!("! ( {PAUSED} )"))?;
+    guest.ok("journalctl -b -u nasmount-rescue | grep -q continued").context("somebody else continued them")?;
+    barred(guest, &path, "ls").context("without a daemon that could come back")?;
+
+    outage.heal()?;
+    guest.ok("mv /run/nasmount.toml /etc/nasmount/ && systemctl reset-failed nasmount && systemctl start nasmount")?;
+    nasmount.wait_for_state("kept", "online")?;
+    let account = unharmed(&load, nas)?;
+    nasmount.remove()?;
+    Ok(account)
+}

@@ -1,0 +1,70 @@
+//! A wrong password and a share that is not there: said once, in `status`, and never tried again by themselves.
+
+use anyhow::{Result, ensure};
+
+use std::time::Duration;
+
+use crate::guest::Guest;
+use crate::nas::{self, Fault};
+use crate::nasmount::{Nasmount, ShareOf, barred, mount_point};
+
+const CREDENTIALS: &str = "/etc/nasmount/case.cred";
+/// A daemon that hammers would try several times in so long.
+const LENGTH: Duration = Duration::from_secs(12);
+
+pub fn run(guest: &Guest) -> Result<String> {
+    let [first, second] = nas::up(guest, [1, 2])?;
+    guest.write_file(CREDENTIALS, "username=nasuser\npassword=wrong\n")?;
+    guest.ok(&format!("chmod 600 {CREDENTIALS}"))?;
+    let shares = [
+        ShareOf {
+            name: "secret",
+            nas: first,
+            source: "secret",
+            more: "",
+            probe: "",
+            credentials: Some(CREDENTIALS),
+            units: Vec::new(),
+        },
+        ShareOf {
+            name: "unknown",
+            nas: second,
+            source: "nothing-of-this-name",
+            more: "",
+            probe: "",
+            credentials: None,
+            units: Vec::new(),
+        },
+    ];
+    let mut facts = Vec::new();
+    let begun = guest.ok("date +%s.%N")?; // other cases have mounted the same shares in this boot
+    let nasmount = Nasmount::start(guest, &shares)?;
+    for (name, class) in [("secret", "credentials"), ("unknown", "configuration")] {
+        nasmount.wait_for_state(name, "blocked")?;
+        let share = nasmount.share(name)?;
+        ensure!(share["reason"]["failure"]["class"] == class, "the reason is {}", share["reason"]);
+        ensure!(share["hint"].is_string(), "there is no hint: {share}");
+        facts.push(format!("{name}: {}", share["reason_text"]));
+        barred(guest, &mount_point(name), "ls,create")?;
+    }
+    // what brings every other share back brings no new attempt
+    let outage = first.cut(Fault::Link)?;
+    outage.last(LENGTH)?;
+    outage.heal()?;
+    let trusted = "nasmount status secret --json | grep -q '\"trust\": \"trusted\"'";
+    guest.wait_for("the server to be trusted again", Duration::from_secs(60), trusted)?;
+    for (name, source) in [("secret", "10.99.1.2.secret"), ("unknown", "10.99.2.2.nothing-of-this-name")] {
+        let attempts =
+            guest.ok(&format!("journalctl -b -k --since @{begun} | grep -c 'Attempting to mount ..{source}'"))?; // slashes, or backslashes on 6.1
+        ensure!(attempts == "1", "share {name} was tried {attempts} times");
+        ensure!(nasmount.share(name)?["state"] == "blocked", "share {name} did not stay blocked");
+    }
+    let said = guest.ok(&format!("journalctl -b --since @{begun} | grep -c 'wrong' || true"))?;
+    ensure!(said == "0", "the password is in the journal");
+
+    guest.ok(&format!("printf 'username=nasuser\\npassword=pw1,with comma\\n' >{CREDENTIALS}"))?;
+    guest.ok("systemctl restart nasmount")?;
+    nasmount.wait_for_state("secret", "online")?;
+    nasmount.remove()?;
+    Ok(format!("{}; with the right password it came online", facts.join("; ")))
+}

@@ -1,0 +1,135 @@
+//! What an operator asks for, what others do to the mount point, and a configuration that changes meanwhile.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+
+use crate::guest::Guest;
+use crate::load::{Kind, Load};
+use crate::nas::{self, Fault, Nas};
+use crate::nasmount::{Nasmount, ShareOf, UNHURRIED, barred, mount_point, unharmed};
+
+use super::c50_two_shares::replays_to_the_same_states;
+
+const DEADLINE: Duration = Duration::from_secs(60);
+const PAUSED: &str = "for pid in $(cat /sys/fs/cgroup/system.slice/load-asked.service/cgroup.procs); do \
+                      grep -q '^State:.[TD]' /proc/$pid/status || exit 1; done";
+const CONFIGURATION: &str = "/etc/nasmount/nasmount.toml";
+
+pub fn run(guest: &Guest) -> Result<String> {
+    let [nas] = nas::up(guest, [1])?;
+    let load = Load::new(guest, "asked", &Kind::ALL);
+    let share = ShareOf {
+        name: "asked",
+        nas,
+        source: "media",
+        more: "profile = \"transcode\"\npatience = \"2m\"",
+        probe: UNHURRIED,
+        credentials: None,
+        units: vec![load.unit()],
+    };
+    let nasmount = Nasmount::start(guest, &[share])?;
+    nasmount.wait_for_state("asked", "online")?;
+    let load = load.start(&mount_point("asked"))?;
+    load.wait_for_operations(10, DEADLINE)?;
+
+    held_by_operator(guest, &nasmount, &load, nas)?;
+    hands_off(guest, &nasmount, nas)?;
+    meddled_with(guest, &nasmount)?;
+    let account = unharmed(&load, nas)?;
+    unmounted(guest, &nasmount)?;
+    reloaded(guest, &nasmount)?;
+    let compared = replays_to_the_same_states(guest, "asked")?;
+    nasmount.remove()?;
+    Ok(format!("{account}; {compared} transitions replayed"))
+}
+
+fn exits(guest: &Guest, command: &str, code: i32) -> Result<()> {
+    let output = guest.run(command)?;
+    ensure!(output.code == code, "`{command}` ended with {}, not {code}: {}", output.code, output.stderr);
+    Ok(())
+}
+
+/// A consumer that an operator holds stays held when an outage is over, and goes on when he releases it.
+fn held_by_operator(guest: &Guest, nasmount: &Nasmount<'_>, load: &Load<'_>, nas: Nas<'_>) -> Result<()> {
+    exits(guest, "nasmount release asked", 0).context("nothing is held")?;
+    exits(guest, "nasmount hold asked", 0)?;
+    guest.wait_for("the consumer to be paused", DEADLINE, PAUSED)?;
+    let outage = nas.cut(Fault::Link)?;
+    nasmount.wait_for_state("asked", "holding")?;
+    outage.heal()?;
+    nasmount.wait_for_state("asked", "online")?;
+    guest.ok(PAUSED).context("the operator holds it still")?;
+    let reasons = nasmount.share("asked")?["hold_reasons"].clone();
+    ensure!(reasons == serde_json::json!(["operator"]), "held because of {reasons}");
+    exits(guest, "nasmount release asked", 0)?;
+    load.wait_for_operations(5, DEADLINE).context("it was released")?;
+    exits(guest, "nasmount hold nobody", 4)
+}
+
+/// In maintenance nothing is done, whatever happens.
+fn hands_off(guest: &Guest, nasmount: &Nasmount<'_>, nas: Nas<'_>) -> Result<()> {
+    exits(guest, "nasmount maintenance on asked --for 10min", 0)?;
+    nasmount.wait_for_state("asked", "maintenance")?;
+    exits(guest, "nasmount unmount asked", 3)?;
+    let outage = nas.cut(Fault::Drop)?;
+    let dead = "nasmount status asked --json | grep -q '\"trust\": \"dead\"'";
+    guest.wait_for("the server to be dead", DEADLINE, dead)?;
+    ensure!(nasmount.share("asked")?["state"] == "maintenance", "hands were not kept off");
+    exits(guest, PAUSED, 1).context("nobody was to be paused")?;
+    outage.heal()?;
+    exits(guest, "nasmount maintenance off asked", 0)?;
+    nasmount.wait_for_state("asked", "online").map(drop)
+}
+
+/// The share taken off its path, and something else laid on it.
+fn meddled_with(guest: &Guest, nasmount: &Nasmount<'_>) -> Result<()> {
+    let path = mount_point("asked");
+    let attached = format!("mountpoint -q {path} && [ $(stat -f -c %T {path}) != autofs ] && ls {path} >/dev/null");
+    guest.ok(&format!("umount -l {path}"))?;
+    guest.wait_for("the share to be back on its path", DEADLINE, &attached)?;
+    nasmount.wait_for_state("asked", "online")?;
+    guest.ok(&format!("mount -t tmpfs foreign {path}"))?;
+    nasmount.wait_for_state("asked", "blocked")?;
+    let reason = nasmount.share("asked")?["reason"].clone();
+    ensure!(reason["kind"] == "foreign_mount" && reason["source"] == "foreign", "blocked because of {reason}");
+    guest.ok(&format!("umount {path}"))?;
+    nasmount.wait_for_state("asked", "online").map(drop)
+}
+
+/// An unmount loses nothing and lasts; a mount brings share and consumer back.
+fn unmounted(guest: &Guest, nasmount: &Nasmount<'_>) -> Result<()> {
+    let path = mount_point("asked");
+    guest.ok(&format!(
+        "dd if=/dev/urandom of={path}/unwritten bs=64k count=40 status=none && cp {path}/unwritten /run/"
+    ))?;
+    exits(guest, "nasmount unmount asked", 0)?;
+    nasmount.wait_for_state("asked", "offline")?;
+    barred(guest, &path, "ls,open,create")?;
+    guest.ok("cmp /run/unwritten /srv/nas1/media/unwritten && rm /srv/nas1/media/unwritten")?;
+    exits(guest, "nasmount unmount asked", 0).context("it is so already")?;
+    guest.ok("systemctl restart nasmount")?;
+    nasmount.wait_for_state("asked", "offline").context("an operator's wish lasts over a restart")?;
+    exits(guest, "nasmount wait asked --timeout 2s", 3)?;
+    exits(guest, "nasmount mount asked", 0)?;
+    nasmount.wait_for_state("asked", "online")?;
+    exits(guest, "nasmount remount asked", 0)?;
+    nasmount.wait_for_state("asked", "online").map(drop)
+}
+
+/// A share more, a share less, and a file that is not valid.
+fn reloaded(guest: &Guest, nasmount: &Nasmount<'_>) -> Result<()> {
+    guest.ok(&format!("cp {CONFIGURATION} /run/before.toml"))?;
+    let more = "\n[share.more]\nserver = \"asked\"\nsource = \"media\"\nmount_point = \"/mnt/nm-more\"\n";
+    guest.ok(&format!("printf '%s' '{more}' >>{CONFIGURATION}"))?;
+    exits(guest, "nasmount reload", 0)?;
+    nasmount.wait_for_state("more", "online")?;
+    guest.ok(&format!("echo nonsense >>{CONFIGURATION}"))?;
+    exits(guest, "nasmount reload", 2)?;
+    ensure!(nasmount.share("more")?["state"] == "online", "an invalid configuration was half applied");
+    guest.ok(&format!("cp /run/before.toml {CONFIGURATION}"))?;
+    exits(guest, "nasmount reload", 0)?;
+    guest.wait_for("the share to be gone", DEADLINE, "! grep -q nm-more /proc/self/mountinfo")?;
+    exits(guest, "nasmount status more", 4)?;
+    nasmount.wait_for_state("asked", "online").map(drop)
+}

@@ -1,0 +1,48 @@
+//! The cases, in the order in which they run.
+//!
+//! Neighbours use different NASes: a server goes on serving the connection that an outage cut for a minute or two, and makes
+//! the next client wait until the lost one gives its leases back (seen with Samba 4.17).
+
+mod c00_control;
+mod c01_faults;
+mod c10_outages;
+mod c12_no_patience;
+mod c20_hold_over;
+mod c30_daemon_dies;
+mod c40_blocked;
+mod c50_two_shares;
+mod c51_operator;
+
+use anyhow::Result;
+
+use crate::guest::Guest;
+
+/// Where a case runs unless it is asked for by name.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum On {
+    /// On every suite.
+    EverySuite,
+    /// On the default one: what it shows depends neither on the kernel nor on systemd.
+    Trixie,
+}
+
+/// One story told to a guest. Its facts, the figures that were seen, are printed behind its name.
+pub struct Case {
+    pub name: &'static str,
+    pub on: On,
+    pub run: fn(&Guest) -> Result<String>,
+}
+
+pub const CASES: &[Case] = &[
+    Case { name: "00-control", on: On::EverySuite, run: c00_control::run },
+    Case { name: "01-faults", on: On::Trixie, run: c01_faults::run },
+    Case { name: "10-link-and-kill", on: On::EverySuite, run: c10_outages::link_and_kill },
+    Case { name: "11-drop-and-hang", on: On::EverySuite, run: c10_outages::drop_and_hang },
+    Case { name: "12-no-patience", on: On::EverySuite, run: c12_no_patience::run },
+    Case { name: "20-hold-over", on: On::EverySuite, run: c20_hold_over::run },
+    Case { name: "30-killed-while-holding", on: On::EverySuite, run: c30_daemon_dies::killed_while_holding },
+    Case { name: "31-cannot-come-back", on: On::Trixie, run: c30_daemon_dies::cannot_come_back },
+    Case { name: "40-blocked", on: On::EverySuite, run: c40_blocked::run },
+    Case { name: "50-two-shares", on: On::EverySuite, run: c50_two_shares::run },
+    Case { name: "51-operator", on: On::Trixie, run: c51_operator::run },
+];

@@ -1,0 +1,186 @@
+//! The running guest: commands, conditions and files.
+//!
+//! A command is a file in the shared directory: the driver renames NAME.sh into place, the agent runs it with bash
+//! and answers with NAME.out, NAME.err and at last NAME.rc (`guest/agent.py`). No network is involved, and
+//! commands run side by side. Under TCG a command costs about 0.4 s, nearly all of it the start of bash.
+
+use std::cell::{Cell, RefCell};
+use std::fs;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use serde_json::Value;
+
+use crate::lab::Qemu;
+
+/// How long `run` lets a command take. Longer than any healthy command, shorter than patience.
+const RUN_LIMIT: Duration = Duration::from_secs(60);
+/// How often the host looks for an answer.
+const POLL_INTERVAL: Duration = Duration::from_millis(20);
+/// How often a condition is tested in the guest; each test is a process or more.
+const CONDITION_INTERVAL: &str = "0.1";
+
+/// What a command in the guest did.
+#[derive(Debug)]
+pub struct Output {
+    /// Exit code; the negated number of the signal that ended it.
+    pub code: i32,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+/// A booted VM. Dropping it ends it.
+pub struct Guest {
+    share: PathBuf,
+    qemu: RefCell<Qemu>,
+    commands: Cell<u32>,
+}
+
+/// A command that runs in the guest.
+pub struct Job<'guest> {
+    guest: &'guest Guest,
+    name: String,
+    command: String,
+}
+
+impl Guest {
+    /// A guest whose agent has shown itself in the shared directory.
+    pub fn new(share: PathBuf, qemu: Qemu) -> Self {
+        Self { share, qemu: RefCell::new(qemu), commands: Cell::new(0) }
+    }
+
+    /// Runs a bash script and waits for its end, whatever its exit code.
+    pub fn run(&self, command: &str) -> Result<Output> {
+        self.run_within(RUN_LIMIT, command)
+    }
+
+    /// As `run`; after the limit the command's whole session is killed and this is an error.
+    pub fn run_within(&self, limit: Duration, command: &str) -> Result<Output> {
+        self.spawn(command)?.wait(limit)
+    }
+
+    /// The trimmed standard output of a command that has to succeed.
+    pub fn ok(&self, command: &str) -> Result<String> {
+        let output = self.run(command)?;
+        ensure!(
+            output.code == 0,
+            "`{command}` failed with {} in the guest: {}{}",
+            output.code,
+            output.stdout,
+            output.stderr
+        );
+        Ok(output.stdout.trim().to_owned())
+    }
+
+    /// What a command that has to succeed printed as JSON.
+    pub fn json(&self, command: &str) -> Result<Value> {
+        let text = self.ok(command)?;
+        serde_json::from_str(&text).with_context(|| format!("`{command}` printed no JSON: {text:?}"))
+    }
+
+    /// Starts a bash script in a session of its own.
+    pub fn spawn(&self, command: &str) -> Result<Job<'_>> {
+        self.qemu.borrow_mut().check()?;
+        let number = self.commands.get();
+        self.commands.set(number + 1);
+        let job = Job { guest: self, name: format!("{number:05}"), command: command.to_owned() };
+        fs::write(job.file("new"), command).context("write a command for the guest")?;
+        fs::rename(job.file("new"), job.file("sh")).context("hand a command to the guest")?;
+        Ok(job)
+    }
+
+    /// Waits in the guest until a command succeeds; returns the guest's uptime then.
+    pub fn wait_for(&self, what: &str, deadline: Duration, condition: &str) -> Result<f64> {
+        let waiting = format!(
+            "until {{ {condition}\n}} >/dev/null 2>&1; do sleep {CONDITION_INTERVAL}; done; cut -d' ' -f1 /proc/uptime"
+        );
+        match self.run_within(deadline, &waiting) {
+            Ok(output) => number(&output.stdout).with_context(|| format!("waiting for {what}: {output:?}")),
+            Err(error) => {
+                let now = self.run_within(Duration::from_secs(10), condition);
+                Err(error).with_context(|| format!("waiting {deadline:?} for {what}; now: {now:?}"))
+            }
+        }
+    }
+
+    /// Seconds since boot in the guest, suspended time included: the clock of all accounts.
+    pub fn uptime(&self) -> Result<f64> {
+        number(&self.ok("cut -d' ' -f1 /proc/uptime")?)
+    }
+
+    /// Writes a file in the guest, with its directories.
+    pub fn write_file(&self, path: &str, content: &str) -> Result<()> {
+        let number = self.commands.get();
+        let staged = self.share.join(format!("files/{number:05}"));
+        fs::write(&staged, content).with_context(|| format!("stage {path} for the guest"))?;
+        self.ok(&format!("install -D -m 644 /host/files/{number:05} '{path}'"))?;
+        Ok(())
+    }
+
+    /// Reads a file of the guest.
+    pub fn read_file(&self, path: &str) -> Result<String> {
+        let output = self.run(&format!("cat '{path}'"))?;
+        ensure!(output.code == 0, "read {path} in the guest: {}", output.stderr.trim());
+        Ok(output.stdout)
+    }
+
+    /// The journal of this boot; `selection` are more arguments of journalctl, such as `-u nasmount`.
+    pub fn journal(&self, selection: &str) -> Result<String> {
+        self.ok(&format!("journalctl -b --no-pager -o short-monotonic {selection}"))
+    }
+}
+
+impl Job<'_> {
+    /// Waits for the end of the command; after the limit kills its whole session, which is an error.
+    pub fn wait(self, limit: Duration) -> Result<Output> {
+        let code = self.file("rc");
+        let ended = poll("its end", limit, || {
+            self.guest.qemu.borrow_mut().check()?;
+            Ok(code.exists().then_some(()))
+        });
+        if let Err(error) = ended {
+            fs::write(self.file("kill"), "").context("ask the agent to kill a command")?;
+            return Err(error)
+                .with_context(|| format!("`{}` in the guest, which so far said {:?}", self.command, self.said()));
+        }
+        let code = fs::read_to_string(&code).context("read an exit code")?;
+        Ok(Output {
+            code: code.trim().parse().with_context(|| format!("exit code {code:?}"))?,
+            stdout: self.read("out"),
+            stderr: self.read("err"),
+        })
+    }
+
+    fn said(&self) -> String {
+        self.read("out") + &self.read("err")
+    }
+
+    /// Bytes that are no UTF-8 are of no interest to a test; a file that is not there yet is empty.
+    fn read(&self, suffix: &str) -> String {
+        String::from_utf8_lossy(&fs::read(self.file(suffix)).unwrap_or_default()).into_owned()
+    }
+
+    fn file(&self, suffix: &str) -> PathBuf {
+        self.guest.share.join(format!("cmd/{}.{suffix}", self.name))
+    }
+}
+
+/// Asks again and again until there is an answer, an error, or the deadline is over. The only wait of the driver.
+pub fn poll<T>(what: &str, deadline: Duration, mut ask: impl FnMut() -> Result<Option<T>>) -> Result<T> {
+    let start = Instant::now();
+    loop {
+        if let Some(answer) = ask()? {
+            return Ok(answer);
+        }
+        if start.elapsed() > deadline {
+            bail!("waited {deadline:?} for {what}");
+        }
+        std::thread::sleep(POLL_INTERVAL);
+    }
+}
+
+/// A number that a command printed.
+pub fn number(text: &str) -> Result<f64> {
+    text.trim().parse().with_context(|| format!("a number was expected, not {text:?}"))
+}

@@ -1,0 +1,171 @@
+#!/bin/bash
+# nas.sh up N...        start NAS N (1..4): Samba in the network namespace nasN at 10.99.N.2
+# nas.sh down N...      stop it and remove everything of it
+# nas.sh cut N KIND     begin an outage; prints the guest's uptime at which it was complete
+# nas.sh heal N KIND    end it; prints the uptime
+#
+# KIND   what the client sees
+# link   no carrier, nothing answers: the cable was pulled
+# drop   carrier and ARP are fine, TCP to port 445 is swallowed: a firewall, a router far away
+# kill   RST, then "connection refused": the server's processes died
+# hang   TCP connects and acknowledges, nobody answers: the server's processes are stopped
+# slow   everything works, 400 ms late
+# power  silence, and the server has forgotten every connection when it returns
+#
+# The exports of NAS N are tmpfs directories, seen from the server's side in /srv/nasN/{media,secret}.
+set -euo pipefail
+
+readonly GUEST_DIR=$(dirname "$(readlink -f "$0")")
+# NT hash of "pw1,with comma", the password of nasuser: written down because computing it (smbpasswd) takes seconds.
+readonly NT_HASH=21FF60CD1905A2A6905477942E23410A
+readonly SLOW_DELAY=400ms
+
+die() { echo "nas.sh: $*" >&2; exit 1; }
+uptime_now() { cut -d' ' -f1 /proc/uptime; }
+in_nas() { ip netns exec "nas$1" "${@:2}"; }
+# Every process in the namespace is a smbd: Samba names its children differently from version to version.
+processes() { ip netns pids "nas$1"; }
+# until_true CONDITION: the caller's limit (of the driver's command) bounds it.
+until_true() { until "$@"; do sleep 0.05; done; }
+
+write_config() {
+  local n=$1 dir=/run/nas$1
+  mkdir -p "$dir"/{lock,state,private,pid,cache,ncalrpc}
+  # The date (LCT) must not be 0, which means "must change the password at the next login".
+  printf 'nasuser:3000:%032d:%s:[UX         ]:LCT-65000000:\n' 0 "$NT_HASH" >"$dir/private/smbpasswd"
+  chmod 600 "$dir/private/smbpasswd"
+  cat >"$dir/smb.conf" <<CONF
+[global]
+ netbios name = NAS$n
+ server role = standalone server
+ map to guest = bad user
+ passdb backend = smbpasswd:$dir/private/smbpasswd
+ disable netbios = yes
+ smb ports = 445
+ load printers = no
+ disable spoolss = yes
+ log level = 0
+ logging = file
+ log file = $dir/log
+ lock directory = $dir/lock
+ state directory = $dir/state
+ cache directory = $dir/cache
+ private dir = $dir/private
+ pid directory = $dir/pid
+ ncalrpc dir = $dir/ncalrpc
+ strict sync = yes
+[media]
+ path = /srv/nas$n/media
+ guest ok = yes
+ read only = no
+ force user = root
+[secret]
+ path = /srv/nas$n/secret
+ valid users = nasuser
+ read only = no
+CONF
+}
+
+start_server() {
+  in_nas "$1" smbd -D --configfile="/run/nas$1/smb.conf" </dev/null >/dev/null
+}
+
+accepts() { in_nas "$1" ss -Hltn 'sport = 445' | grep -q 445; }
+gone() { [ -z "$(processes "$1")" ]; }
+forgotten() { ! in_nas "$1" ss -Htan 'sport = 445' | grep -q .; }
+
+kill_server() {
+  local pids
+  pids=$(processes "$1")
+  [ -z "$pids" ] || kill -KILL $pids 2>/dev/null || true
+  until_true gone "$1"
+}
+
+# A process that forks while it is being stopped leaves a running child, so look again until all are stopped.
+all_stopped() {
+  local pid pids running=0
+  pids=$(processes "$1")
+  for pid in $pids; do
+    [ "$(sed 's/.*) \(.\).*/\1/' "/proc/$pid/stat" 2>/dev/null || echo T)" = T ] || { kill -STOP "$pid"; running=1; }
+  done
+  [ $running = 0 ]
+}
+
+up() {
+  local n=$1
+  [ ! -e "/run/netns/nas$n" ] || return 0
+  mkdir -p "/srv/nas$n"
+  mount -t tmpfs -o size=300m,mode=755 "nas$n" "/srv/nas$n"
+  mkdir "/srv/nas$n"/{media,secret}
+  chmod 777 "/srv/nas$n/media"
+  chown nasuser "/srv/nas$n/secret"
+  python3 "$GUEST_DIR/load.py" library "/srv/nas$n/media"
+  ip netns add "nas$n"
+  ip link add "nas$n" type veth peer name eth0 netns "nas$n"
+  ip addr add "10.99.$n.1/24" dev "nas$n"
+  ip link set "nas$n" up
+  in_nas "$n" ip addr add "10.99.$n.2/24" dev eth0
+  in_nas "$n" ip link set lo up
+  in_nas "$n" ip link set eth0 up
+  write_config "$n"
+  start_server "$n"
+  until_true accepts "$n"
+}
+
+down() {
+  local n=$1
+  [ -e "/run/netns/nas$n" ] || return 0
+  kill_server "$n"
+  ip link del "nas$n"
+  ip netns del "nas$n"
+  umount -l "/srv/nas$n"
+  rm -rf "/run/nas$n"
+}
+
+cut_power() {
+  in_nas "$1" ip link set eth0 down
+  kill_server "$1"
+  # The kernel keeps the connections of dead processes; a machine without power does not.
+  in_nas "$1" ss -K 'sport = 445' >/dev/null
+  until_true forgotten "$1"
+}
+
+cut_fault() {
+  case $2 in
+    link) in_nas "$1" ip link set eth0 down ;;
+    drop) in_nas "$1" nft -f - <<<'table inet cut {
+        chain i { type filter hook input priority 0; tcp dport 445 drop; }
+        chain o { type filter hook output priority 0; tcp sport 445 drop; }
+      }' ;;
+    kill) kill_server "$1" ;;
+    hang) until_true all_stopped "$1" ;;
+    slow) in_nas "$1" tc qdisc add dev eth0 root netem delay "$SLOW_DELAY" ;;
+    power) cut_power "$1" ;;
+    *) die "unknown kind of fault: $2" ;;
+  esac
+}
+
+heal_fault() {
+  case $2 in
+    link) in_nas "$1" ip link set eth0 up ;;
+    drop) in_nas "$1" nft delete table inet cut ;;
+    kill) start_server "$1"; until_true accepts "$1" ;;
+    hang) kill -CONT $(processes "$1") ;;
+    slow) in_nas "$1" tc qdisc del dev eth0 root ;;
+    power) start_server "$1"; until_true accepts "$1"; in_nas "$1" ip link set eth0 up ;;
+    *) die "unknown kind of fault: $2" ;;
+  esac
+}
+
+case ${1:-} in
+  up | down)
+    command=$1; shift
+    [ $# -gt 0 ] || die "$command: which NAS?"
+    jobs=()
+    for n; do "$command" "$n" & jobs+=($!); done
+    for job in "${jobs[@]}"; do wait "$job"; done
+    ;;
+  cut) cut_fault "$2" "$3"; uptime_now ;;
+  heal) heal_fault "$2" "$3"; uptime_now ;;
+  *) sed -n '2,16s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
+esac

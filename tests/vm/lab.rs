@@ -1,0 +1,277 @@
+//! One suite on this host: its image, the accelerator, the qemu process and the shared directory.
+//!
+//! ```text
+//! target/vm/SUITE-HASH/        image, shared by all runs, never written to (each boot is a snapshot)
+//! target/vm/run-SUITE/share/   the guest's /host: cmd/ guest/ bin/ systemd/ profiles/ files/
+//! target/vm/run-SUITE/         console.log, qemu.log, failed-CASE/
+//! target/vm/kvm-fails          KVM was tried on this host since its boot, and why it is not used
+//! ```
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail, ensure};
+
+use crate::guest::{Guest, poll};
+
+/// A guest under KVM is up in about 5 s; one that is not in this time will never be.
+const KVM_DEADLINE: Duration = Duration::from_secs(40);
+/// Boots take 20..65 s under TCG, the more the busier the host is.
+const TCG_DEADLINE: Duration = Duration::from_secs(240);
+/// From the agent, which starts early, to the last unit of the boot.
+const SETTLE_DEADLINE: Duration = Duration::from_secs(120);
+/// What a failed case leaves of the journal: file name and selection.
+const JOURNALS: [(&str, &str); 3] = [
+    ("journal.txt", ""),
+    ("kernel.txt", "-k"),
+    ("nasmount.txt", "_COMM=nasmount + _SYSTEMD_UNIT=nasmount.service + UNIT=nasmount.service"),
+];
+/// What else it leaves: file name and command in the guest.
+const EVIDENCE: [(&str, &str); 2] = [
+    ("mounts.txt", "cat /proc/self/mountinfo; nft list ruleset; ss -tanp"),
+    (
+        "processes.txt",
+        "ps -eo pid,ppid,stat,wchan:32,cgroup:60,args; for p in $(ps -eo pid=,stat= | awk '$2 ~ /^D/ { print $1 }'); do \
+         echo \"== $p $(tr '\\0' ' ' </proc/$p/cmdline)\"; cat /proc/$p/stack; done",
+    ),
+];
+
+/// How qemu runs the guest's code.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Accelerator {
+    Kvm,
+    Tcg,
+}
+
+/// Everything on this host that belongs to one suite. Dropping it lets the next run begin.
+pub struct Lab {
+    image: PathBuf,
+    run: PathBuf,
+    kvm_fails: PathBuf,
+    /// One VM at a time on this host: two under TCG starve each other, and every deadline with them.
+    _only: File,
+}
+
+impl Lab {
+    /// Waits for its turn, builds the image if the recipe has changed, and lays out the shared directory.
+    pub fn new(suite: &str) -> Result<Self> {
+        let target = Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("vm");
+        let run = target.join(format!("run-{suite}"));
+        fs::create_dir_all(&run).with_context(|| format!("create {}", run.display()))?;
+        let lab =
+            Self { _only: take_turn()?, image: build_image(suite, &target)?, kvm_fails: target.join("kvm-fails"), run };
+        lab.lay_out_share()?;
+        Ok(lab)
+    }
+
+    /// A freshly booted guest whose boot has settled.
+    pub fn boot(&self) -> Result<Guest> {
+        let start = Instant::now();
+        let mut accelerator = self.accelerator()?;
+        let mut qemu = self.start(accelerator)?;
+        if accelerator == Accelerator::Kvm
+            && let Err(error) = self.wait_for_agent(&mut qemu, KVM_DEADLINE)
+        {
+            eprintln!("vm: no guest under KVM ({error:#}); using TCG");
+            qemu.0.kill().context("kill qemu")?;
+            fs::write(&self.kvm_fails, format!("{}{error:#}\n", boot_id()?)).context("remember that KVM fails")?;
+            accelerator = Accelerator::Tcg;
+            qemu = self.start(accelerator)?;
+        }
+        self.wait_for_agent(&mut qemu, TCG_DEADLINE)?;
+        let agent_up = start.elapsed().as_secs();
+        let guest = Guest::new(self.run.join("share"), qemu);
+        let state = guest.run_within(SETTLE_DEADLINE, "systemctl is-system-running --wait")?.stdout;
+        let kernel = guest.ok("uname -r")?;
+        eprintln!(
+            "vm: {kernel} under {accelerator:?}: agent after {agent_up} s, {} after {} s (uptime {:.0} s)",
+            state.trim(),
+            start.elapsed().as_secs(),
+            guest.uptime()?
+        );
+        Ok(guest)
+    }
+
+    /// Journal, kernel log, mounts and processes of a failed case; returns the directory.
+    pub fn collect(&self, guest: &Guest, case: &str) -> Result<PathBuf> {
+        let directory = self.run.join(format!("failed-{case}"));
+        fs::create_dir_all(&directory).with_context(|| format!("create {}", directory.display()))?;
+        let keep = |name: &str, text: Result<String>| {
+            let text = text.unwrap_or_else(|error| format!("{error:#}"));
+            fs::write(directory.join(name), text).with_context(|| format!("write {name}"))
+        };
+        for (name, selection) in JOURNALS {
+            keep(name, guest.journal(selection))?;
+        }
+        for (name, command) in EVIDENCE {
+            keep(name, guest.run(command).map(|output| output.stdout))?;
+        }
+        fs::copy(self.run.join("console.log"), directory.join("console.log")).context("copy the console log")?;
+        Ok(directory)
+    }
+
+    fn lay_out_share(&self) -> Result<()> {
+        let repository = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let share = self.run.join("share");
+        if share.exists() {
+            fs::remove_dir_all(&share).with_context(|| format!("remove {}", share.display()))?;
+        }
+        for name in ["cmd", "files", "bin"] {
+            fs::create_dir_all(share.join(name)).with_context(|| format!("create {name} in the share"))?;
+        }
+        copy_tree(&repository.join("tests/vm/guest"), &share.join("guest"))?;
+        for name in ["systemd", "profiles"] {
+            if repository.join(name).exists() {
+                copy_tree(&repository.join(name), &share.join(name))?;
+            }
+        }
+        if let Some(binary) = option_env!("CARGO_BIN_EXE_nasmount") {
+            fs::copy(binary, share.join("bin/nasmount")).with_context(|| format!("copy {binary} into the share"))?;
+        }
+        Ok(())
+    }
+
+    /// KVM unless it is absent, forbidden, or known to fail here. `VM_ACCEL=kvm` or `tcg` decides otherwise.
+    ///
+    /// That /dev/kvm opens says little: a nested hypervisor may offer it and run only kernels made for it.
+    fn accelerator(&self) -> Result<Accelerator> {
+        match std::env::var("VM_ACCEL").as_deref() {
+            Ok("kvm") => return Ok(Accelerator::Kvm),
+            Ok("tcg") => return Ok(Accelerator::Tcg),
+            Ok(other) => bail!("VM_ACCEL={other}: kvm or tcg"),
+            Err(_) => {}
+        }
+        let usable = File::options().read(true).write(true).open("/dev/kvm").is_ok();
+        let failed = fs::read_to_string(&self.kvm_fails).unwrap_or_default();
+        let known_to_fail = failed.starts_with(&boot_id()?);
+        Ok(if usable && !known_to_fail { Accelerator::Kvm } else { Accelerator::Tcg })
+    }
+
+    fn start(&self, accelerator: Accelerator) -> Result<Qemu> {
+        let share = self.run.join("share");
+        let agent_up = share.join("agent.up");
+        if agent_up.exists() {
+            fs::remove_file(&agent_up).context("remove the sign of life of an earlier boot")?;
+        }
+        // The answers of an earlier boot would be taken for those of this one.
+        fs::remove_dir_all(share.join("cmd")).context("remove the commands of an earlier boot")?;
+        fs::create_dir(share.join("cmd")).context("create cmd in the share")?;
+        let log = File::create(self.run.join("qemu.log")).context("create qemu.log")?;
+        let accelerated: &[&str] = match accelerator {
+            Accelerator::Kvm => &["-accel", "kvm", "-cpu", "host"],
+            Accelerator::Tcg => &["-accel", "tcg,thread=multi", "-cpu", "max"],
+        };
+        // The death signal ends qemu however the driver ends.
+        let child = Command::new("setpriv")
+            .args(["--pdeathsig", "KILL", "qemu-system-x86_64"])
+            .args(accelerated)
+            .args(["-M", "q35", "-smp", "2", "-m", "2G", "-nic", "none", "-display", "none", "-monitor", "none"])
+            .arg("-kernel")
+            .arg(self.image.join("vmlinuz"))
+            .arg("-initrd")
+            .arg(self.image.join("initrd"))
+            .args(["-append", KERNEL_COMMAND_LINE])
+            .arg("-drive")
+            .arg(format!(
+                "file={},format=raw,if=virtio,snapshot=on,cache=unsafe",
+                self.image.join("disk.img").display()
+            ))
+            .arg("-fsdev")
+            .arg(format!("local,id=host,path={},security_model=none,multidevs=remap", share.display()))
+            .args(["-device", "virtio-9p-pci,fsdev=host,mount_tag=host"])
+            .arg("-serial")
+            .arg(format!("file:{}", self.run.join("console.log").display()))
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().context("share qemu.log")?)
+            .stderr(log)
+            .spawn()
+            .context("start qemu-system-x86_64 through setpriv")?;
+        Ok(Qemu(child))
+    }
+
+    fn wait_for_agent(&self, qemu: &mut Qemu, deadline: Duration) -> Result<()> {
+        let agent_up = self.run.join("share/agent.up");
+        let log = self.run.join("qemu.log");
+        poll("the guest's agent", deadline, || {
+            if agent_up.exists() {
+                return Ok(Some(()));
+            }
+            let said = fs::read_to_string(&log).unwrap_or_default();
+            ensure!(!said.contains("KVM internal error"), "qemu: KVM internal error");
+            if let Some(status) = qemu.0.try_wait().context("wait for qemu")? {
+                bail!("qemu ended with {status}: {}", said.trim());
+            }
+            Ok(None)
+        })
+    }
+}
+
+/// Quiet, because each line on the emulated serial port costs time; the rest is what no test needs.
+const KERNEL_COMMAND_LINE: &str =
+    "console=ttyS0 root=/dev/vda rw quiet edd=off panic=1 mitigations=off audit=0 apparmor=0 cryptomgr.notests=1";
+
+/// The qemu process; it ends with this value.
+pub struct Qemu(Child);
+
+impl Qemu {
+    /// An error if the process has ended.
+    pub fn check(&mut self) -> Result<()> {
+        match self.0.try_wait().context("wait for qemu")? {
+            Some(status) => bail!("the VM is gone: qemu ended with {status}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Drop for Qemu {
+    fn drop(&mut self) {
+        // Already gone is as good as killed.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn take_turn() -> Result<File> {
+    let path = std::env::temp_dir().join("nasmount-vm.lock");
+    let file = File::create(&path).with_context(|| format!("create {}", path.display()))?;
+    if file.try_lock().is_err() {
+        eprintln!("vm: waiting for another VM run to end ({})", path.display());
+        file.lock().with_context(|| format!("lock {}", path.display()))?;
+    }
+    Ok(file)
+}
+
+fn build_image(suite: &str, target: &Path) -> Result<PathBuf> {
+    let recipe = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/vm/image.sh");
+    let output = Command::new(&recipe)
+        .arg(suite)
+        .env("VM_DIR", target)
+        .stderr(Stdio::inherit())
+        .output()
+        .with_context(|| format!("start {}", recipe.display()))?;
+    ensure!(output.status.success(), "{} {suite}: {}", recipe.display(), output.status);
+    Ok(PathBuf::from(String::from_utf8_lossy(&output.stdout).trim()))
+}
+
+/// The host's boot: what was learned about KVM may not hold on the next one.
+fn boot_id() -> Result<String> {
+    fs::read_to_string("/proc/sys/kernel/random/boot_id").context("read the boot id of this host")
+}
+
+fn copy_tree(from: &Path, to: &Path) -> Result<()> {
+    fs::create_dir_all(to).with_context(|| format!("create {}", to.display()))?;
+    for entry in fs::read_dir(from).with_context(|| format!("list {}", from.display()))? {
+        let path = entry.with_context(|| format!("list {}", from.display()))?.path();
+        let Some(name) = path.file_name() else {
+            continue;
+        };
+        if path.is_dir() {
+            copy_tree(&path, &to.join(name))?;
+        } else {
+            fs::copy(&path, to.join(name)).with_context(|| format!("copy {}", path.display()))?;
+        }
+    }
+    Ok(())
+}

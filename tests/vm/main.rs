@@ -1,0 +1,150 @@
+//! The end-to-end tests: a real kernel, a real systemd and real Samba servers in a VM.
+//!
+//! ```text
+//!  main      which cases, one line per case, what is collected when one fails
+//!   └ lab    one suite on this host: image, accelerator, qemu, the shared directory
+//!      └ guest     commands, conditions and files in the running guest
+//!         ├ nas    NASes, and faults as guards that undo themselves
+//!         ├ load   consumers that keep account of what they were promised
+//!         └ nasmount   installed, configured and asked as a user does
+//!  cases/    NN_name.rs: what nasmount promises, each seen on the real thing
+//! ```
+//!
+//! A case asserts on steady states and on accounts kept by the guest; it waits for conditions, never for time.
+//! Only the length of an outage is timed. Case 00 is the positive control: it shows that the harm can be seen.
+
+#![expect(
+    clippy::disallowed_methods,
+    clippy::print_stdout,
+    reason = "the driver runs on the developer's host, where it starts processes and reads files; its report goes to stdout"
+)]
+
+mod cases;
+mod demo;
+mod guest;
+mod lab;
+mod load;
+mod nas;
+mod nasmount;
+
+use std::process::ExitCode;
+use std::time::Instant;
+
+use anyhow::{Context as _, Result, bail, ensure};
+
+use crate::cases::{CASES, Case, On};
+use crate::guest::Guest;
+use crate::lab::Lab;
+
+/// What the command line and the environment ask for.
+struct Request {
+    /// Set by `VM=1` or `--run`: `cargo test` must not boot a machine by accident.
+    wanted: bool,
+    suite: String,
+    /// Cases whose name contains one of these; all if there is none.
+    filters: Vec<String>,
+}
+
+fn request() -> Result<Request> {
+    let mut request = Request {
+        wanted: std::env::var_os("VM").is_some_and(|value| value == "1"),
+        suite: std::env::var("SUITE").unwrap_or_else(|_| "trixie".to_owned()),
+        filters: Vec::new(),
+    };
+    let mut args = std::env::args().skip(1);
+    while let Some(arg) = args.next() {
+        match arg.as_str() {
+            "--run" => request.wanted = true,
+            "--suite" => request.suite = args.next().context("--suite needs a name")?,
+            flag if flag.starts_with('-') => bail!("unknown option {flag}"),
+            _ => request.filters.push(arg),
+        }
+    }
+    ensure!(
+        ["trixie", "bookworm"].contains(&request.suite.as_str()),
+        "unknown suite {:?}: trixie or bookworm",
+        request.suite
+    );
+    Ok(request)
+}
+
+fn main() -> ExitCode {
+    match request().and_then(|request| run(&request)) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("vm: {error:#}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+/// True if every case that ran has passed.
+fn run(request: &Request) -> Result<bool> {
+    if !request.wanted {
+        println!("vm: skipped; to run it: VM=1 cargo test --test vm [-- [--suite bookworm] CASE...]");
+        return Ok(true);
+    }
+    if request.filters == ["demo"] {
+        demo::run(&Lab::new(&request.suite)?.boot()?)?;
+        return Ok(true);
+    }
+    let chosen: Vec<&Case> = CASES.iter().filter(|case| request.matches(case)).collect();
+    ensure!(!chosen.is_empty(), "no case matches {:?}", request.filters);
+
+    let lab = Lab::new(&request.suite)?;
+    let mut running: Option<Guest> = None;
+    let mut failed = 0;
+    for case in &chosen {
+        let guest = match running.take() {
+            Some(guest) => guest,
+            None => lab.boot()?,
+        };
+        if report(&lab, &guest, case) {
+            running = Some(guest);
+        } else {
+            // A failed case leaves anything behind; the next one gets a fresh machine.
+            failed += 1;
+        }
+    }
+    println!("{} passed, {failed} failed", chosen.len() - failed);
+    Ok(failed == 0)
+}
+
+impl Request {
+    fn matches(&self, case: &Case) -> bool {
+        let everywhere = case.on == On::EverySuite || self.suite == "trixie";
+        (self.filters.is_empty() && everywhere) || self.filters.iter().any(|filter| case.name.contains(filter))
+    }
+}
+
+/// Runs a case and prints its line; false if it failed.
+fn report(lab: &Lab, guest: &Guest, case: &Case) -> bool {
+    let start = Instant::now();
+    let outcome = (case.run)(guest).and_then(|facts| {
+        nothing_left_behind(guest)?;
+        Ok(facts)
+    });
+    let seconds = start.elapsed().as_secs();
+    match outcome {
+        Ok(facts) => {
+            println!("ok {} ({seconds} s) {facts}", case.name);
+            true
+        }
+        Err(error) => {
+            println!("FAILED {} ({seconds} s): {error:#}", case.name);
+            match lab.collect(guest, case.name) {
+                Ok(directory) => println!("  logs: {}", directory.display()),
+                Err(error) => println!("  no logs: {error:#}"),
+            }
+            false
+        }
+    }
+}
+
+/// A case that passes gives the guest back without a mount of the share file system and without an outage.
+fn nothing_left_behind(guest: &Guest) -> Result<()> {
+    let mounts = guest.ok("awk '$3 == \"cifs\" { print $2 }' /proc/mounts")?;
+    ensure!(mounts.is_empty(), "the case left mounts behind: {mounts}");
+    Ok(())
+}

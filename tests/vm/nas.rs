@@ -1,0 +1,131 @@
+//! NASes in the guest, and faults as guards that undo themselves (`guest/nas.sh`).
+
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use serde_json::Value;
+
+use crate::guest::{Guest, number};
+
+/// A fault takes effect in about a second under TCG; starting Samba takes several.
+const SCRIPT_LIMIT: Duration = Duration::from_secs(90);
+
+/// What happens to a NAS; what each is to a client stands in `guest/nas.sh`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// The cable is pulled.
+    Link,
+    /// TCP to port 445 is swallowed; link and ARP are fine.
+    Drop,
+    /// The server's processes die; the client gets RST.
+    Kill,
+    /// The server's processes are stopped: TCP answers, SMB does not.
+    Hang,
+    /// Every answer is 400 ms late.
+    Slow,
+    /// Silence, and a server that has forgotten every connection when it returns.
+    Power,
+}
+
+impl Fault {
+    pub const ALL: [Self; 6] = [Self::Link, Self::Drop, Self::Kill, Self::Hang, Self::Slow, Self::Power];
+
+    /// The word of `nas.sh`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Link => "link",
+            Self::Drop => "drop",
+            Self::Kill => "kill",
+            Self::Hang => "hang",
+            Self::Slow => "slow",
+            Self::Power => "power",
+        }
+    }
+}
+
+/// One Samba server in a network namespace of its own.
+#[derive(Clone, Copy)]
+pub struct Nas<'guest> {
+    guest: &'guest Guest,
+    number: u8,
+}
+
+/// An outage; it ends with `heal`, or with this value.
+pub struct Outage<'guest> {
+    nas: Nas<'guest>,
+    fault: Fault,
+    /// The guest's uptime when the fault was complete.
+    pub began: f64,
+    healed: bool,
+}
+
+/// Starts those of the numbered NASes (1..=4) that do not run yet, all at the same time.
+pub fn up<const COUNT: usize>(guest: &Guest, numbers: [u8; COUNT]) -> Result<[Nas<'_>; COUNT]> {
+    let list = numbers.map(|number| number.to_string()).join(" ");
+    let output = guest.run_within(SCRIPT_LIMIT, &format!("/host/guest/nas.sh up {list}"))?;
+    ensure!(output.code == 0, "start NAS {list}: {}", output.stderr);
+    Ok(numbers.map(|number| Nas { guest, number }))
+}
+
+impl<'guest> Nas<'guest> {
+    /// The server's address; the guest's own end of the cable is 10.99.N.1.
+    pub fn address(self) -> String {
+        format!("10.99.{}.2", self.number)
+    }
+
+    /// The UNC of a share: `media` (guests, writable) or `secret` (nasuser, "pw1,with comma").
+    pub fn source(self, share: &str) -> String {
+        format!("//{}/{share}", self.address())
+    }
+
+    /// Where the server keeps the files of a share: what is here has really arrived.
+    pub fn export(self, share: &str) -> String {
+        format!("/srv/nas{}/{share}", self.number)
+    }
+
+    /// Begins an outage.
+    pub fn cut(self, fault: Fault) -> Result<Outage<'guest>> {
+        let began = self.script("cut", fault)?;
+        Ok(Outage { nas: self, fault, began, healed: false })
+    }
+
+    /// One TCP connect and SMB NEGOTIATE from the host side (`guest/probe.py`).
+    pub fn probe(self, limit: Duration) -> Result<Value> {
+        self.guest.json(&format!("/host/guest/probe.py {} --limit {}", self.address(), limit.as_secs_f64()))
+    }
+
+    fn script(self, verb: &str, fault: Fault) -> Result<f64> {
+        let command = format!("/host/guest/nas.sh {verb} {} {}", self.number, fault.name());
+        let output = self.guest.run_within(SCRIPT_LIMIT, &command)?;
+        ensure!(output.code == 0, "{verb} NAS {} ({}): {}", self.number, fault.name(), output.stderr);
+        number(&output.stdout)
+    }
+}
+
+impl Outage<'_> {
+    /// Returns when the outage is this old by the guest's clock; at once if it is older.
+    pub fn last(&self, age: Duration) -> Result<()> {
+        let end = self.began + age.as_secs_f64();
+        let rest =
+            format!("sleep $(awk -v end={end} '{{ rest = end - $1; print (rest > 0 ? rest : 0) }}' /proc/uptime)");
+        let output = self.nas.guest.run_within(age + SCRIPT_LIMIT, &rest)?;
+        ensure!(output.code == 0, "let an outage last {age:?}: {}", output.stderr);
+        Ok(())
+    }
+
+    /// Ends the outage; returns the guest's uptime.
+    pub fn heal(mut self) -> Result<f64> {
+        self.healed = true;
+        self.nas.script("heal", self.fault)
+    }
+}
+
+impl Drop for Outage<'_> {
+    fn drop(&mut self) {
+        if !self.healed
+            && let Err(error) = self.nas.script("heal", self.fault)
+        {
+            eprintln!("vm: {error:#}");
+        }
+    }
+}
