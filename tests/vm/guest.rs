@@ -35,6 +35,7 @@ pub struct Guest {
     share: PathBuf,
     qemu: RefCell<Qemu>,
     commands: Cell<u32>,
+    staged: Cell<u32>,
 }
 
 /// A command that runs in the guest.
@@ -42,12 +43,13 @@ pub struct Job<'guest> {
     guest: &'guest Guest,
     name: String,
     command: String,
+    started: Instant,
 }
 
 impl Guest {
     /// A guest whose agent has shown itself in the shared directory.
     pub fn new(share: PathBuf, qemu: Qemu) -> Self {
-        Self { share, qemu: RefCell::new(qemu), commands: Cell::new(0) }
+        Self { share, qemu: RefCell::new(qemu), commands: Cell::new(0), staged: Cell::new(0) }
     }
 
     /// Runs a bash script and waits for its end, whatever its exit code.
@@ -84,7 +86,8 @@ impl Guest {
         self.qemu.borrow_mut().check()?;
         let number = self.commands.get();
         self.commands.set(number + 1);
-        let job = Job { guest: self, name: format!("{number:05}"), command: command.to_owned() };
+        let job =
+            Job { guest: self, name: format!("{number:05}"), command: command.to_owned(), started: Instant::now() };
         fs::write(job.file("new"), command).context("write a command for the guest")?;
         fs::rename(job.file("new"), job.file("sh")).context("hand a command to the guest")?;
         Ok(job)
@@ -92,13 +95,18 @@ impl Guest {
 
     /// Waits in the guest until a command succeeds; returns the guest's uptime then.
     pub fn wait_for(&self, what: &str, deadline: Duration, condition: &str) -> Result<f64> {
+        self.wait_for_with(what, deadline, "true", condition)
+    }
+
+    /// As `wait_for`, after a command that is run once.
+    pub fn wait_for_with(&self, what: &str, deadline: Duration, before: &str, condition: &str) -> Result<f64> {
         let waiting = format!(
-            "until {{ {condition}\n}} >/dev/null 2>&1; do sleep {CONDITION_INTERVAL}; done; cut -d' ' -f1 /proc/uptime"
+            "{before}; until {{ {condition}\n}} >/dev/null 2>&1; do sleep {CONDITION_INTERVAL}; done; cut -d' ' -f1 /proc/uptime"
         );
         match self.run_within(deadline, &waiting) {
             Ok(output) => number(&output.stdout).with_context(|| format!("waiting for {what}: {output:?}")),
             Err(error) => {
-                let now = self.run_within(Duration::from_secs(10), condition);
+                let now = self.run_within(Duration::from_secs(10), &format!("{before}; {condition}"));
                 Err(error).with_context(|| format!("waiting {deadline:?} for {what}; now: {now:?}"))
             }
         }
@@ -111,18 +119,16 @@ impl Guest {
 
     /// Writes a file in the guest, with its directories.
     pub fn write_file(&self, path: &str, content: &str) -> Result<()> {
-        let number = self.commands.get();
-        let staged = self.share.join(format!("files/{number:05}"));
-        fs::write(&staged, content).with_context(|| format!("stage {path} for the guest"))?;
-        self.ok(&format!("install -D -m 644 /host/files/{number:05} '{path}'"))?;
-        Ok(())
+        let staged = self.stage(content)?;
+        self.ok(&format!("install -D -m 644 {staged} '{path}'")).map(drop)
     }
 
-    /// Reads a file of the guest.
-    pub fn read_file(&self, path: &str) -> Result<String> {
-        let output = self.run(&format!("cat '{path}'"))?;
-        ensure!(output.code == 0, "read {path} in the guest: {}", output.stderr.trim());
-        Ok(output.stdout)
+    /// Puts a file into the shared directory; returns its path in the guest.
+    pub fn stage(&self, content: &str) -> Result<String> {
+        let number = self.staged.replace(self.staged.get() + 1);
+        let name = format!("files/{number:05}");
+        fs::write(self.share.join(&name), content).context("stage a file for the guest")?;
+        Ok(format!("/host/{name}"))
     }
 
     /// The journal of this boot; `selection` are more arguments of journalctl, such as `-u nasmount`.
@@ -145,11 +151,19 @@ impl Job<'_> {
                 .with_context(|| format!("`{}` in the guest, which so far said {:?}", self.command, self.said()));
         }
         let code = fs::read_to_string(&code).context("read an exit code")?;
-        Ok(Output {
+        let output = Output {
             code: code.trim().parse().with_context(|| format!("exit code {code:?}"))?,
             stdout: self.read("out"),
             stderr: self.read("err"),
-        })
+        };
+        // the agent lists the directory twenty times a second
+        for suffix in ["taken", "out", "err", "rc"] {
+            fs::remove_file(self.file(suffix)).with_context(|| format!("remove {}.{suffix}", self.name))?;
+        }
+        if std::env::var_os("VM_TRACE").is_some() {
+            eprintln!("vm: {:6.2} s  {}", self.started.elapsed().as_secs_f64(), self.command.replace('\n', " "));
+        }
+        Ok(output)
     }
 
     fn said(&self) -> String {

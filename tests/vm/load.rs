@@ -71,39 +71,33 @@ impl<'guest> Load<'guest> {
 
     /// A bash script that runs the consumers until they are told to stop: for a unit file of the case's own.
     pub fn script(&self, directory: &str) -> String {
-        let id = &self.id;
-        let consumers: String = self
-            .kinds
-            .iter()
-            .map(|kind| {
-                let kind = kind.name();
-                format!(
-                    "python3 {OUT}/bin/load.py {kind} '{directory}' --id {id} --out {OUT} --stop {OUT}/{id}.stop &\n"
-                )
-            })
-            .collect();
-        format!("{consumers}wait\n")
+        let (id, kinds) = (&self.id, self.kinds());
+        format!("exec python3 {OUT}/bin/load.py {kinds} '{directory}' --id {id} --out {OUT} --stop {OUT}/{id}.stop\n")
     }
 
     /// Starts the consumers as a transient unit; `wait_for_operations` says when they are at work.
     pub fn start(self, directory: &str) -> Result<Self> {
-        self.install(directory)?;
-        self.guest.ok(&format!(
-            "systemd-run --quiet --unit={} -p TimeoutStopSec=10 bash {}",
-            self.unit(),
-            self.script_path()
-        ))?;
+        let install = self.installing(directory)?;
+        let (unit, script) = (self.unit(), self.script_path());
+        let start = format!("systemd-run --quiet --unit={unit} -p TimeoutStopSec=10 bash {script}");
+        self.guest.ok(&format!("{install} && {start}"))?;
         Ok(self)
     }
 
     /// Writes the script of the consumers to `script_path` and forgets an earlier run of the same id.
     pub fn install(&self, directory: &str) -> Result<()> {
-        // A copy in the guest: consumers must not depend on the directory that the host shares.
-        self.guest.ok(&format!(
-            "rm -f {OUT}/{id}.*; mkdir -p {OUT}/bin && cp /host/guest/load.py {OUT}/bin/",
-            id = self.id
-        ))?;
-        self.guest.write_file(&self.script_path(), &self.script(directory))
+        self.guest.ok(&self.installing(directory)?).map(drop)
+    }
+
+    /// A copy in the guest: consumers must not depend on the directory that the host shares. Made once: a Python that starts
+    /// while its program is being written finds nothing in it and is content.
+    fn installing(&self, directory: &str) -> Result<String> {
+        let staged = self.guest.stage(&self.script(directory))?;
+        let (id, script) = (&self.id, self.script_path());
+        Ok(format!(
+            "rm -f {OUT}/{id}.* && {{ [ -e {OUT}/bin/load.py ] || install -D /host/guest/load.py {OUT}/bin/load.py; }} && \
+             install -m 644 {staged} {script}"
+        ))
     }
 
     /// Where `install` puts the script, for `ExecStart=/bin/bash PATH`.
@@ -113,18 +107,7 @@ impl<'guest> Load<'guest> {
 
     /// Waits until each consumer has done so many operations more than now.
     pub fn wait_for_operations(&self, count: u64, deadline: Duration) -> Result<f64> {
-        let conditions: Vec<String> = self
-            .kinds
-            .iter()
-            .map(|kind| {
-                let file = format!("{OUT}/{}.{}.acked", self.id, kind.name());
-                let now = format!("count=$(cat {file} 2>/dev/null); echo ${{count:-0}}");
-                let target = self.guest.ok(&now)?.parse::<u64>().with_context(|| format!("read {file}"))? + count;
-                Ok(format!("[ \"$(cat {file})\" -ge {target} ]"))
-            })
-            .collect::<Result<_>>()?;
-        let what = format!("{count} more operations of {}", self.unit());
-        self.guest.wait_for(&what, deadline, &conditions.join(" && "))
+        wait_for_operations(&[self], count, deadline)
     }
 
     /// Tells the consumers to stop, waits for their last fsync and compares what was acknowledged with what the
@@ -133,30 +116,45 @@ impl<'guest> Load<'guest> {
         let id = &self.id;
         let ended: Vec<String> =
             self.kinds.iter().map(|kind| format!("[ -e {OUT}/{id}.{}.json ]", kind.name())).collect();
-        self.guest.ok(&format!("touch {OUT}/{id}.stop"))?;
-        self.guest.wait_for(&format!("the end of {}", self.unit()), deadline, &ended.join(" && "))?;
-        self.kinds.iter().map(|&kind| Ok((kind, self.account(kind, nas)?))).collect()
+        let condition = format!("touch {OUT}/{id}.stop; {}", ended.join(" && "));
+        self.guest.wait_for(&format!("the end of {}", self.unit()), deadline, &condition)?;
+        let export = nas.export("media");
+        let accounts = self.guest.json(&format!("/host/guest/verify.py {OUT} {id} {} {export}", self.kinds()))?;
+        self.kinds.iter().map(|&kind| Ok((kind, account(&accounts[kind.name()])?))).collect()
     }
 
-    fn account(&self, kind: Kind, nas: Nas<'_>) -> Result<Account> {
-        let name = format!("{}.{}", self.id, kind.name());
-        let summary = serde_json::from_str::<Value>(&self.guest.read_file(&format!("{OUT}/{name}.json"))?)
-            .with_context(|| format!("summary of {name}"))?;
-        let lost = if kind == Kind::Reader {
-            0
-        } else {
-            let export = nas.export("media");
-            count(&self.guest.json(&format!("/host/guest/verify.py {OUT} {name} {export}"))?, "lost")?
-        };
-        let errors = summary["errors"].as_object().context("errors in the summary")?;
-        Ok(Account {
-            acked: count(&summary, "acked")?,
-            lost,
-            wrong: count(&summary, "wrong")?,
-            errors: errors.iter().map(|(key, times)| (key.clone(), times.as_u64().unwrap_or(0))).collect(),
-            longest: summary["longest"].as_f64().context("longest in the summary")?,
-        })
+    fn kinds(&self) -> String {
+        self.kinds.iter().map(|kind| kind.name()).collect::<Vec<_>>().join(",")
     }
+}
+
+/// Waits until each consumer of each load has done so many operations more than now.
+pub fn wait_for_operations(loads: &[&Load<'_>], count: u64, deadline: Duration) -> Result<f64> {
+    let Some(first) = loads.first() else { return Ok(0.0) };
+    let files = loads
+        .iter()
+        .flat_map(|load| load.kinds.iter().map(move |kind| format!("{OUT}/{}.{}.acked", load.id, kind.name())));
+    let files = files.collect::<Vec<_>>().join(" ");
+    // the count of before is taken when the condition is first looked at; a file that is not there yet counts as 0
+    let condition = format!(
+        "for file in {files}; do acked=$(cat $file 2>/dev/null); acked=$((10#${{acked:-0}})); before=${{begun[$file]:-}}; \
+         [ -n \"$before\" ] || begun[$file]=$acked; [ $((acked - ${{begun[$file]}})) -ge {count} ] || done=no; done; \
+         [ ${{done:-yes}} = yes ] || {{ unset done; false; }}"
+    );
+    let units: Vec<String> = loads.iter().map(|load| load.unit()).collect();
+    let what = format!("{count} more operations of {}", units.join(", "));
+    first.guest.wait_for_with(&what, deadline, "declare -A begun", &condition)
+}
+
+fn account(summary: &Value) -> Result<Account> {
+    let errors = summary["errors"].as_object().with_context(|| format!("errors in the summary {summary}"))?;
+    Ok(Account {
+        acked: count(summary, "acked")?,
+        lost: summary["lost"].as_u64().unwrap_or(0), // a reader has none
+        wrong: count(summary, "wrong")?,
+        errors: errors.iter().map(|(key, times)| (key.clone(), times.as_u64().unwrap_or(0))).collect(),
+        longest: summary["longest"].as_f64().context("longest in the summary")?,
+    })
 }
 
 impl Account {

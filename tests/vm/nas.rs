@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 
-use crate::guest::{Guest, number};
+use crate::guest::{Guest, Job, number};
 
 /// A fault takes effect in about a second under TCG; starting Samba takes several.
 const SCRIPT_LIMIT: Duration = Duration::from_secs(90);
@@ -59,7 +59,7 @@ pub struct Outage<'guest> {
     healed: bool,
 }
 
-/// Starts those of the numbered NASes (1..=4) that do not run yet, all at the same time.
+/// Starts those of the numbered NASes (1..=9) that do not run yet, all at the same time.
 pub fn up<const COUNT: usize>(guest: &Guest, numbers: [u8; COUNT]) -> Result<[Nas<'_>; COUNT]> {
     let list = numbers.map(|number| number.to_string()).join(" ");
     let output = guest.run_within(SCRIPT_LIMIT, &format!("/host/guest/nas.sh up {list}"))?;
@@ -85,8 +85,11 @@ impl<'guest> Nas<'guest> {
 
     /// Begins an outage.
     pub fn cut(self, fault: Fault) -> Result<Outage<'guest>> {
-        let began = self.script("cut", fault)?;
-        Ok(Outage { nas: self, fault, began, healed: false })
+        self.cutting(fault)?.complete()
+    }
+
+    fn cutting(self, fault: Fault) -> Result<Cutting<'guest>> {
+        Ok(Cutting { nas: self, fault, job: self.script("cut", fault)? })
     }
 
     /// One TCP connect and SMB NEGOTIATE from the host side (`guest/probe.py`).
@@ -94,12 +97,48 @@ impl<'guest> Nas<'guest> {
         self.guest.json(&format!("/host/guest/probe.py {} --limit {}", self.address(), limit.as_secs_f64()))
     }
 
-    fn script(self, verb: &str, fault: Fault) -> Result<f64> {
-        let command = format!("/host/guest/nas.sh {verb} {} {}", self.number, fault.name());
-        let output = self.guest.run_within(SCRIPT_LIMIT, &command)?;
-        ensure!(output.code == 0, "{verb} NAS {} ({}): {}", self.number, fault.name(), output.stderr);
-        number(&output.stdout)
+    fn script(self, verb: &str, fault: Fault) -> Result<Job<'guest>> {
+        self.guest.spawn(&format!("/host/guest/nas.sh {verb} {} {}", self.number, fault.name()))
     }
+}
+
+/// An outage that is beginning.
+struct Cutting<'guest> {
+    nas: Nas<'guest>,
+    fault: Fault,
+    job: Job<'guest>,
+}
+
+impl<'guest> Cutting<'guest> {
+    fn complete(self) -> Result<Outage<'guest>> {
+        let began =
+            uptime_of(self.job).with_context(|| format!("cut NAS {} ({})", self.nas.number, self.fault.name()))?;
+        Ok(Outage { nas: self.nas, fault: self.fault, began, healed: false })
+    }
+}
+
+/// The uptime that a script of a fault prints when it is done.
+fn uptime_of(job: Job<'_>) -> Result<f64> {
+    let output = job.wait(SCRIPT_LIMIT)?;
+    ensure!(output.code == 0, "{}", output.stderr);
+    number(&output.stdout)
+}
+
+/// Begins several outages at the same time.
+pub fn cut_all<'guest>(faults: impl IntoIterator<Item = (Nas<'guest>, Fault)>) -> Result<Vec<Outage<'guest>>> {
+    let cutting: Vec<_> = faults.into_iter().map(|(nas, fault)| nas.cutting(fault)).collect::<Result<_>>()?;
+    // each is taken over by its guard before any error is looked at
+    let outages: Vec<Result<Outage<'_>>> = cutting.into_iter().map(Cutting::complete).collect();
+    outages.into_iter().collect()
+}
+
+/// Ends outages at the same time; returns the guest's uptime at the end of each.
+pub fn heal_all(mut outages: Vec<Outage<'_>>) -> Result<Vec<f64>> {
+    let jobs: Vec<Job<'_>> =
+        outages.iter().map(|outage| outage.nas.script("heal", outage.fault)).collect::<Result<_>>()?;
+    let healed = jobs.into_iter().map(uptime_of).collect::<Result<Vec<_>>>()?;
+    outages.iter_mut().for_each(|outage| outage.healed = true);
+    Ok(healed)
 }
 
 impl Outage<'_> {
@@ -116,14 +155,19 @@ impl Outage<'_> {
     /// Ends the outage; returns the guest's uptime.
     pub fn heal(mut self) -> Result<f64> {
         self.healed = true;
-        self.nas.script("heal", self.fault)
+        self.undo()
+    }
+
+    fn undo(&self) -> Result<f64> {
+        let healed = uptime_of(self.nas.script("heal", self.fault)?);
+        healed.with_context(|| format!("heal NAS {} ({})", self.nas.number, self.fault.name()))
     }
 }
 
 impl Drop for Outage<'_> {
     fn drop(&mut self) {
         if !self.healed
-            && let Err(error) = self.nas.script("heal", self.fault)
+            && let Err(error) = self.undo()
         {
             eprintln!("vm: {error:#}");
         }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 
-use crate::guest::Guest;
+use crate::guest::{Guest, number};
 use crate::load::Load;
 use crate::nas::Nas;
 
@@ -55,6 +55,8 @@ pub struct ShareOf<'case> {
 /// A running nasmount.
 pub struct Nasmount<'guest> {
     guest: &'guest Guest,
+    /// Seconds since the epoch at the guest's boot.
+    booted: f64,
 }
 
 /// Where a share appears.
@@ -91,7 +93,9 @@ impl<'guest> Nasmount<'guest> {
         guest.write_file("/etc/nasmount/nasmount.toml", &configuration(shares))?;
         guest.ok("nasmount check").context("check the case's configuration")?;
         guest.ok("systemctl start nasmount").context("start nasmount")?;
-        Ok(Self { guest })
+        let booted =
+            guest.ok("echo $(date +%s.%N) $(cut -d' ' -f1 /proc/uptime) | awk '{ printf \"%.3f\", $1 - $2 }'")?;
+        Ok(Self { guest, booted: number(&booted)? })
     }
 
     /// What `nasmount status --json` says of a share.
@@ -102,14 +106,17 @@ impl<'guest> Nasmount<'guest> {
         Ok(report["shares"][0].clone())
     }
 
-    /// Waits until a share is in a state; returns the guest's uptime then.
+    /// Waits until a share is in a state; returns the guest's uptime at which it was entered.
     pub fn wait_for_state(&self, name: &str, state: &str) -> Result<f64> {
         // asking costs a process of a third of a second under TCG: not so often that it is the load
-        let condition =
-            format!("nasmount status {name} --json | grep -q '\"state\": \"{state}\"' || {{ sleep 0.4; false; }}");
+        let ask = format!("nasmount status {name} --json >/run/asked.{name}");
+        let condition = format!("{ask}; grep -q '\"state\": \"{state}\"' /run/asked.{name} || {{ sleep 0.4; false; }}");
         let deadline = if state == "online" { ONLINE_DEADLINE } else { DEADLINE };
         let waited = self.guest.wait_for(&format!("share {name} to be {state}"), deadline, &condition);
-        waited.with_context(|| format!("it is {:?}", self.share(name).map(|share| share.to_string())))
+        waited.with_context(|| format!("it is {:?}", self.share(name).map(|share| share.to_string())))?;
+        let seen = self.guest.json(&format!("cat /run/asked.{name}"))?;
+        let since = seen["shares"][0]["since"].as_f64().context("since when")?;
+        Ok(since - self.booted)
     }
 
     /// Ends the service, takes everything of it off the host and looks whether anything was left or went wrong.

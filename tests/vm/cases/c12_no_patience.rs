@@ -19,7 +19,7 @@ const LENGTH: Duration = Duration::from_secs(35);
 const DEADLINE: Duration = Duration::from_secs(60);
 
 pub fn run(guest: &Guest) -> Result<String> {
-    let servers = nas::up(guest, [3, 4])?;
+    let servers = nas::up(guest, [5, 6])?;
     let loads: Vec<Load<'_>> = FAULTS.iter().map(|(name, _)| Load::new(guest, name, &[Kind::Reader])).collect();
     let shares: Vec<ShareOf<'_>> = FAULTS
         .iter()

@@ -36,8 +36,7 @@ pub struct Case {
 pub const CASES: &[Case] = &[
     Case { name: "00-control", on: On::EverySuite, run: c00_control::run },
     Case { name: "01-faults", on: On::Trixie, run: c01_faults::run },
-    Case { name: "10-link-and-kill", on: On::EverySuite, run: c10_outages::link_and_kill },
-    Case { name: "11-drop-and-hang", on: On::EverySuite, run: c10_outages::drop_and_hang },
+    Case { name: "10-outages", on: On::EverySuite, run: c10_outages::run },
     Case { name: "12-no-patience", on: On::EverySuite, run: c12_no_patience::run },
     Case { name: "20-hold-over", on: On::EverySuite, run: c20_hold_over::run },
     Case { name: "30-killed-while-holding", on: On::EverySuite, run: c30_daemon_dies::killed_while_holding },

@@ -1,8 +1,8 @@
 #!/usr/bin/python3
 """Consumers of a share that keep account of what they were promised.
 
-load.py KIND DIR --id ID --out OUT --stop FILE     KIND is reader, fsync or buffered
-load.py library DIR                                on the server: what the readers read and others list
+load.py KIND[,KIND...] DIR --id ID --out OUT --stop FILE   a process for each KIND: reader, fsync, buffered
+load.py library DIR                                        on the server: what the readers read and others list
 
 A consumer does one 4 KiB operation every 100 ms until the file of --stop appears:
   reader    pread of an uncached block of DIR/pattern, compared with what must be there
@@ -18,7 +18,9 @@ import argparse
 import errno
 import json
 import os
+import sys
 import time
+import traceback
 
 BLOCK = 4096
 PATTERN_BLOCKS = 2000
@@ -103,33 +105,54 @@ def write_until(stopped, account, directory, name, with_fsync):
     account.timed("close", lambda: os.close(fd))
 
 
-def main():
-    parser = argparse.ArgumentParser()
-    parser.add_argument("kind", choices=["reader", "fsync", "buffered", "library"])
-    parser.add_argument("directory")
-    parser.add_argument("--id")
-    parser.add_argument("--out")
-    parser.add_argument("--stop")
-    args = parser.parse_args()
-    if args.kind == "library":
-        return library(args.directory)
-
-    name = f"{args.id}.{args.kind}"
+def consume(kind, args):
+    """One consumer, from its first operation to its summary."""
+    name = f"{args.id}.{kind}"
     base = os.path.join(args.out, name)
     account = Account(base)
 
     def stopped():
         return os.path.exists(args.stop)
 
-    if args.kind == "reader":
+    if kind == "reader":
         read_until(stopped, account, args.directory)
     else:
-        write_until(stopped, account, args.directory, name, args.kind == "fsync")
+        write_until(stopped, account, args.directory, name, kind == "fsync")
     summary = {"acked": account.acked, "wrong": account.wrong,
                "errors": account.errors, "longest": round(account.longest, 2)}
     with open(base + ".tmp", "w") as f:
         json.dump(summary, f)
     os.rename(base + ".tmp", base + ".json")
+
+
+def start(kind, args):
+    pid = os.fork()
+    if pid == 0:
+        try:
+            consume(kind, args)
+            os._exit(0)
+        except BaseException:
+            traceback.print_exc()
+            os._exit(1)
+    return pid
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("kinds", help="library, or some of reader,fsync,buffered")
+    parser.add_argument("directory")
+    parser.add_argument("--id")
+    parser.add_argument("--out")
+    parser.add_argument("--stop")
+    args = parser.parse_args()
+    if args.kinds == "library":
+        return library(args.directory)
+    kinds = {start(kind, args): kind for kind in args.kinds.split(",")}
+    while kinds:
+        pid, status = os.wait()
+        if status:
+            print(f"consumer {kinds[pid]} ended with {os.waitstatus_to_exitcode(status)}", file=sys.stderr, flush=True)
+        del kinds[pid]
 
 
 if __name__ == "__main__":

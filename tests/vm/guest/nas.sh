@@ -1,5 +1,5 @@
 #!/bin/bash
-# nas.sh up N...        start NAS N (1..4): Samba in the network namespace nasN at 10.99.N.2
+# nas.sh up N...        start NAS N (1..9): Samba in the network namespace nasN at 10.99.N.2
 # nas.sh down N...      stop it and remove everything of it
 # nas.sh cut N KIND     begin an outage; prints the guest's uptime at which it was complete
 # nas.sh heal N KIND    end it; prints the uptime

@@ -1,8 +1,8 @@
 #!/usr/bin/python3
-"""verify.py OUT NAME DIR: what became of the blocks acknowledged to a writer of load.py?
+"""verify.py OUT ID KIND[,KIND...] DIR: the accounts of the consumers of one load.py that have ended.
 
-OUT is the writer's --out, NAME its "ID.KIND", DIR the export as the *server* sees it (/srv/nasN/media): through
-the client the page cache would show data that never arrived. Prints {"acked", "lost", "first_lost"}.
+OUT and ID are the consumers', DIR the export as the *server* sees it (/srv/nasN/media): through the client the
+page cache would show data that never arrived. Prints {KIND: the summary, and for a writer "lost"}.
 """
 
 import json
@@ -12,13 +12,23 @@ import sys
 from load import BLOCK, block
 
 
+def lost(path, name, acked):
+    """How many of the blocks that were acknowledged to a writer the server does not have."""
+    with open(path, "rb") as f:
+        return sum(f.read(BLOCK) != block(name, n) for n in range(acked))
+
+
+def account(out, name, kind, directory):
+    with open(os.path.join(out, name + ".json")) as f:
+        summary = json.load(f)
+    if kind != "reader":
+        summary["lost"] = lost(os.path.join(directory, name), name, summary["acked"])
+    return summary
+
+
 def main():
-    out, name, directory = sys.argv[1:]
-    with open(os.path.join(out, name + ".acked")) as f:
-        acked = int(f.read())
-    with open(os.path.join(directory, name), "rb") as f:
-        lost = [n for n in range(acked) if f.read(BLOCK) != block(name, n)]
-    print(json.dumps({"acked": acked, "lost": len(lost), "first_lost": lost[0] if lost else None}))
+    out, load, kinds, directory = sys.argv[1:]
+    print(json.dumps({kind: account(out, f"{load}.{kind}", kind, directory) for kind in kinds.split(",")}))
 
 
 main()
