@@ -12,7 +12,7 @@ use super::network::Network;
 use super::server_actor::ServerView;
 use super::share_actor::Configured;
 use crate::config::settings::CredentialSource;
-use crate::plan::options::{self, Adjustment, DirtyLimitSupport, KernelOptions, MountAttribute};
+use crate::plan::options::{self, Adjustment, DirtyData, DirtyLimitSupport, KernelOptions, MountAttribute};
 use crate::share::event::{Done, Survey};
 use crate::share::failure::{Failure, FailureClass};
 use crate::share::{Event, OpId, Step};
@@ -195,7 +195,7 @@ impl Executor {
             options: plan.options.into_iter().map(|option| (option.key, option.value)).collect(),
             attributes: plan.attributes.into_iter().map(attribute).collect(),
             login: login(&credentials)?,
-            dirty_limit: plan.dirty_limit,
+            dirty_data: dirty_data(plan.dirty_data),
         }));
         let slot = self.host.mount_slot.lock().await;
         let result = run(&request, abandoned.notified()).await;
@@ -219,6 +219,14 @@ fn attribute(attribute: MountAttribute) -> worker::Attribute {
         MountAttribute::NoExec => worker::Attribute::NoExec,
         MountAttribute::NoAtime => worker::Attribute::NoAtime,
         MountAttribute::NoDirAtime => worker::Attribute::NoDirAtime,
+    }
+}
+
+fn dirty_data(planned: DirtyData) -> worker::DirtyData {
+    match planned {
+        DirtyData::Unlimited => worker::DirtyData::Unlimited,
+        DirtyData::Limited(limit) => worker::DirtyData::Limited(limit),
+        DirtyData::WrittenThrough => worker::DirtyData::WrittenThrough,
     }
 }
 

@@ -43,8 +43,19 @@ impl KernelOptions {
 pub enum DirtyLimitSupport {
     /// It can.
     Supported,
-    /// It cannot: shares with a limit are mounted with `cache=none`, which leaves nothing unwritten, unless `cache` is configured.
+    /// It cannot: each write to a share with a limit waits until the server has it (`DirtyData::WrittenThrough`).
     Unsupported,
+}
+
+/// How much a share may leave unwritten.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DirtyData {
+    /// As much as the kernel likes.
+    Unlimited,
+    /// So many bytes, set on the share's backing device.
+    Limited(u64),
+    /// Nothing that a program was told is written: the super block is made synchronous (`sync` of mount(8)) after the mount.
+    WrittenThrough,
 }
 
 /// One parameter for fsconfig.
@@ -112,8 +123,8 @@ pub struct MountPlan {
     pub options: Vec<MountOption>,
     /// For fsmount.
     pub attributes: BTreeSet<MountAttribute>,
-    /// Limit to be set on the share's backing device after the mount, in bytes.
-    pub dirty_limit: Option<u64>,
+    /// What is to be done about unwritten data after the mount.
+    pub dirty_data: DirtyData,
     /// Where this is not what was configured.
     pub adjustments: Vec<Adjustment>,
 }
@@ -129,7 +140,12 @@ pub fn mount_options(
     let address = address.to_canonical();
     let mut adjustments = Vec::new();
     let mut wanted = share.options.clone();
-    let dirty_limit = limit_dirty_data(share, support, &mut wanted, &mut adjustments);
+    let dirty_data = dirty_data(share, support, &wanted);
+    if dirty_data == DirtyData::WrittenThrough {
+        let configured = share.dirty_limit.map(|limit| pair("dirty_limit", limit));
+        let reason = "this kernel cannot limit a share's unwritten data (Linux 6.2 and newer can), so each write waits for the server";
+        adjustments.push(Adjustment::Replaced { configured, used: flag("sync"), reason });
+    }
     let attributes = take_attributes(&mut wanted);
 
     let mut options = vec![flag("nosharesock"), pair("ip", address), pair("port", 445)];
@@ -143,32 +159,17 @@ pub fn mount_options(
             None => options.push(option),
         }
     }
-    MountPlan { source: format!("//{address}/{}", share.source), options, attributes, dirty_limit, adjustments }
+    MountPlan { source: format!("//{address}/{}", share.source), options, attributes, dirty_data, adjustments }
 }
 
-fn limit_dirty_data(
-    share: &ShareSettings,
-    support: DirtyLimitSupport,
-    wanted: &mut BTreeMap<String, OptionValue>,
-    adjustments: &mut Vec<Adjustment>,
-) -> Option<u64> {
-    let limit = share.dirty_limit?;
-    match support {
-        DirtyLimitSupport::Supported => Some(limit),
-        DirtyLimitSupport::Unsupported => {
-            if wanted.contains_key("cache") {
-                let option = pair("dirty_limit", limit);
-                let reason = "this kernel cannot limit unwritten data (6.1 cannot, 6.12 can): what is written without fsync \
-                              can be lost in an outage of more than 15 s";
-                adjustments.push(Adjustment::Dropped { option, reason });
-            } else {
-                let used = pair("cache", "none");
-                wanted.insert(used.key.clone(), OptionValue::Value("none".to_owned()));
-                let reason = "this kernel cannot limit a share's unwritten data, so nothing is left unwritten";
-                adjustments.push(Adjustment::Replaced { configured: None, used, reason });
-            }
-            None
-        }
+/// Without a cache there is nothing unwritten anyway.
+fn dirty_data(share: &ShareSettings, support: DirtyLimitSupport, wanted: &BTreeMap<String, OptionValue>) -> DirtyData {
+    let uncached = wanted.get("cache").is_some_and(|cache| *cache == OptionValue::Value("none".to_owned()));
+    match (share.dirty_limit, support) {
+        (None, _) => DirtyData::Unlimited,
+        (Some(limit), DirtyLimitSupport::Supported) => DirtyData::Limited(limit),
+        (Some(_), DirtyLimitSupport::Unsupported) if uncached => DirtyData::Unlimited,
+        (Some(_), DirtyLimitSupport::Unsupported) => DirtyData::WrittenThrough,
     }
 }
 
@@ -269,7 +270,7 @@ mod tests {
         assert_eq!(plan.source, "//10.10.0.35/media/films");
         assert_eq!(shown(&plan), "nosharesock,ip=10.10.0.35,port=445,soft,gid=1000,uid=jelly");
         assert_eq!(plan.attributes, BTreeSet::from([MountAttribute::ReadOnly, MountAttribute::NoDev]));
-        assert_eq!(plan.dirty_limit, Some(2 << 20));
+        assert_eq!(plan.dirty_data, DirtyData::Limited(2 << 20));
         assert_eq!(plan.adjustments, []);
     }
 
@@ -311,19 +312,21 @@ mod tests {
     }
 
     #[test]
-    fn without_a_limit_on_unwritten_data_there_is_none() {
-        let cached = share(&[("cache", Some("strict"))]);
-        let address = "10.10.0.35".parse().unwrap();
-        let plan = mount_options(&cached, address, &KernelOptions::unknown(), DirtyLimitSupport::Unsupported);
-        assert!(shown(&plan).ends_with("cache=strict"), "what is configured is not overridden");
-        let limited = share(&[]);
-        let plan = mount_options(&limited, address, &KernelOptions::unknown(), DirtyLimitSupport::Unsupported);
-        assert!(shown(&plan).ends_with("cache=none"));
-        assert_eq!(plan.dirty_limit, None);
-        assert!(matches!(&plan.adjustments[..], [Adjustment::Replaced { used, .. }] if used.key == "cache"));
+    fn where_unwritten_data_cannot_be_limited_there_is_none() {
+        let plan = |share: &ShareSettings| {
+            let address = "10.10.0.35".parse().unwrap();
+            mount_options(share, address, &KernelOptions::unknown(), DirtyLimitSupport::Unsupported)
+        };
+        let limited = share(&[("cache", Some("strict"))]);
+        assert_eq!(plan(&limited).dirty_data, DirtyData::WrittenThrough);
+        assert!(shown(&plan(&limited)).ends_with("cache=strict"), "reads stay cached");
+        assert!(
+            matches!(&plan(&limited).adjustments[..], [Adjustment::Replaced { used, .. }] if used.to_string() == "sync")
+        );
+        let uncached = share(&[("cache", Some("none"))]);
+        assert_eq!(plan(&uncached).dirty_data, DirtyData::Unlimited);
         let unlimited = ShareSettings { dirty_limit: None, ..limited };
-        let plan = mount_options(&unlimited, address, &KernelOptions::unknown(), DirtyLimitSupport::Unsupported);
-        assert!(!shown(&plan).contains("cache="));
-        assert_eq!(plan.adjustments, []);
+        assert_eq!(plan(&unlimited).dirty_data, DirtyData::Unlimited);
+        assert_eq!(plan(&unlimited).adjustments, []);
     }
 }

@@ -104,8 +104,20 @@ pub struct MountRequest {
     pub attributes: Vec<Attribute>,
     /// Where the login is; the worker reads it, so that no secret passes through the daemon.
     pub login: Login,
-    /// Limit of unwritten data in bytes.
-    pub dirty_limit: Option<u64>,
+    /// What is to be done about unwritten data.
+    pub dirty_data: DirtyData,
+}
+
+/// How much a mount may leave unwritten.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DirtyData {
+    /// As much as the kernel likes.
+    Unlimited,
+    /// So many bytes.
+    Limited(u64),
+    /// Each write waits for the server.
+    WrittenThrough,
 }
 
 /// An attribute of a mount (`MOUNT_ATTR_*`).

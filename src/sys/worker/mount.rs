@@ -12,12 +12,13 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{Mode, OFlags, fstatfs, openat};
 use rustix::mount::{
-    FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen,
+    FsMountFlags, FsOpenFlags, FsPickFlags, MountAttrFlags, fsconfig_create, fsconfig_reconfigure, fsconfig_set_flag,
+    fsconfig_set_string, fsmount, fsopen, fspick,
 };
 
 use crate::config::credentials::parse_credentials;
 
-use super::{Answer, Attempt as _, Attribute, Failed, Login, MountRequest, Reply, Stage, clone};
+use super::{Answer, Attempt as _, Attribute, DirtyData, Failed, Login, MountRequest, Reply, Stage, clone};
 
 /// Options whose value is a user or group id and may be written as a name.
 const USER_KEYS: [&str; 3] = ["uid", "cruid", "backupuid"];
@@ -26,7 +27,8 @@ const GROUP_KEYS: [&str; 2] = ["gid", "backupgid"];
 pub(super) fn mount(request: &MountRequest) -> Reply {
     let context = fsopen("cifs", FsOpenFlags::FSOPEN_CLOEXEC)
         .attempt(|| "cannot use CIFS through the kernel's mount API (Linux 5.11 or newer)".into())?;
-    configure(&context, request).map_err(|failed| failed.at(Stage::Configuration))?;
+    let configured = configure(&context, request, |_| true);
+    configured.map_err(|failed| failed.at(Stage::Configuration))?;
     let before = backing_devices();
     fsconfig_create(&context)
         .attempt(|| format!("cannot mount {}{}", request.source, said(&context)))
@@ -34,8 +36,10 @@ pub(super) fn mount(request: &MountRequest) -> Reply {
     let attributes = request.attributes.iter().copied().map(flag).collect();
     let mount = fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes)
         .attempt(|| format!("cannot make a mount of {}", request.source))?;
-    if let Some(limit) = request.dirty_limit {
-        limit_dirty_data(&before, limit)?;
+    match request.dirty_data {
+        DirtyData::Unlimited => {}
+        DirtyData::Limited(limit) => limit_dirty_data(&before, limit)?,
+        DirtyData::WrittenThrough => write_through(&mount, request)?,
     }
     verify(&mount, &request.source).map_err(|failed| failed.at(Stage::Negotiation))?;
     clone::pin(&request.share, &mount)?;
@@ -53,13 +57,16 @@ fn flag(attribute: Attribute) -> MountAttrFlags {
     }
 }
 
-fn configure(context: &OwnedFd, request: &MountRequest) -> Result<(), Failed> {
+/// Sets the source, the login, and those options whose keys are `wanted`.
+fn configure(context: &OwnedFd, request: &MountRequest, wanted: impl Fn(&str) -> bool) -> Result<(), Failed> {
     let set = |key: &str, value: &str| {
         fsconfig_set_string(context, key, value).attempt(|| format!("cannot set the option {key}{}", said(context)))
     };
-    set("source", &request.source)?;
+    if wanted("source") {
+        set("source", &request.source)?;
+    }
     log_in(&request.login, &set)?;
-    for (key, value) in &request.options {
+    for (key, value) in request.options.iter().filter(|(key, _)| wanted(key)) {
         match value {
             Some(value) => set(key, &as_number(key, value)?)?,
             None => fsconfig_set_flag(context, key.as_str())
@@ -113,6 +120,19 @@ fn as_number(key: &str, value: &str) -> Result<String, Failed> {
     } else {
         Ok(value.to_owned())
     }
+}
+
+/// Makes the super block synchronous, so that no write is acknowledged that the server does not have.
+///
+/// Only a reconfiguration can: at a mount CIFS drops the flag (`smb3_get_tree_common` passes 0). It begins with the kernel's
+/// defaults, so every option is said again, but for the sizes, which the mount has negotiated and which are kept when they are
+/// not said (`smb3_reconfigure`, fs_context.c; seen on 6.1).
+fn write_through(mount: &OwnedFd, request: &MountRequest) -> Result<(), Failed> {
+    let what = || format!("cannot make writes to {} synchronous", request.source);
+    let context = fspick(mount, "", FsPickFlags::FSPICK_CLOEXEC | FsPickFlags::FSPICK_EMPTY_PATH).attempt(what)?;
+    configure(&context, request, |key| !["source", "rsize", "wsize"].contains(&key))?;
+    fsconfig_set_flag(&context, "sync").attempt(what)?;
+    fsconfig_reconfigure(&context).attempt(|| format!("{}{}", what(), said(&context)))
 }
 
 /// The server answers for this mount, and its root can be read.
