@@ -20,6 +20,7 @@ mod quiet;
 mod scenarios;
 mod schedule;
 mod shrink;
+mod starts;
 mod story;
 mod triples;
 mod watch;

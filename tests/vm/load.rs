@@ -12,7 +12,7 @@ use crate::nas::Nas;
 /// Where the accounts are kept: on a tmpfs of the guest, never on a share.
 const OUT: &str = "/run/load";
 
-/// What a consumer does, ten times a second.
+/// What a consumer does, ten times a second unless it is unhurried.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Kind {
     /// Uncached reads, compared with what must be there.
@@ -56,12 +56,19 @@ pub struct Load<'guest> {
     guest: &'guest Guest,
     id: String,
     kinds: Vec<Kind>,
+    /// From one operation of a consumer to its next.
+    interval: Duration,
 }
 
 impl<'guest> Load<'guest> {
     /// Describes consumers without starting them; `id` is part of the names of their files and of their unit.
     pub fn new(guest: &'guest Guest, id: &str, kinds: &[Kind]) -> Self {
-        Self { guest, id: id.to_owned(), kinds: kinds.to_vec() }
+        Self { guest, id: id.to_owned(), kinds: kinds.to_vec(), interval: Duration::from_millis(100) }
+    }
+
+    /// The same at half the pace, for cases with many consumers.
+    pub fn unhurried(self) -> Self {
+        Self { interval: 2 * self.interval, ..self }
     }
 
     /// The name of the transient unit that `start` makes.
@@ -71,8 +78,10 @@ impl<'guest> Load<'guest> {
 
     /// A bash script that runs the consumers until they are told to stop: for a unit file of the case's own.
     pub fn script(&self, directory: &str) -> String {
-        let (id, kinds) = (&self.id, self.kinds());
-        format!("exec python3 {OUT}/bin/load.py {kinds} '{directory}' --id {id} --out {OUT} --stop {OUT}/{id}.stop\n")
+        let (id, kinds, interval) = (&self.id, self.kinds(), self.interval.as_secs_f64());
+        format!(
+            "exec python3 {OUT}/bin/load.py {kinds} '{directory}' --id {id} --out {OUT} --stop {OUT}/{id}.stop --interval {interval}\n"
+        )
     }
 
     /// Starts the consumers as a transient unit; `wait_for_operations` says when they are at work.

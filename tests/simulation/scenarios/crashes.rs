@@ -88,3 +88,13 @@ fn killed_at_every_step_of_an_outage() {
         }
     }
 }
+
+/// Somebody took it away; below a share that is on the path none can be laid.
+#[test]
+fn share_that_lost_its_barrier_gets_one_when_it_is_off_the_path() {
+    let mut story = story(&setup()).crash(1_000);
+    story.0.host.shares[0].barrier = false;
+    let story = story.after(15).is(State::Online).share("still none", |place| !place.barrier);
+    let story = story.server(ServerIs::Silent).reaches(State::Holding, 5).after(1);
+    story.share("the path is barred", |place| place.barrier && !place.ours).ends_well();
+}

@@ -1,10 +1,11 @@
 #!/usr/bin/python3
 """Consumers of a share that keep account of what they were promised.
 
-load.py KIND[,KIND...] DIR --id ID --out OUT --stop FILE   a process for each KIND: reader, fsync, buffered
-load.py library DIR                                        on the server: what the readers read and others list
+load.py KIND[,KIND...] DIR --id ID --out OUT --stop FILE [--interval S]
+                       a process for each KIND: reader, fsync, buffered
+load.py library DIR    on the server: what the readers read and others list
 
-A consumer does one 4 KiB operation every 100 ms until the file of --stop appears:
+A consumer does one 4 KiB operation every S seconds (0.1) until the file of --stop appears:
   reader    pread of an uncached block of DIR/pattern, compared with what must be there
   fsync     pwrite to DIR/ID.fsync, then fsync; the block is acknowledged when both succeeded
   buffered  pwrite to DIR/ID.buffered, acknowledged at once; the only fsync comes at the end
@@ -25,7 +26,6 @@ import traceback
 BLOCK = 4096
 PATTERN_BLOCKS = 2000
 LIBRARY_FILES = 60
-INTERVAL = 0.1
 SLOW = 1.0
 
 
@@ -78,7 +78,7 @@ class Account:
         return result
 
 
-def read_until(stopped, account, directory):
+def read_until(stopped, account, directory, interval):
     fd = os.open(os.path.join(directory, "pattern"), os.O_RDONLY)
     while not stopped():
         n = account.acked % PATTERN_BLOCKS
@@ -87,11 +87,11 @@ def read_until(stopped, account, directory):
         if data is not None:
             account.wrong += data != block("pattern", n)
             account.ack(account.acked + 1)
-        time.sleep(INTERVAL)
+        time.sleep(interval)
     account.timed("close", lambda: os.close(fd))
 
 
-def write_until(stopped, account, directory, name, with_fsync):
+def write_until(stopped, account, directory, name, with_fsync, interval):
     fd = os.open(os.path.join(directory, name), os.O_CREAT | os.O_RDWR | os.O_TRUNC, 0o644)
     while not stopped():
         n = account.acked
@@ -100,7 +100,7 @@ def write_until(stopped, account, directory, name, with_fsync):
             done = account.timed("fsync", lambda: os.fsync(fd) or True) is not None
         if done:
             account.ack(n + 1)
-        time.sleep(INTERVAL)
+        time.sleep(interval)
     account.timed("final fsync", lambda: os.fsync(fd))
     account.timed("close", lambda: os.close(fd))
 
@@ -115,9 +115,9 @@ def consume(kind, args):
         return os.path.exists(args.stop)
 
     if kind == "reader":
-        read_until(stopped, account, args.directory)
+        read_until(stopped, account, args.directory, args.interval)
     else:
-        write_until(stopped, account, args.directory, name, kind == "fsync")
+        write_until(stopped, account, args.directory, name, kind == "fsync", args.interval)
     summary = {"acked": account.acked, "wrong": account.wrong,
                "errors": account.errors, "longest": round(account.longest, 2)}
     with open(base + ".tmp", "w") as f:
@@ -144,6 +144,7 @@ def main():
     parser.add_argument("--id")
     parser.add_argument("--out")
     parser.add_argument("--stop")
+    parser.add_argument("--interval", type=float, default=0.1)
     args = parser.parse_args()
     if args.kinds == "library":
         return library(args.directory)
