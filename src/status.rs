@@ -37,10 +37,29 @@ pub struct ServerStatus {
     /// What is believed of it.
     #[serde(flatten)]
     pub trust: Trust,
-    /// How long its last answer took, in milliseconds.
-    pub latency_ms: Option<f64>,
+    /// How its answers came in the last five minutes; absent before the first.
+    pub latency: Option<LatencyStatus>,
+    /// What is wrong with this host's own way to it, in words.
+    pub local_trouble: Option<String>,
+    /// The identity of the machine that answers in its place.
+    pub stranger: Option<String>,
     /// Present if it comes and goes.
     pub flapping: Option<FlappingStatus>,
+}
+
+/// How long a server's answers took, in milliseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct LatencyStatus {
+    /// The last answer.
+    pub last_ms: f64,
+    /// Half of them came within this.
+    pub median_ms: f64,
+    /// All but the slowest twentieth came within this.
+    pub p95_ms: f64,
+    /// The slowest.
+    pub slowest_ms: f64,
+    /// It has become slow, or always is: slow is not dead.
+    pub slow: bool,
 }
 
 /// A server that comes and goes: it has to answer for a while before it is trusted again.

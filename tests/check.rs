@@ -351,10 +351,10 @@ fn shipped_profiles_are_right_and_give_their_reasons() {
         let echo = u64::try_from(options["echo_interval"].as_integer().unwrap()).unwrap();
         assert_eq!(
             echo,
-            layers::echo_interval_needed(&probe, share.patience),
+            layers::echo_interval_needed(&probe, share.patience, share.probe_interval),
             "{name}: exactly what the patience needs"
         );
-        Layers::new(&probe, share.patience, echo, share.hold_for).unwrap();
+        Layers::new(&probe, share.patience, share.probe_interval, echo, share.hold_for).unwrap();
         let wsize = u64::try_from(options["wsize"].as_integer().unwrap()).unwrap();
         assert!(share.dirty_limit.is_some_and(|limit| 2 * wsize <= limit), "{name}: two writes fit");
         assert!(profile.text.contains(&format!("3 x {echo} = {} s", 3 * echo)), "{name}: the comment has the numbers");

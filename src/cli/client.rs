@@ -6,7 +6,7 @@ use anyhow::Context as _;
 
 use super::Hinted;
 use crate::daemon::reload::Outcome;
-use crate::dbus::{ManagerClientProxy, NO_SUCH_SHARE, REFUSED};
+use crate::dbus::{ManagerClientProxy, NO_SUCH_SERVER, NO_SUCH_SHARE, REFUSED};
 use crate::share::{Refusal, Verdict};
 use crate::status::StatusReport;
 
@@ -92,6 +92,20 @@ impl Client {
                 Wish::Release => manager.release(share).await,
             };
             read(answer)
+        };
+        within(asking).await
+    }
+
+    /// Trusts whoever answers at a server's address; `None` if there is no such server.
+    pub async fn trust(&self, server: &str) -> anyhow::Result<Option<Verdict>> {
+        let asking = async {
+            match self.manager.trust(server).await {
+                Err(zbus::Error::MethodError(name, _, _)) if name.as_str() == NO_SUCH_SERVER => Ok(None),
+                answer => match read(answer)? {
+                    Answer::Verdict(verdict) => Ok(Some(verdict)),
+                    Answer::Refused(_) | Answer::NoSuchShare => anyhow::bail!("cannot read the daemon's answer"),
+                },
+            }
         };
         within(asking).await
     }

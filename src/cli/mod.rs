@@ -8,6 +8,7 @@ pub mod reload;
 pub mod replay;
 pub mod report;
 pub mod status;
+pub mod trust;
 
 use std::io::{IsTerminal as _, Write as _};
 use std::path::PathBuf;
@@ -63,6 +64,8 @@ enum Command {
     Maintenance(control::Maintenance),
     /// Wait until a share is online; exit status 3 if it is not in time
     Wait(control::WaitArguments),
+    /// Trust the machine that answers at a server's address now, although it is another one than before
+    Trust(trust::Arguments),
     /// Check the configuration; silent when it is fine
     Check {
         /// Print the problems as JSON
@@ -133,6 +136,7 @@ fn dispatch(cli: Cli) -> anyhow::Result<Exit> {
         Command::Release(arguments) => return control::run(&arguments, Wish::Release),
         Command::Maintenance(what) => return control::maintenance(&what),
         Command::Wait(arguments) => return control::wait_for(&arguments),
+        Command::Trust(arguments) => return trust::run(&arguments),
         Command::Check { json } => {
             let output = if json { check::Output::Json } else { check::Output::Text };
             return Ok(check::run(&check::CheckArgs { config: cli.config, output, colour: colour(cli.no_color) }));
@@ -185,6 +189,7 @@ fn start_log(cli: &Cli) {
         | Command::Release(_)
         | Command::Maintenance(_)
         | Command::Wait(_)
+        | Command::Trust(_)
         | Command::Check { .. }
         | Command::Dump(_)
         | Command::Replay(_)

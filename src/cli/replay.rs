@@ -272,7 +272,8 @@ mod tests {
 
     fn recording() -> Recording {
         let at = |seconds| BootInstant::from_boot(Duration::from_secs(seconds));
-        let spec = ShareSpec { patience: Duration::from_secs(60), hold_for: None };
+        let spec =
+            ShareSpec { patience: Duration::from_secs(60), hold_for: None, probe_interval: Duration::from_secs(10) };
         let mut share = Share::new(spec, 1, at(100));
         let mut recorder = Recorder::new("media");
         let inputs = [

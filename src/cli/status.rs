@@ -69,6 +69,19 @@ fn render(report: &StatusReport) -> String {
         text.extend(lines.iter().map(|line| format!("  {line}\n")));
     }
     for server in &report.servers {
+        if let Some(trouble) = &server.local_trouble {
+            text.push_str(&format!("\n{}: {trouble}\n", server.name));
+        }
+        if let Some(latency) = server.latency.filter(|latency| latency.slow) {
+            let (median, slowest) = (latency.median_ms, latency.slowest_ms);
+            text.push_str(&format!(
+                "\n{}: answers slowly: in {median:.0} ms usually, {slowest:.0} ms at most in the last minutes\n",
+                server.name
+            ));
+        }
+        if let Some(identity) = &server.stranger {
+            text.push_str(&format!("\n{}: the machine {identity} answers in its place\n", server.name));
+        }
         if let Some(flapping) = server.flapping {
             let (outages, seconds) = (flapping.outages, duration(flapping.must_answer_for));
             text.push_str(&format!(
@@ -122,7 +135,10 @@ fn more(share: &ShareStatus) -> Vec<String> {
 fn server_cell(server: &ServerStatus) -> String {
     let believed = match server.trust {
         Trust::Unknown => "not seen yet".to_owned(),
-        Trust::Trusted => server.latency_ms.map_or("answers".to_owned(), |latency| format!("{latency:.1} ms")),
+        Trust::Trusted => server.latency.map_or("answers".to_owned(), |latency| {
+            let slow = if latency.slow { "slow: " } else { "" };
+            format!("{slow}{:.1} ms", latency.last_ms)
+        }),
         Trust::Suspect { verdict } | Trust::Dead { verdict } => verdict.to_string(),
     };
     format!("{} ({believed})", server.host)

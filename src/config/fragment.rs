@@ -11,13 +11,28 @@ use toml::de::DeTable;
 use super::invalid::{InvalidKind, Problems};
 use super::options::{OptionEntry, read_options};
 use super::reader::{Fields, NoneWord, join, parse};
-use super::settings::{AfterHold, HoldFor, OnOutage};
+use super::settings::{AfterHold, HoldFor, IdentityPolicy, OnAccess, OnOutage};
 use super::source::{Origin, Sourced};
+use super::value::parse_on_access;
 
-const SERVER_KEYS: &[&str] = &["host", "credentials", "probe"];
+const SERVER_KEYS: &[&str] = &["host", "credentials", "identity", "probe"];
 const PROBE_KEYS: &[&str] = &["interval", "timeout", "dead_after", "alive_after"];
-const SHARE_KEYS: &[&str] =
-    &["server", "source", "mount_point", "profile", "options", "patience", "hold_for", "dirty_limit", "consumer"];
+const SHARE_KEYS: &[&str] = &[
+    "server",
+    "source",
+    "mount_point",
+    "profile",
+    "options",
+    "patience",
+    "hold_for",
+    "probe_interval",
+    "on_access",
+    "marker",
+    "kill_holders",
+    "dirty_limit",
+    "read_ahead",
+    "consumer",
+];
 const CONSUMER_KEYS: &[&str] = &["unit", "container", "on_outage", "after_hold", "order", "time_limit"];
 
 /// Highest `dead_after` and `alive_after`: more probes than this are no detection any more.
@@ -39,6 +54,7 @@ pub(crate) struct ServerFragment {
     pub(crate) broken: BTreeSet<&'static str>,
     pub(crate) host: Option<Sourced<String>>,
     pub(crate) credentials: Option<Sourced<String>>,
+    pub(crate) identity: Option<Sourced<IdentityPolicy>>,
     pub(crate) probe: ProbeFragment,
 }
 
@@ -65,7 +81,12 @@ pub(crate) struct ShareFragment {
     pub(crate) options: BTreeMap<String, OptionEntry>,
     pub(crate) patience: Option<Sourced<Duration>>,
     pub(crate) hold_for: Option<Sourced<HoldFor>>,
+    pub(crate) probe_interval: Option<Sourced<Duration>>,
+    pub(crate) on_access: Option<Sourced<OnAccess>>,
+    pub(crate) marker: Option<Sourced<String>>,
+    pub(crate) kill_holders: Option<Sourced<bool>>,
     pub(crate) dirty_limit: Option<Sourced<Option<u64>>>,
+    pub(crate) read_ahead: Option<Sourced<Option<u64>>>,
     pub(crate) consumers: Vec<ConsumerFragment>,
 }
 
@@ -136,12 +157,14 @@ fn named_tables<'t>(
 fn read_server(origin: Origin, mut fields: Fields<'_>, problems: &mut Problems<'_>) -> ServerFragment {
     let host = fields.string("host", problems);
     let credentials = fields.string("credentials", problems);
+    let identity =
+        fields.word("identity", &[("pinned", IdentityPolicy::Pinned), ("any", IdentityPolicy::Any)], problems);
     let path = fields.key("probe");
     let probe = match fields.table("probe", "[server.NAME.probe]", problems) {
         Some((_, table)) => read_probe(Fields::new(table, path, fields.file(), PROBE_KEYS, problems), problems),
         None => ProbeFragment::default(),
     };
-    ServerFragment { origin, host, credentials, probe, broken: fields.into_broken() }
+    ServerFragment { origin, host, credentials, identity, probe, broken: fields.into_broken() }
 }
 
 fn read_probe(mut fields: Fields<'_>, problems: &mut Problems<'_>) -> ProbeFragment {
@@ -164,7 +187,12 @@ fn read_share(origin: Origin, mut fields: Fields<'_>, problems: &mut Problems<'_
         options: read_options(&mut fields, problems),
         patience: fields.duration("patience", problems),
         hold_for: fields.duration_or("hold_for", problems, forever),
+        probe_interval: fields.duration("probe_interval", problems),
+        on_access: fields.parsed("on_access", parse_on_access, problems),
+        marker: fields.string("marker", problems),
+        kill_holders: fields.boolean("kill_holders", problems),
         dirty_limit: fields.size("dirty_limit", NoneWord::Allowed, problems),
+        read_ahead: fields.size("read_ahead", NoneWord::Allowed, problems),
         consumers: read_consumers(&mut fields, problems),
         broken: fields.into_broken(),
     }

@@ -68,10 +68,11 @@ fn replace<T>(current: &mut Option<T>, later: Option<T>) {
 
 impl ServerFragment {
     fn lay_over(&mut self, later: Self) {
-        let Self { origin: _, broken, host, credentials, probe } = later;
+        let Self { origin: _, broken, host, credentials, identity, probe } = later;
         self.broken.extend(broken);
         replace(&mut self.host, host);
         replace(&mut self.credentials, credentials);
+        replace(&mut self.identity, identity);
         self.probe.lay_over(probe);
     }
 }
@@ -98,7 +99,12 @@ impl ShareFragment {
             options,
             patience,
             hold_for,
+            probe_interval,
+            on_access,
+            marker,
+            kill_holders,
             dirty_limit,
+            read_ahead,
             consumers,
         } = later;
         self.broken.extend(broken);
@@ -109,7 +115,12 @@ impl ShareFragment {
         super::options::lay_over(&mut self.options, options);
         replace(&mut self.patience, patience);
         replace(&mut self.hold_for, hold_for);
+        replace(&mut self.probe_interval, probe_interval);
+        replace(&mut self.on_access, on_access);
+        replace(&mut self.marker, marker);
+        replace(&mut self.kill_holders, kill_holders);
         replace(&mut self.dirty_limit, dirty_limit);
+        replace(&mut self.read_ahead, read_ahead);
         for consumer in consumers {
             match self.consumers.iter_mut().find(|current| current.unit.value == consumer.unit.value) {
                 Some(current) => current.lay_over(consumer),

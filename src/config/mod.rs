@@ -24,6 +24,7 @@ mod profile;
 mod reader;
 pub mod settings;
 pub mod source;
+mod timeouts;
 mod units;
 mod validate;
 mod value;

@@ -100,6 +100,19 @@ pub(crate) fn parse_source(text: &str) -> Result<String, BadValue> {
     Ok(text.to_owned())
 }
 
+/// Checks a marker: a path below the share's root.
+pub(crate) fn parse_marker(text: &str) -> Result<String, BadValue> {
+    let example = "write a path below the share's root, such as marker = \".this-is-media\"";
+    if text.starts_with('/') {
+        let help = format!("write it without the first slash: marker = {}", quoted(text.trim_matches('/')));
+        return bad("a marker is a path below the share's root", help);
+    }
+    if text.split('/').any(|part| matches!(part, "" | "." | "..")) {
+        return bad("the marker has an empty part, `.` or `..`", example);
+    }
+    Ok(text.to_owned())
+}
+
 /// Checks a server's address or name.
 pub(crate) fn parse_host(text: &str) -> Result<String, BadValue> {
     let example = "write an address or a name: host = \"10.10.0.35\" or host = \"nas.example.org\"";

@@ -12,7 +12,7 @@ use super::reader::{Fields, NoneWord, parse};
 use super::source::{SourceText, Sourced};
 use super::value::is_name;
 
-const PROFILE_KEYS: &[&str] = &["description", "patience", "dirty_limit", "options"];
+const PROFILE_KEYS: &[&str] = &["description", "patience", "dirty_limit", "read_ahead", "options"];
 
 /// Patience where neither share nor profile says anything: what a player's buffer bridges.
 pub(crate) const DEFAULT_PATIENCE: Duration = Duration::from_secs(30);
@@ -26,6 +26,7 @@ pub(crate) struct Profile {
     pub(crate) description: Option<String>,
     pub(crate) patience: Option<Sourced<Duration>>,
     pub(crate) dirty_limit: Option<Sourced<Option<u64>>>,
+    pub(crate) read_ahead: Option<Sourced<Option<u64>>>,
     pub(crate) options: BTreeMap<String, OptionEntry>,
 }
 
@@ -66,6 +67,7 @@ fn read_profile(file: usize, problems: &mut Problems<'_>) -> Option<Profile> {
         description: fields.string("description", problems).map(|text| text.value),
         patience: fields.duration("patience", problems),
         dirty_limit: fields.size("dirty_limit", NoneWord::Refused, problems),
+        read_ahead: fields.size("read_ahead", NoneWord::Refused, problems),
         options: read_options(&mut fields, problems),
     })
 }

@@ -178,6 +178,34 @@ impl<'t> Fields<'t> {
         }
     }
 
+    /// `true` or `false`.
+    pub(crate) fn boolean(&mut self, name: &'static str, problems: &mut Problems<'_>) -> Option<Sourced<bool>> {
+        let (origin, value) = self.raw(name)?;
+        let boolean = value.as_bool();
+        if boolean.is_none() {
+            let help = format!("write it without quotes: {name} = true");
+            self.wrong_type(name, origin, "true or false", value, help, problems);
+        }
+        boolean.map(|value| Sourced { value, origin })
+    }
+
+    /// A string in a form of its own.
+    pub(crate) fn parsed<T>(
+        &mut self,
+        name: &'static str,
+        parse: impl Fn(&str) -> Result<T, BadValue>,
+        problems: &mut Problems<'_>,
+    ) -> Option<Sourced<T>> {
+        let Sourced { value, origin } = self.string(name, problems)?;
+        match parse(&value) {
+            Ok(value) => Some(Sourced { value, origin }),
+            Err(bad) => {
+                self.bad(name, origin, bad, problems);
+                None
+            }
+        }
+    }
+
     /// One of a few words.
     pub(crate) fn word<T: Copy>(
         &mut self,

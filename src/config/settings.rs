@@ -45,8 +45,20 @@ pub struct ServerSettings {
     pub host: String,
     /// How nasmount logs in.
     pub credentials: CredentialSource,
+    /// Who may answer.
+    pub identity: IdentityPolicy,
     /// How the server is probed.
     pub probe: ProbeSettings,
+}
+
+/// Whether a server has to be the one that it was.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum IdentityPolicy {
+    /// The first that answered, until an operator trusts another.
+    #[default]
+    Pinned,
+    /// Any: some servers tell another identity after each start.
+    Any,
 }
 
 /// Where a server's user name and password come from.
@@ -65,8 +77,10 @@ pub enum CredentialSource {
 pub struct ProbeSettings {
     /// Time from the start of one probe to the start of the next while the server is trusted.
     pub interval: Duration,
-    /// How long a probe may take.
+    /// How long a probe may take at a server that answers quickly.
     pub timeout: Duration,
+    /// What that may grow to at a slow one: follows from the patience (`layers::timeout_max`).
+    pub timeout_max: Duration,
     /// Consecutive failures after which the server is dead; at least 1.
     pub dead_after: u32,
     /// Consecutive successes after which a dead server is trusted again; at least 1.
@@ -93,8 +107,18 @@ pub struct ShareSettings {
     pub patience: Duration,
     /// How long consumers are held before the share is released.
     pub hold_for: HoldFor,
+    /// Time between two uncached requests through the share.
+    pub probe_interval: Duration,
+    /// What an access to the path meets while the share is away.
+    pub on_access: OnAccess,
+    /// A file or directory below the share's root without which it is not the right one, or not all there.
+    pub marker: Option<String>,
+    /// What is done to whoever still has the share open when it is given up.
+    pub leftover_holders: LeftoverHolders,
     /// Upper limit of the share's unwritten data in bytes (`/sys/class/bdi/.../max_bytes`), if limited.
     pub dirty_limit: Option<u64>,
+    /// How much is read ahead in bytes (`/sys/class/bdi/.../read_ahead_kb`), unless that is left to the kernel.
+    pub read_ahead: Option<u64>,
     /// Units that depend on the share, in the order in which they are held (lowest `order` first).
     pub consumers: Vec<ConsumerSettings>,
 }
@@ -115,6 +139,27 @@ pub enum HoldFor {
     For(Duration),
     /// The hold never ends by itself.
     Forever,
+}
+
+/// What an access to the path meets while the share is away.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnAccess {
+    /// "Host is down", at once.
+    #[default]
+    Fail,
+    /// It waits for the share for this long, and fails then.
+    Wait(Duration),
+}
+
+/// What is done to processes that still have a share open when it is given up.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LeftoverHolders {
+    /// Nothing: their files are dead.
+    #[default]
+    Leave,
+    /// SIGKILL.
+    Kill,
 }
 
 /// A unit that depends on a share.

@@ -11,25 +11,32 @@ use super::consumers::{refuse_disagreement, validate_consumers};
 use super::fragment::{ProbeFragment, ServerFragment, ShareFragment};
 use super::invalid::{Finding, InvalidKind, Problems, Warning};
 use super::merge::Input;
-use super::paths::{is_within, parse_host, parse_mount_point, parse_source};
+use super::paths::{is_within, parse_host, parse_marker, parse_mount_point, parse_source};
 use super::profile::{DEFAULT_PATIENCE, DEFAULT_PROFILE, Profile};
 use super::settings::{
-    CredentialSource, HoldFor, OptionValue, ProbeSettings, ServerId, ServerSettings, Settings, ShareId, ShareSettings,
+    CredentialSource, HoldFor, LeftoverHolders, OptionValue, ProbeSettings, ServerId, ServerSettings, Settings,
+    ShareId, ShareSettings,
 };
 use super::source::{Origin, Place, Sourced, names_credentials};
+use super::timeouts::{settle_patience, warn_about_hold};
 use super::value::{BadValue, closest, is_name, list, quoted, show_duration, show_size};
 use super::{Loaded, OptionOrigin};
-use crate::plan::layers::{self, LayerViolation};
+use crate::plan::layers;
 
 /// How long a share is held where nothing is said: longer than a NAS's restart with a file system check.
 const DEFAULT_HOLD: Duration = Duration::from_secs(15 * 60);
+const SECOND: Duration = Duration::from_secs(1);
 /// Probes where nothing is said: a silent server is dead within 4 s.
 const DEFAULT_PROBE: ProbeSettings =
-    ProbeSettings { interval: Duration::from_secs(1), timeout: Duration::from_secs(1), dead_after: 3, alive_after: 3 };
+    ProbeSettings { interval: SECOND, timeout: SECOND, timeout_max: SECOND, dead_after: 3, alive_after: 3 };
 /// Faster probes load a small NAS, which forks a process for each; slower ones are no detection.
 const INTERVAL_LIMITS: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(60));
 /// A healthy server answers NEGOTIATE within milliseconds; a probe of 30 s would outlast any patience of a person.
 const TIMEOUT_LIMITS: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(30));
+/// More requests through a share than one a second are load and no detection; fewer than one in ten minutes are none.
+const PROBE_INTERVAL_LIMITS: (Duration, Duration) = (SECOND, Duration::from_secs(600));
+/// What the kernel takes for `rasize`, which is the same thing by another name.
+const READ_AHEAD_MAX: u64 = 32 << 20;
 /// Smaller limits than this stop every writer after each block.
 const DIRTY_LIMIT_MIN: u64 = 128 << 10;
 /// Larger ones are no limit.
@@ -52,17 +59,17 @@ impl Validated {
 }
 
 /// A share that is complete but for what depends on other shares.
-struct Draft {
-    name: String,
-    settings: ShareSettings,
-    option_origins: BTreeMap<String, OptionOrigin>,
-    mount_point_origin: Origin,
+pub(super) struct Draft {
+    pub(super) name: String,
+    pub(super) settings: ShareSettings,
+    pub(super) option_origins: BTreeMap<String, OptionOrigin>,
+    pub(super) mount_point_origin: Origin,
     /// Asked for by the share or its profile, and by which key.
-    asked_patience: Duration,
-    patience_at: (Origin, String),
+    pub(super) asked_patience: Duration,
+    pub(super) patience_at: (Origin, String),
     /// Seconds, and where the share's own options set it.
-    echo_interval: Option<u64>,
-    own_echo_interval: Option<Origin>,
+    pub(super) echo_interval: Option<u64>,
+    pub(super) own_echo_interval: Option<Origin>,
 }
 
 /// Checks everything and reports every problem; `None` if there is one.
@@ -84,7 +91,7 @@ pub(crate) fn validate(
     refuse_disagreement(input, problems);
     let drafts: Vec<Draft> =
         input.shares.iter().filter_map(|(name, share)| draft(name, share, input, profiles, problems)).collect();
-    let drafts = settle_patience(drafts, &servers, problems);
+    let drafts = settle_patience(drafts, &mut servers, problems);
     if !problems.is_empty() {
         return None;
     }
@@ -116,7 +123,8 @@ fn validate_server(name: &str, server: &ServerFragment, problems: &mut Problems<
         Some(given) => credential_source(&path, given, problems)?,
     };
     let probe = validate_probe(&path, &server.probe, problems);
-    Some(ServerSettings { id: ServerId(name.to_owned()), host: host?, credentials, probe })
+    let identity = server.identity.as_ref().map(|given| given.value).unwrap_or_default();
+    Some(ServerSettings { id: ServerId(name.to_owned()), host: host?, credentials, identity, probe })
 }
 
 fn credential_source(path: &str, given: &Sourced<String>, problems: &mut Problems<'_>) -> Option<CredentialSource> {
@@ -149,9 +157,12 @@ fn validate_probe(path: &str, probe: &ProbeFragment, problems: &mut Problems<'_>
         }
         given.value
     };
+    let interval = limited("interval", &probe.interval, INTERVAL_LIMITS, DEFAULT_PROBE.interval);
+    let timeout = limited("timeout", &probe.timeout, TIMEOUT_LIMITS, DEFAULT_PROBE.timeout);
     ProbeSettings {
-        interval: limited("interval", &probe.interval, INTERVAL_LIMITS, DEFAULT_PROBE.interval),
-        timeout: limited("timeout", &probe.timeout, TIMEOUT_LIMITS, DEFAULT_PROBE.timeout),
+        interval,
+        timeout,
+        timeout_max: timeout, // settled with the patience
         dead_after: probe.dead_after.as_ref().map_or(DEFAULT_PROBE.dead_after, |count| count.value),
         alive_after: probe.alive_after.as_ref().map_or(DEFAULT_PROBE.alive_after, |count| count.value),
     }
@@ -251,8 +262,13 @@ fn draft(
     let patience = share.patience.as_ref().or(profile.patience.as_ref()).map_or(DEFAULT_PATIENCE, |given| given.value);
     let hold_for = share.hold_for.as_ref().map_or(HoldFor::For(DEFAULT_HOLD), |given| given.value);
     warn_about_hold(&path, share, hold_for, problems);
+    let probe_interval = checked_probe_interval(&path, share.probe_interval.as_ref(), problems);
+    let marker = share.marker.as_ref();
+    let marker = marker.and_then(|given| checked(&path, "marker", given, InvalidKind::BadPath, parse_marker, problems));
     let dirty_limit = share.dirty_limit.as_ref().or(profile.dirty_limit.as_ref());
     let dirty_limit = dirty_limit.and_then(|given| checked_dirty_limit(&path, given, problems));
+    let read_ahead = share.read_ahead.as_ref().or(profile.read_ahead.as_ref());
+    let read_ahead = read_ahead.and_then(|given| checked_read_ahead(&path, given, problems));
     let (options, option_origins) = effective_options(share, profile, problems);
     let echo_interval = match options.get("echo_interval") {
         Some(OptionValue::Value(seconds)) => seconds.parse().ok(),
@@ -270,7 +286,12 @@ fn draft(
             options,
             patience: layers::bounded_patience(patience, hold_for),
             hold_for,
+            probe_interval,
+            on_access: share.on_access.as_ref().map(|given| given.value).unwrap_or_default(),
+            marker,
+            leftover_holders: leftover_holders(share),
             dirty_limit,
+            read_ahead,
             consumers,
         },
         option_origins,
@@ -297,7 +318,7 @@ fn known_server(path: &str, given: &Sourced<String>, input: &Input, problems: &m
     None
 }
 
-fn shown_name(name: &str) -> &str {
+pub(super) fn shown_name(name: &str) -> &str {
     if is_name(name) { name } else { "NAME" }
 }
 
@@ -322,15 +343,32 @@ fn known_profile<'p>(
     None
 }
 
-fn warn_about_hold(path: &str, share: &ShareFragment, hold_for: HoldFor, problems: &mut Problems<'_>) {
-    let (Some(patience), HoldFor::For(hold)) = (&share.patience, hold_for) else { return };
-    if patience.value > hold {
-        let (patience_text, hold_text) = (show_duration(patience.value), show_duration(hold));
-        let message =
-            format!("the patience of {patience_text} is never reached: the share is released after {hold_text}");
-        let help = format!("write hold_for = \"{patience_text}\" or longer, or shorten the patience");
-        problems.warn(patience.origin, format!("{path}.patience"), message, help);
+fn leftover_holders(share: &ShareFragment) -> LeftoverHolders {
+    match &share.kill_holders {
+        Some(kill) if kill.value => LeftoverHolders::Kill,
+        Some(_) | None => LeftoverHolders::Leave,
     }
+}
+
+fn checked_probe_interval(path: &str, given: Option<&Sourced<Duration>>, problems: &mut Problems<'_>) -> Duration {
+    let Some(given) = given else { return layers::SHARE_PROBE_INTERVAL };
+    let (least, most) = PROBE_INTERVAL_LIMITS;
+    if given.value < least || given.value > most {
+        let message = format!("{} is out of range", show_duration(given.value));
+        let help = format!("use {} to {}", show_duration(least), show_duration(most));
+        problems.refuse(InvalidKind::OutOfRange, given.origin, format!("{path}.probe_interval"), message, help);
+    }
+    given.value
+}
+
+fn checked_read_ahead(path: &str, given: &Sourced<Option<u64>>, problems: &mut Problems<'_>) -> Option<u64> {
+    let bytes = given.value?;
+    if bytes > READ_AHEAD_MAX {
+        let message = format!("{} is out of range", show_size(bytes));
+        let help = format!("use at most {}, or \"none\" to leave it to the kernel", show_size(READ_AHEAD_MAX));
+        problems.refuse(InvalidKind::OutOfRange, given.origin, format!("{path}.read_ahead"), message, help);
+    }
+    Some(bytes)
 }
 
 fn checked_dirty_limit(path: &str, given: &Sourced<Option<u64>>, problems: &mut Problems<'_>) -> Option<u64> {
@@ -367,84 +405,4 @@ fn effective_options(
         options.insert(name, value);
     }
     (options, origins)
-}
-
-/// Gives all shares of a server the longest patience among them and fits `echo_interval` to it.
-fn settle_patience(
-    mut drafts: Vec<Draft>,
-    servers: &BTreeMap<ServerId, ServerSettings>,
-    problems: &mut Problems<'_>,
-) -> Vec<Draft> {
-    for (id, server) in servers {
-        let shares: Vec<&mut Draft> = drafts.iter_mut().filter(|draft| draft.settings.server == *id).collect();
-        let longest = shares.iter().max_by_key(|draft| draft.settings.patience);
-        let Some(longest) = longest.map(|draft| (draft.settings.patience, draft.name.clone())) else { continue };
-        for draft in shares {
-            if let Err(violation) = layers::check_patience(&server.probe, draft.asked_patience) {
-                refuse_patience(draft, &violation, problems);
-                continue;
-            }
-            let own = draft.settings.patience;
-            draft.settings.patience = longest.0;
-            warn_about_neighbour(draft, own, &longest, problems);
-            settle_echo_interval(draft, &server.probe, &longest.1, problems);
-        }
-    }
-    drafts
-}
-
-fn refuse_patience(draft: &Draft, violation: &LayerViolation, problems: &mut Problems<'_>) {
-    let help = match violation {
-        LayerViolation::PatienceBelowDetection { detection, .. } => format!(
-            "use {} or more, or \"0s\" to give up as soon as the server is dead, or faster probes",
-            show_duration(*detection)
-        ),
-        LayerViolation::PatienceTooLong { .. } | LayerViolation::KernelTooSoon { .. } => {
-            format!("use {} or less", show_duration(layers::PATIENCE_MAX))
-        }
-    };
-    let (at, key) = draft.patience_at.clone();
-    problems.refuse(InvalidKind::TimeoutOrder, at, key, violation.to_string(), help);
-}
-
-/// A share that is to be released at once waits for its neighbours' patience all the same.
-fn warn_about_neighbour(draft: &Draft, own: Duration, longest: &(Duration, String), problems: &mut Problems<'_>) {
-    if let HoldFor::For(hold) = draft.settings.hold_for
-        && hold < longest.0
-        && own < longest.0
-    {
-        let message = format!(
-            "what is in flight on this share is given up after {}, not after its hold of {}: share {} of the same \
-             server asks for that patience, and a server's connections are given up together",
-            show_duration(longest.0),
-            show_duration(hold),
-            shown_name(&longest.1)
-        );
-        let key = format!("{}.hold_for", super::reader::join("share", &draft.name));
-        let help = "shorten the other share's patience, or make this hold longer";
-        problems.warn(draft.mount_point_origin, key, message, help);
-    }
-}
-
-fn settle_echo_interval(draft: &mut Draft, probe: &ProbeSettings, longest: &str, problems: &mut Problems<'_>) {
-    let patience = draft.settings.patience;
-    let needed = layers::echo_interval_needed(probe, patience);
-    let configured = draft.echo_interval.unwrap_or(0);
-    if let (Err(violation), Some(at)) =
-        (layers::Layers::new(probe, patience, configured, draft.settings.hold_for), draft.own_echo_interval)
-    {
-        let whose = match longest == draft.name {
-            true => "the patience".to_owned(),
-            false => format!("the patience of share {}, which counts for its whole server", shown_name(longest)),
-        };
-        let key = format!("{}.options.echo_interval", super::reader::join("share", &draft.name));
-        let help = format!("remove it, and nasmount uses {needed}; or shorten {whose}");
-        problems.refuse(InvalidKind::TimeoutOrder, at, key, violation.to_string(), help);
-        return;
-    }
-    if configured < needed {
-        draft.settings.options.insert("echo_interval".to_owned(), OptionValue::Value(needed.to_string()));
-        let origin = OptionOrigin::Layers { profile: draft.echo_interval };
-        draft.option_origins.insert("echo_interval".to_owned(), origin);
-    }
 }

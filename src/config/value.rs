@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use super::settings::OnAccess;
+
 /// The forms of a duration, for messages.
 pub(crate) const DURATION_FORMS: &str =
     "write a number and a unit: \"500ms\", \"30s\", \"15m\", \"2h\", \"1d\", or together \"1h 30m\"";
@@ -46,6 +48,28 @@ fn duration_problem(error: &humantime::DurationError) -> String {
         humantime::DurationError::InvalidCharacter(_) => "it has a character that does not belong there".to_owned(),
         humantime::DurationError::NumberOverflow => "the number is too large".to_owned(),
     }
+}
+
+/// How long an access may wait for a share: a person in front of a file manager gives up sooner, and what waits cannot be
+/// stopped or frozen (facts: D in `autofs_wait`, SIGKILL works).
+const ACCESS_WAIT_LIMITS: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(600));
+
+/// Parses `"fail"` or `"wait 30s"`.
+pub(crate) fn parse_on_access(text: &str) -> Result<OnAccess, BadValue> {
+    if text == "fail" {
+        return Ok(OnAccess::Fail);
+    }
+    let forms = || "write \"fail\" or \"wait 30s\"".to_owned();
+    let Some(duration) = text.strip_prefix("wait").map(str::trim_start) else {
+        return Err(BadValue { message: format!("there is no choice {}", quoted(text)), help: forms() });
+    };
+    let wait = parse_duration(duration).map_err(|bad| BadValue { help: forms(), ..bad })?;
+    if wait < ACCESS_WAIT_LIMITS.0 || wait > ACCESS_WAIT_LIMITS.1 {
+        let (least, most) = (show_duration(ACCESS_WAIT_LIMITS.0), show_duration(ACCESS_WAIT_LIMITS.1));
+        let message = format!("to wait {} is out of range", show_duration(wait));
+        return Err(BadValue { message, help: format!("use \"wait {least}\" to \"wait {most}\", or \"fail\"") });
+    }
+    Ok(OnAccess::Wait(wait))
 }
 
 /// `2m 30s`: a duration as it would be written in the configuration.

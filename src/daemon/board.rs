@@ -14,7 +14,9 @@ use super::server_actor::ServerView;
 use super::share_actor::{CommandAnswer, ShareHandle, ShareView};
 use crate::share::consumers::Progress;
 use crate::share::{BootInstant, Command, Event, State};
-use crate::status::{self, ConsumerStatus, FlappingStatus, MaintenanceStatus, ServerStatus, ShareStatus, StatusReport};
+use crate::status::{
+    self, ConsumerStatus, FlappingStatus, LatencyStatus, MaintenanceStatus, ServerStatus, ShareStatus, StatusReport,
+};
 use crate::sys::clock;
 
 /// Everything that others may see and ask; assembled on demand: reading it waits for nobody. A reload changes it.
@@ -32,10 +34,21 @@ pub struct Board {
 /// What runs.
 #[derive(Debug, Default)]
 pub struct Actors {
-    /// Servers by name: host, what is known.
-    pub servers: BTreeMap<String, (String, watch::Receiver<ServerView>)>,
+    /// Servers by name.
+    pub servers: BTreeMap<String, ServerHandle>,
     /// Shares by name.
     pub shares: BTreeMap<String, ShareHandle>,
+}
+
+/// How to reach a server, and what it publishes.
+#[derive(Clone, Debug)]
+pub struct ServerHandle {
+    /// As configured.
+    pub host: String,
+    /// What is known of it.
+    pub view: watch::Receiver<ServerView>,
+    /// An operator trusts whoever answers now.
+    pub trust_stranger: mpsc::Sender<()>,
 }
 
 /// Why there is no answer to a command.
@@ -43,6 +56,8 @@ pub struct Actors {
 pub enum NoAnswer {
     /// There is no share of that name.
     NoSuchShare,
+    /// There is no server of that name.
+    NoSuchServer,
     /// The daemon is ending.
     Ending,
 }
@@ -58,13 +73,27 @@ impl Board {
         self.actors.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Trusts whoever answers at a server's address now; `false` if nobody else than the server does.
+    pub async fn trust_stranger(&self, server: &str) -> Result<bool, NoAnswer> {
+        let handle = self.actors().servers.get(server).cloned().ok_or(NoAnswer::NoSuchServer)?;
+        if handle.view.borrow().stranger.is_none() {
+            return Ok(false);
+        }
+        handle.trust_stranger.send(()).await.map_err(|_| NoAnswer::Ending)?;
+        Ok(true)
+    }
+
     /// Everything, now.
     pub fn report(&self) -> StatusReport {
         let (now, consumers, actors) = (clock::now(), self.consumers.view.borrow(), self.actors());
         StatusReport {
             schema: status::SCHEMA,
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            servers: actors.servers.iter().map(|(name, (host, view))| server(name, host, &view.borrow())).collect(),
+            servers: actors
+                .servers
+                .iter()
+                .map(|(name, handle)| server(name, &handle.host, &handle.view.borrow()))
+                .collect(),
             shares: actors.shares.values().map(|handle| share(&handle.view.borrow(), &consumers, now)).collect(),
         }
     }
@@ -123,7 +152,15 @@ fn server(name: &str, host: &str, view: &ServerView) -> ServerStatus {
         host: host.to_owned(),
         address: view.address,
         trust: view.trust,
-        latency_ms: view.latency.map(milliseconds),
+        latency: view.latency.map(|latency| LatencyStatus {
+            last_ms: milliseconds(latency.last),
+            median_ms: milliseconds(latency.median),
+            p95_ms: milliseconds(latency.p95),
+            slowest_ms: milliseconds(latency.slowest),
+            slow: latency.slow,
+        }),
+        local_trouble: view.local_trouble.clone(),
+        stranger: view.stranger.map(|identity| identity.to_string()),
         flapping: view.flapping.map(|flapping| FlappingStatus {
             outages: flapping.outages,
             must_answer_for: flapping.must_answer_for.as_secs_f64(),

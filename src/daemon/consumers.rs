@@ -194,8 +194,8 @@ impl ConsumersActor {
                 self.feed(now, UnitEvent::Completed { op, result });
             }
             Woken::Watched(Watched::Reachable) => self.feed(now, UnitEvent::BusBack),
-            Woken::Watched(Watched::Unit { unit, running }) => {
-                self.feed(now, UnitEvent::UnitChanged { unit, running });
+            Woken::Watched(Watched::Unit { unit, running, run }) => {
+                self.feed(now, UnitEvent::UnitChanged { unit, running, run });
             }
             Woken::Written(written) => self.journal.handle_written(now, written),
             Woken::Timeout => self.machine.handle_timeout(now),
@@ -228,7 +228,7 @@ impl ConsumersActor {
             *units = watched;
             changed
         });
-        self.publish(memory);
+        self.publish(memory.into_iter().map(|(unit, memory)| (unit, memory.held)).collect());
     }
 
     fn start(&mut self, op: OpId, unit: String, step: UnitStep) {

@@ -15,7 +15,7 @@ use tracing::{info, warn};
 
 use crate::share::BootInstant;
 use crate::share::backoff::Backoff;
-use crate::share::consumers::{Held, UnitStep};
+use crate::share::consumers::{HeldUnit, UnitStep};
 use crate::sys::state_file::{self, StateFiles, UnitList, Units};
 
 /// May an operation be started?
@@ -64,7 +64,7 @@ impl Journal {
     }
 
     /// What is on disk.
-    pub fn held(&self) -> BTreeMap<String, Held> {
+    pub fn held(&self) -> BTreeMap<String, HeldUnit> {
         state_file::held(&self.paused.on_disk, &self.stopped.on_disk)
     }
 
@@ -80,7 +80,7 @@ impl Journal {
     }
 
     /// Has `memory` written. A list that could not be written is tried again when something changes, and at `retry_at`.
-    pub fn write(&mut self, now: BootInstant, memory: &BTreeMap<String, Held>) {
+    pub fn write(&mut self, now: BootInstant, memory: &BTreeMap<String, HeldUnit>) {
         let wanted = state_file::lists(memory);
         let changed = self.wanted != wanted;
         self.wanted = wanted;
@@ -93,14 +93,14 @@ impl Journal {
     fn advance(&mut self, now: BootInstant) {
         self.retry_at = None;
         let (paused, stopped) = self.wanted.clone();
-        let stopped_on_disk = stopped.is_subset(&self.stopped.on_disk);
-        let paused = if stopped_on_disk { paused } else { &paused | &self.paused.on_disk };
+        let stopped_on_disk = has_all(&self.stopped.on_disk, &stopped);
+        let paused = if stopped_on_disk { paused } else { with(paused, &self.paused.on_disk) };
         if paused != self.paused.on_disk {
             let written = self.files.write_units(UnitList::Paused, &paused);
             self.noted(UnitList::Paused, paused, written);
         }
-        let paused_on_disk = self.wanted.0.is_subset(&self.paused.on_disk);
-        let stopped = if paused_on_disk { stopped } else { &stopped | &self.stopped.on_disk };
+        let paused_on_disk = has_all(&self.paused.on_disk, &self.wanted.0);
+        let stopped = if paused_on_disk { stopped } else { with(stopped, &self.stopped.on_disk) };
         if self.writing.is_none() && stopped != self.stopped.on_disk {
             let (files, units) = (self.files.clone(), stopped.clone());
             let write = move || files.write_units(UnitList::Stopped, &units);
@@ -157,14 +157,14 @@ impl Journal {
         let (list, is_being_written) = match step {
             UnitStep::Pause => (&self.paused, false),
             UnitStep::Stop | UnitStep::Kill => {
-                let is_being_written = self.writing.as_ref().is_some_and(|(units, _)| units.contains(unit));
+                let is_being_written = self.writing.as_ref().is_some_and(|(units, _)| units.contains_key(unit));
                 (&self.stopped, is_being_written || (self.writing.is_some() && self.stopped.failed.is_none()))
             }
             UnitStep::Inspect | UnitStep::Continue | UnitStep::Start | UnitStep::ContinueAndStart => {
                 return Covered::Yes;
             }
         };
-        if list.on_disk.contains(unit) {
+        if list.on_disk.contains_key(unit) {
             return Covered::Yes;
         }
         if is_being_written {
@@ -172,6 +172,16 @@ impl Journal {
         }
         Covered::No(list.failed.clone().unwrap_or_else(|| "what it does is not written down".to_owned()))
     }
+}
+
+/// Are all of these on disk as they should be?
+fn has_all(on_disk: &Units, units: &Units) -> bool {
+    units.iter().all(|(unit, run)| on_disk.get(unit) == Some(run))
+}
+
+/// What is wanted, and what is still on disk besides.
+fn with(wanted: Units, on_disk: &Units) -> Units {
+    on_disk.clone().into_iter().chain(wanted).collect()
 }
 
 fn name(list: UnitList) -> &'static str {
@@ -188,13 +198,15 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::share::consumers::Held;
 
     fn at(seconds: u64) -> BootInstant {
         BootInstant::from_boot(Duration::from_secs(seconds))
     }
 
-    fn held(units: &[(&str, Held)]) -> BTreeMap<String, Held> {
-        units.iter().map(|(unit, held)| ((*unit).to_owned(), *held)).collect()
+    fn held(units: &[(&str, Held)]) -> BTreeMap<String, HeldUnit> {
+        let unit = |held: &Held| HeldUnit { held: *held, run: None };
+        units.iter().map(|(name, held)| ((*name).to_owned(), unit(held))).collect()
     }
 
     fn journal() -> (tempfile::TempDir, Journal) {
@@ -227,7 +239,7 @@ mod tests {
         let (directory, mut journal) = journal();
         journal.write(at(1), &held(&[("a.service", Held::Paused)]));
         journal.write(at(2), &held(&[("a.service", Held::Stopped)]));
-        assert_eq!(journal.held()["a.service"], Held::Paused, "not taken off before the other list is on disk");
+        assert_eq!(journal.held()["a.service"].held, Held::Paused, "not taken off before the other list is on disk");
         settle(&mut journal).await;
         assert_eq!(journal.held(), held(&[("a.service", Held::Stopped)]));
         let files = StateFiles::new(directory.path().join("run"), directory.path().join("lib"));

@@ -9,7 +9,7 @@ use tokio::sync::Mutex;
 use tracing::{info, warn};
 
 use crate::share::BootInstant;
-use crate::sys::nft::Rules;
+use crate::sys::nft::{Report, Rules};
 use crate::sys::{clock, worker};
 
 /// One for the whole daemon. Sockets can only be fenced and destroyed by server: two shares of one server share their fate.
@@ -24,12 +24,17 @@ struct Inner {
     veiled: BTreeMap<String, IpAddr>,
     fenced: BTreeMap<String, IpAddr>,
     applied: Option<Rules>,
+    report: Report,
     warned: bool,
 }
 
 impl Inner {
     fn rules(&self) -> Rules {
-        Rules { veiled: self.veiled.values().copied().collect(), fenced: self.fenced.values().copied().collect() }
+        Rules {
+            veiled: self.veiled.values().copied().collect(),
+            fenced: self.fenced.values().copied().collect(),
+            report: self.report,
+        }
     }
 
     async fn apply(&mut self) -> io::Result<()> {
@@ -37,8 +42,20 @@ impl Inner {
         if self.applied.as_ref() == Some(&wanted) {
             return Ok(());
         }
-        wanted.apply().await?;
-        self.applied = Some(wanted);
+        let applied = match wanted.apply().await {
+            Err(error) if self.report == Report::Logged && error.kind() == io::ErrorKind::Other => {
+                let silent = Rules { report: Report::Silent, ..wanted };
+                silent.apply().await?;
+                self.report = Report::Silent;
+                warn!(%error, "the veil works, but cannot report: is the module nfnetlink_log there?");
+                silent
+            }
+            result => {
+                result?;
+                wanted
+            }
+        };
+        self.applied = Some(applied);
         Ok(())
     }
 }
@@ -64,6 +81,24 @@ impl Network {
     /// Takes the veil of a server away that is no longer configured.
     pub async fn unveil(&self, server_name: &str) {
         self.inner.lock().await.veiled.remove(server_name);
+        self.apply_or_warn().await;
+    }
+
+    /// Somebody changed nftables: what is missing of ours is laid again.
+    pub async fn keep_rules(&self) {
+        {
+            let mut inner = self.inner.lock().await;
+            let Some(applied) = inner.applied.clone() else { return };
+            match applied.are_in_force().await {
+                Ok(true) => return,
+                Ok(false) => warn!("somebody flushed veil and fence: laying them again"),
+                Err(error) => {
+                    warn!(%error, "cannot see whether veil and fence are in force");
+                    return;
+                }
+            }
+            inner.applied = None;
+        }
         self.apply_or_warn().await;
     }
 

@@ -127,7 +127,8 @@ mod tests {
 
     fn recorders() -> Recorders {
         let recorders = Recorders::default();
-        let spec = ShareSpec { patience: Duration::from_secs(1), hold_for: None };
+        let spec =
+            ShareSpec { patience: Duration::from_secs(1), hold_for: None, probe_interval: Duration::from_secs(10) };
         for name in ["films", "music"] {
             let share = Share::new(spec.clone(), 1, clock::now());
             recorders.begin(name).record(&share, clock::now(), &Input::Timeout);

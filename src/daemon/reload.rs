@@ -13,11 +13,12 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{info, warn};
 
-use super::board::Board;
+use super::board::{Board, ServerHandle};
 use super::consumers::ToConsumers;
 use super::executor::{Executor, Host};
+use super::host_watch::{self, HostChanges};
 use super::orphans;
-use super::server_actor::{self, Probed};
+use super::server_actor::{self, ProbedServer, ServerSurroundings};
 use super::share_actor::{self, Configured, ShareHandle, ShareView, Surroundings};
 use super::sleep::Sleep;
 use crate::config;
@@ -79,14 +80,16 @@ pub struct Reloader {
     /// `--config`
     file: Option<PathBuf>,
     in_force: Settings,
-    servers: BTreeMap<ServerId, Probed>,
+    changes: HostChanges,
+    servers: BTreeMap<ServerId, ProbedServer>,
 }
 
 impl Reloader {
     /// Nothing runs yet.
     pub fn new(host: Arc<Host>, board: Arc<Board>, slept: watch::Receiver<Duration>, file: Option<PathBuf>) -> Self {
         let in_force = Settings { servers: BTreeMap::new(), shares: BTreeMap::new() };
-        Self { host, board, slept, file, in_force, servers: BTreeMap::new() }
+        let changes = host_watch::spawn(Arc::clone(&host.network));
+        Self { host, board, slept, file, in_force, changes, servers: BTreeMap::new() }
     }
 
     /// Starts everything at the start of the daemon. The consumers have their configuration already.
@@ -193,8 +196,18 @@ impl Reloader {
 
     fn add_server(&mut self, server: &ServerSettings) {
         let sleep = Sleep::new(self.slept.clone());
-        let probed = server_actor::spawn(server.clone(), Arc::clone(&self.host.network), sleep);
-        self.board.actors().servers.insert(server.id.to_string(), (server.host.clone(), probed.view.clone()));
+        let around = ServerSurroundings {
+            network: Arc::clone(&self.host.network),
+            changes: self.changes.clone(),
+            files: self.host.files.clone(),
+        };
+        let probed = server_actor::spawn(server.clone(), around, sleep);
+        let handle = ServerHandle {
+            host: server.host.clone(),
+            view: probed.view.clone(),
+            trust_stranger: probed.trust_stranger.clone(),
+        };
+        self.board.actors().servers.insert(server.id.to_string(), handle);
         self.servers.insert(server.id.clone(), probed);
     }
 

@@ -22,7 +22,7 @@ pub fn run() -> anyhow::Result<()> {
             return Ok(());
         }
         let paused = StateFiles::of_host().read_units(UnitList::Paused).context("cannot read what is paused")?;
-        for unit in paused {
+        for unit in paused.into_keys() {
             match systemd.signal(&unit, Signal::Continue).await {
                 Ok(()) => info!(unit, "continued"),
                 Err(error) => warn!(unit, %error, "cannot continue"),

@@ -1,17 +1,23 @@
-//! The loop of one server: probe, tell the detector, publish what it believes.
+//! The loop of one server: probe, look at this host's way to it, tell the detector, publish what it believes.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tracing::{Instrument as _, debug, info, info_span, warn};
 
+use super::host_watch::HostChanges;
 use super::network::Network;
+use super::share_actor::wait_until;
 use super::sleep::Sleep;
 use crate::config::settings::{ProbeSettings, ServerSettings};
-use crate::share::detector::{Detector, DetectorSpec, Flapping, Trust, Verdict};
+use crate::share::BootInstant;
+use crate::share::detector::{
+    Detector, DetectorSpec, Flapping, Identity, Latency, LocalTrouble, Probed, Trust, Verdict, Whose,
+};
+use crate::sys::state_file::StateFiles;
 use crate::sys::worker::{self, Answer, Request};
 use crate::sys::{clock, probe};
 
@@ -21,6 +27,9 @@ const RESOLVE_WITHIN: Duration = Duration::from_secs(5);
 /// How often the name of a server that does not answer is looked up again: it may have got another address.
 const RESOLVE_INTERVAL: Duration = Duration::from_secs(15);
 
+/// How long this host may take to say how it would reach the server; it asks nobody else.
+const LOOK_WITHIN: Duration = Duration::from_secs(2);
+
 /// What is known of a server.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ServerView {
@@ -28,102 +37,307 @@ pub struct ServerView {
     pub address: Option<IpAddr>,
     /// What the detector believes.
     pub trust: Trust,
-    /// How long the last answer took.
-    pub latency: Option<Duration>,
+    /// How its answers came lately.
+    pub latency: Option<Latency>,
     /// Whether it comes and goes.
     pub flapping: Option<Flapping>,
+    /// What is wrong with this host's way to it, in words.
+    pub local_trouble: Option<String>,
+    /// Who answers in its place.
+    pub stranger: Option<Identity>,
 }
 
 /// A server that is being probed, until this is dropped.
 #[derive(Debug)]
-pub struct Probed {
+pub struct ProbedServer {
     /// What is known of it.
     pub view: watch::Receiver<ServerView>,
     /// How it is probed. Its host never changes: another host is another server.
     pub settings: watch::Sender<ServerSettings>,
+    /// An operator trusts whoever answers now.
+    pub trust_stranger: mpsc::Sender<()>,
+}
+
+/// What a server's loop is connected to.
+#[derive(Clone, Debug)]
+pub struct ServerSurroundings {
+    /// Veil and fence.
+    pub network: Arc<Network>,
+    /// Changes of this host's network, and what the veil heard.
+    pub changes: HostChanges,
+    /// Where identities are written down.
+    pub files: StateFiles,
 }
 
 /// Starts the loop; it ends with what is returned, or with the runtime.
-pub fn spawn(settings: ServerSettings, network: Arc<Network>, sleep: Sleep) -> Probed {
-    let address = settings.host.parse().ok();
-    let (view, receiver) = watch::channel(ServerView { address, trust: Trust::Unknown, latency: None, flapping: None });
+pub fn spawn(settings: ServerSettings, around: ServerSurroundings, sleep: Sleep) -> ProbedServer {
+    let view = ServerView {
+        address: settings.host.parse().ok(),
+        trust: Trust::Unknown,
+        latency: None,
+        flapping: None,
+        local_trouble: None,
+        stranger: None,
+    };
+    let (view, receiver) = watch::channel(view);
     let span = info_span!("server", name = %settings.id);
-    let (sender, settings) = watch::channel(settings);
-    tokio::spawn(run(settings, network, sleep, view).instrument(span));
-    Probed { view: receiver, settings: sender }
+    let (sender, configured) = watch::channel(settings.clone());
+    let (trust_stranger, trusted) = mpsc::channel(1);
+    let identity = around.files.read_identity(&settings.id.to_string()).unwrap_or_else(|error| {
+        warn!(server = %settings.id, %error, "cannot read who the server was");
+        None
+    });
+    let (outcome, outcomes) = mpsc::channel(4);
+    let actor = ServerActor {
+        detector: Detector::new(detector_spec(&settings), identity, clock::now()),
+        settings,
+        around,
+        sleep,
+        view,
+        outcome,
+        probing: false,
+        looking: false,
+        look_again: true,
+        resolving: false,
+        resolve_at: clock::now(),
+        hints: 0,
+    };
+    tokio::spawn(actor.run(configured, trusted, outcomes).instrument(span));
+    ProbedServer { view: receiver, settings: sender, trust_stranger }
 }
 
-fn detector_spec(probing: &ProbeSettings) -> DetectorSpec {
-    DetectorSpec { interval: probing.interval, dead_after: probing.dead_after, alive_after: probing.alive_after }
+fn detector_spec(settings: &ServerSettings) -> DetectorSpec {
+    let ProbeSettings { interval, timeout, timeout_max, dead_after, alive_after } = settings.probe;
+    DetectorSpec { interval, timeout, timeout_max, dead_after, alive_after, identity: settings.identity }
 }
 
-async fn run(
-    mut configured: watch::Receiver<ServerSettings>,
-    network: Arc<Network>,
-    mut sleep: Sleep,
+/// What something that takes a while found.
+enum Outcome {
+    Probed { address: Option<IpAddr>, started: BootInstant, probed: Probed },
+    Looked { address: IpAddr, trouble: Option<(LocalTrouble, String)> },
+    Resolved(Option<IpAddr>),
+}
+
+struct ServerActor {
+    settings: ServerSettings,
+    around: ServerSurroundings,
+    sleep: Sleep,
+    detector: Detector,
     view: watch::Sender<ServerView>,
-) {
-    let mut settings = configured.borrow_and_update().clone();
-    let mut detector = Detector::new(detector_spec(&settings.probe), clock::now());
-    let mut resolve_at = clock::now();
-    loop {
-        tokio::select! {
-            () = clock::sleep_until(detector.next_probe_at()) => {}
-            changed = configured.changed() => {
-                if changed.is_err() {
-                    return;
+    outcome: mpsc::Sender<Outcome>,
+    probing: bool,
+    looking: bool,
+    /// The way to the server may have changed since it was looked at.
+    look_again: bool,
+    resolving: bool,
+    resolve_at: BootInstant,
+    /// Hints of the present address that have been heeded.
+    hints: u64,
+}
+
+impl ServerActor {
+    async fn run(
+        mut self,
+        mut configured: watch::Receiver<ServerSettings>,
+        mut trusted: mpsc::Receiver<()>,
+        mut outcomes: mpsc::Receiver<Outcome>,
+    ) {
+        let (mut network, mut hints) = (self.around.changes.network.clone(), self.around.changes.hints.clone());
+        loop {
+            self.start_what_is_due();
+            let probe_at = (!self.probing).then(|| self.detector.next_probe_at());
+            tokio::select! {
+                () = wait_until(probe_at) => {}
+                () = wait_until(self.detector.poll_timeout()) => {
+                    let changed = self.detector.handle_timeout(clock::now());
+                    self.publish(changed);
                 }
-                settings = configured.borrow_and_update().clone();
-                detector.reconfigure(detector_spec(&settings.probe));
+                Some(outcome) = outcomes.recv() => self.take_in(outcome).await,
+                changed = configured.changed() => {
+                    if changed.is_err() {
+                        return;
+                    }
+                    self.settings = configured.borrow_and_update().clone();
+                    self.detector.reconfigure(detector_spec(&self.settings));
+                }
+                Some(()) = trusted.recv() => self.trust_stranger(),
+                changed = network.changed() => {
+                    changed.ok(); // the watcher has ended: probes go on without it
+                    self.look_again = true;
+                }
+                changed = hints.changed() => {
+                    changed.ok();
+                    self.heed_hints();
+                }
+                () = self.sleep.woken() => {}
             }
-            () = sleep.woken() => {}
-        }
-        if sleep.asleep().is_some() {
-            // an answer from before the sleep says nothing of now
-            detector.handle_change_of_network(clock::now());
-        }
-        if clock::now() < detector.next_probe_at() {
-            continue;
-        }
-        let started = clock::now();
-        let believed = view.borrow().address;
-        let is_literal = settings.host.parse::<IpAddr>().is_ok();
-        let doubted = believed.is_none() || matches!(detector.trust(), Trust::Dead { .. });
-        if !is_literal && doubted && started >= resolve_at {
-            resolve_at = started + RESOLVE_INTERVAL;
-            if let Some(address) = resolve(&settings.host).await.filter(|address| believed != Some(*address)) {
-                info!(%address, host = settings.host, "resolved");
-                network.veil(&settings.id.to_string(), address).await;
-                view.send_modify(|view| view.address = Some(address));
+            if self.sleep.asleep().is_some() {
+                // an answer from before the sleep says nothing of now
+                self.detector.handle_change_of_network(clock::now());
+                self.look_again = true;
             }
         }
-        let known = view.borrow().address;
-        let verdict = match known {
-            Some(address) => probe::probe(address, settings.probe.timeout).await,
-            None => Verdict::Unresolved,
-        };
+    }
+
+    fn address(&self) -> Option<IpAddr> {
+        self.view.borrow().address
+    }
+
+    /// Probes and looks run beside the loop, one of each at most.
+    fn start_what_is_due(&mut self) {
         let now = clock::now();
-        let latency = (verdict == Verdict::Alive).then(|| now.since(started));
-        debug!(%verdict, ?latency, "probe");
-        let before = detector.trust();
-        if let Some(trust) = detector.handle_verdict(started, now, verdict)
-            && std::mem::discriminant(&before) != std::mem::discriminant(&trust)
-        {
-            info!(?trust, "trust changed");
+        let address = self.address();
+        let doubted = address.is_none() || matches!(self.detector.trust(), Trust::Dead { .. });
+        if self.settings.host.parse::<IpAddr>().is_err() && doubted && !self.resolving && now >= self.resolve_at {
+            self.resolving = true;
+            self.resolve_at = now + RESOLVE_INTERVAL;
+            let host = self.settings.host.clone();
+            self.start(async move { Outcome::Resolved(resolve(&host).await) });
         }
-        let (trust, flapping) = (detector.trust(), detector.flapping(now));
-        view.send_if_modified(|view| {
-            view.latency = latency.or(view.latency);
-            if view.flapping.is_none()
-                && let Some(Flapping { outages, must_answer_for }) = flapping
-            {
-                warn!(outages, ?must_answer_for, "the server comes and goes: it has to answer for longer");
+        if !self.probing && now >= self.detector.next_probe_at() && !(self.resolving && address.is_none()) {
+            self.probing = true;
+            let within = self.detector.probe_timeout();
+            self.start(async move {
+                let started = clock::now();
+                let probed = match address {
+                    Some(address) => probe::probe(address, within).await,
+                    None => Probed::plainly(Verdict::Unresolved),
+                };
+                Outcome::Probed { address, started, probed }
+            });
+        }
+        if let Some(address) = address.filter(|_| self.look_again && !self.looking) {
+            (self.looking, self.look_again) = (true, false);
+            self.start(async move { Outcome::Looked { address, trouble: look(address).await } });
+        }
+    }
+
+    fn start(&self, what: impl Future<Output = Outcome> + Send + 'static) {
+        let outcome = self.outcome.clone();
+        let task = async move {
+            let _ = outcome.send(what.await).await; // the server is no longer configured
+        };
+        tokio::spawn(task.in_current_span());
+    }
+
+    async fn take_in(&mut self, outcome: Outcome) {
+        match outcome {
+            Outcome::Probed { address, started, probed } => {
+                self.probing = false;
+                if address == self.address() {
+                    self.probed(started, probed);
+                }
             }
-            view.flapping = flapping;
-            let changed = view.trust != trust;
-            view.trust = trust;
-            changed
+            Outcome::Looked { address, trouble } => {
+                self.looking = false;
+                if Some(address) == self.address() {
+                    self.looked(trouble);
+                }
+            }
+            Outcome::Resolved(found) => {
+                self.resolving = false;
+                if let Some(address) = found.filter(|found| Some(*found) != self.address()) {
+                    info!(%address, host = self.settings.host, "resolved");
+                    self.around.network.veil(&self.settings.id.to_string(), address).await;
+                    self.view.send_modify(|view| view.address = Some(address));
+                    self.hints = self.around.changes.hints_of(address);
+                    self.detector.handle_change_of_network(clock::now());
+                    self.look_again = true;
+                }
+            }
+        }
+    }
+
+    fn probed(&mut self, started: BootInstant, probed: Probed) {
+        let now = clock::now();
+        debug!(verdict = %probed.verdict, took = ?now.since(started), "probe");
+        let known = self.detector.identity();
+        let changed = self.detector.handle_probe(started, now, probed);
+        self.remember_identity(known);
+        // why it failed may be found out at home
+        self.look_again |= matches!(changed, Some(Trust::Suspect { verdict }) if verdict != Verdict::Refused);
+        self.publish(changed);
+    }
+
+    fn remember_identity(&self, known: Option<Identity>) {
+        let identity = self.detector.identity();
+        if identity == known {
+            return;
+        }
+        let (files, server) = (self.around.files.clone(), self.settings.id.to_string());
+        tokio::task::spawn_blocking(move || {
+            if let Err(error) = files.write_identity(&server, identity) {
+                warn!(server, %error, "cannot write down who the server is: after a restart any other will be believed");
+            }
         });
+    }
+
+    fn trust_stranger(&mut self) {
+        let known = self.detector.identity();
+        self.detector.trust_stranger(clock::now());
+        self.remember_identity(known);
+        info!(identity = ?self.detector.identity().map(|identity| identity.to_string()), "trusted by an operator");
+        self.publish(None);
+    }
+
+    fn looked(&mut self, trouble: Option<(LocalTrouble, String)>) {
+        let changed = self.detector.handle_local(clock::now(), trouble.as_ref().map(|(trouble, _)| *trouble));
+        let said = trouble.map(|(_, said)| said);
+        if self.view.borrow().local_trouble != said {
+            match &said {
+                Some(said) => warn!(trouble = said, "this host cannot reach the server"),
+                None => info!("this host has a way to the server again"),
+            }
+            self.view.send_modify(|view| view.local_trouble = said);
+        }
+        self.publish(changed);
+    }
+
+    /// The server said FIN or RST to the kernel, which the veil has swallowed.
+    fn heed_hints(&mut self) {
+        let Some(heard) = self.address().map(|address| self.around.changes.hints_of(address)) else { return };
+        if std::mem::replace(&mut self.hints, heard) != heard {
+            debug!("the server has closed a connection");
+            self.detector.handle_hint(clock::now());
+        }
+    }
+
+    fn publish(&self, changed: Option<Trust>) {
+        let now = clock::now();
+        let before = self.view.borrow().clone();
+        if let Some(trust) = changed
+            && std::mem::discriminant(&before.trust) != std::mem::discriminant(&trust)
+        {
+            match trust {
+                Trust::Suspect { verdict } | Trust::Dead { verdict } => {
+                    info!(?trust, whose = ?whose(verdict), "trust changed");
+                }
+                Trust::Unknown | Trust::Trusted => info!(?trust, "trust changed"),
+            }
+        }
+        let flapping = self.detector.flapping(now);
+        if let (None, Some(Flapping { outages, must_answer_for })) = (before.flapping, flapping) {
+            warn!(outages, ?must_answer_for, "the server comes and goes: it has to answer for longer");
+        }
+        let latency = self.detector.latency().or(before.latency);
+        match (before.latency.is_some_and(|before| before.slow), latency.filter(|latency| latency.slow)) {
+            (false, Some(Latency { last, median, .. })) => warn!(?last, ?median, "the server answers slowly"),
+            (true, None) => info!("the server answers as quickly as it used to"),
+            (false, None) | (true, Some(_)) => {}
+        }
+        let (trust, stranger) = (self.detector.trust(), self.detector.stranger());
+        self.view.send_if_modified(|view| {
+            let wakes = view.trust != trust;
+            (view.latency, view.flapping, view.trust, view.stranger) = (latency, flapping, trust, stranger);
+            wakes
+        });
+    }
+}
+
+fn whose(verdict: Verdict) -> &'static str {
+    match verdict.whose() {
+        Whose::Host => "this host's trouble",
+        Whose::Server => "the server's trouble, or the network's",
     }
 }
 
@@ -142,4 +356,18 @@ async fn resolve(host: &str) -> Option<IpAddr> {
 
 fn first(addresses: &BTreeSet<IpAddr>) -> Option<IpAddr> {
     addresses.iter().find(|address| address.is_ipv4()).or_else(|| addresses.first()).copied()
+}
+
+/// What is wrong with this host's way to an address. In a worker: links are asked for under the kernel's one lock of all
+/// network configuration (RTNL), behind which NetworkManager hung in the incident.
+async fn look(server: IpAddr) -> Option<(LocalTrouble, String)> {
+    let child = worker::start(&Request::LookAtRoute { server }).await.ok()?;
+    match worker::reply(child, tokio::time::sleep(LOOK_WITHIN)).await {
+        Ok(Answer::Route { trouble }) => trouble,
+        Ok(_) => None,
+        Err(error) => {
+            warn!(%error, "cannot look at this host's way to the server");
+            None
+        }
+    }
 }

@@ -142,6 +142,7 @@ pub fn spec(settings: &ShareSettings) -> ShareSpec {
             HoldFor::For(duration) => Some(duration),
             HoldFor::Forever => None,
         },
+        probe_interval: settings.probe_interval,
     }
 }
 

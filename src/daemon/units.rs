@@ -104,15 +104,16 @@ impl Units {
         if self.unknown.lock().unwrap_or_else(PoisonError::into_inner).insert(unit.to_owned()) {
             warn!(unit, "systemd does not know this consumer");
         }
-        UnitDone::NotRunning
+        UnitDone::Found { running: false, run: None }
     }
 
     async fn inspect(&self, systemd: &Systemd, unit: &str) -> zbus::Result<UnitDone> {
-        Ok(match systemd.activity(unit).await? {
-            Activity::Running => UnitDone::Running,
-            Activity::NotRunning => UnitDone::NotRunning,
-            Activity::Unknown => self.is_unknown(unit),
-        })
+        let running = match systemd.activity(unit).await? {
+            Activity::Running => true,
+            Activity::NotRunning => false,
+            Activity::Unknown => return Ok(self.is_unknown(unit)),
+        };
+        Ok(UnitDone::Found { running, run: systemd.run(unit).await? })
     }
 
     async fn stop(&self, systemd: &Systemd, unit: &str) -> zbus::Result<UnitDone> {
@@ -184,7 +185,7 @@ async fn until_stopped(systemd: &Systemd, unit: &str) -> zbus::Result<UnitDone> 
     while systemd.activity(unit).await? == Activity::Running {
         tokio::time::sleep(POLL).await;
     }
-    Ok(UnitDone::Plainly)
+    Ok(UnitDone::Found { running: false, run: systemd.run(unit).await? })
 }
 
 #[cfg(test)]
@@ -226,7 +227,7 @@ mod tests {
                 "Get" => message.body().deserialize::<(String, String)>().map(|(_, property)| property),
                 _ => message.body().deserialize::<String>(),
             };
-            let _ = asked.send(format!("{member} {}", unit.unwrap()));
+            let _ = asked.send(format!("{member} {}", unit.as_ref().unwrap()));
             let path = ObjectPath::try_from("/org/freedesktop/systemd1/unit/x").unwrap();
             let answered = match member.as_str() {
                 member if member == deaf => Ok(()),
@@ -234,6 +235,9 @@ mod tests {
                 "GetUnitProcesses" => server.reply(&header, &Vec::<(String, u32, String)>::new()).await,
                 "GetNameOwner" => server.reply(&header, &":1.1").await,
                 "AddMatch" => server.reply(&header, &()).await,
+                "Get" if unit.as_deref() == Ok("InvocationID") => {
+                    server.reply(&header, &Variant::from(vec![7_u8, 7])).await
+                }
                 "Get" => server.reply(&header, &Variant::from("inactive")).await,
                 _ => server.reply(&header, &path).await,
             };
@@ -285,7 +289,7 @@ mod tests {
         while let Ok(question) = asked.try_recv() {
             said.push(question);
         }
-        assert_eq!(outcome, Ok(UnitDone::Plainly), "{said:?}");
+        assert_eq!(outcome, Ok(UnitDone::Found { running: false, run: Some("0707".to_owned()) }), "{said:?}");
         assert_eq!(said[..3], ["StopUnit a.service", "KillUnit a.service 18", "LoadUnit a.service"]);
     }
 }

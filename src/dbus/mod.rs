@@ -12,8 +12,8 @@ use zbus::{connection, interface, proxy};
 
 use crate::daemon::board::{Board, NoAnswer};
 use crate::daemon::reload::How;
-use crate::share::Command;
 use crate::share::command::Maintenance;
+use crate::share::{Command, Verdict};
 use crate::sys::clock;
 
 /// Well-known name, with the version of the interface.
@@ -22,6 +22,8 @@ pub const NAME: &str = "io.nasmount.NasMount1";
 pub const PATH: &str = "/io/nasmount/NasMount1";
 /// Name of the error of a refused command; its text is the `Refusal` as JSON.
 pub const REFUSED: &str = "io.nasmount.NasMount1.Error.Refused";
+/// Name of the error of a command for a server that is not there; its text is the name.
+pub const NO_SUCH_SERVER: &str = "io.nasmount.NasMount1.Error.NoSuchServer";
 /// Name of the error of a command for a share that is not there; its text is the name.
 pub const NO_SUCH_SHARE: &str = "io.nasmount.NasMount1.Error.NoSuchShare";
 
@@ -39,6 +41,8 @@ pub enum Error {
     Refused(String),
     /// There is none of that name.
     NoSuchShare(String),
+    /// There is none of that name.
+    NoSuchServer(String),
     /// The daemon is ending, or cannot say what it wants to.
     Failed(String),
 }
@@ -55,7 +59,7 @@ impl Manager {
                 let json = serde_json::to_string(&refusal).map_err(|error| Error::Failed(error.to_string()))?;
                 Err(Error::Refused(json))
             }
-            Err(NoAnswer::NoSuchShare) => Err(Error::NoSuchShare(share.to_owned())),
+            Err(NoAnswer::NoSuchShare | NoAnswer::NoSuchServer) => Err(Error::NoSuchShare(share.to_owned())),
             Err(NoAnswer::Ending) => Err(Error::Failed("the daemon is ending".to_owned())),
         }
     }
@@ -112,6 +116,19 @@ impl Manager {
         serde_json::to_string(&outcome).map_err(|error| Error::Failed(error.to_string()))
     }
 
+    /// Trust the machine that answers at a server's address now, although it is another one than before. Answered like a
+    /// command: `already_so` if it is not.
+    async fn trust(&self, server: &str) -> Result<String, Error> {
+        match self.board.trust_stranger(server).await {
+            Ok(is_one) => {
+                let verdict = if is_one { Verdict::Accepted } else { Verdict::AlreadySo };
+                Ok(serde_json::json!({ "verdict": verdict }).to_string())
+            }
+            Err(NoAnswer::NoSuchServer | NoAnswer::NoSuchShare) => Err(Error::NoSuchServer(server.to_owned())),
+            Err(NoAnswer::Ending) => Err(Error::Failed("the daemon is ending".to_owned())),
+        }
+    }
+
     /// What happened to a share in the last hours, as JSON lines for `nasmount replay`.
     fn dump(&self, share: &str) -> Result<String, Error> {
         self.board.recorders.dump(share).ok_or_else(|| Error::NoSuchShare(share.to_owned()))
@@ -143,6 +160,8 @@ pub trait ManagerClient {
     fn release(&self, share: &str) -> zbus::Result<String>;
     /// Take over the configuration, or say what that would change.
     fn reload(&self, dry_run: bool) -> zbus::Result<String>;
+    /// Trust whoever answers at a server's address.
+    fn trust(&self, server: &str) -> zbus::Result<String>;
     /// The recording of a share.
     fn dump(&self, share: &str) -> zbus::Result<String>;
 }

@@ -25,12 +25,17 @@ use std::time::Duration;
 
 use crate::config::settings::{HoldFor, ProbeSettings};
 
-/// Time between two uncached `statfs` requests on a share.
+/// Time between two uncached `statfs` requests on a share where nothing is said.
 ///
-/// The kernel counts from the last *response*: at the moment of the cut that may be this old, and its own echo would
-/// only come every `echo_interval`. Shorter costs wake-ups of disks and CPU; longer makes the kernel's time-out longer
-/// for the same patience.
+/// The kernel counts from the last *response*: at the moment of the cut that may be this old, or as old as its own last echo.
+/// Shorter costs wake-ups of disks and CPU; longer makes the kernel's time-out longer for the same patience.
 pub const SHARE_PROBE_INTERVAL: Duration = Duration::from_secs(10);
+
+/// What the deadline of a probe may grow to at a slow server, in terms of the configured one ...
+const TIMEOUT_GROWS: u32 = 5;
+
+/// ... and where there is no patience, so that giving up has no other bound than detection.
+const TIMEOUT_GROWS_WITHOUT_PATIENCE: u32 = 3;
 
 /// Time that the daemon gets between the end of the patience and the kernel's own time-out, to lay the fence and destroy
 /// the sockets. Less than a few seconds would lose the race on a loaded host.
@@ -89,16 +94,31 @@ pub const ECHO_INTERVAL_MIN: u64 = 1;
 /// Largest `echo_interval` of the kernel in seconds; above it mounts fail (since 6.15) or 60 is used (before).
 pub const ECHO_INTERVAL_MAX: u64 = 600;
 
-/// The longest patience: what the largest `echo_interval` leaves above the two margins. 1780 s.
-pub const PATIENCE_MAX: Duration = Duration::from_secs(
-    ECHO_INTERVAL_MAX * KERNEL_ECHO_FACTOR as u64 - SHARE_PROBE_INTERVAL.as_secs() - GIVE_UP_MARGIN.as_secs(),
-);
-
 /// The longest time from a server's silence to the verdict `dead`: the last good probe has just begun, then
 /// `dead_after` probes fail, each begun one interval after the one before (or when that one has timed out).
+fn detection_with(probe: &ProbeSettings, timeout: Duration) -> Duration {
+    let period = probe.interval.max(timeout);
+    probe.interval + period * probe.dead_after.saturating_sub(1) + timeout
+}
+
+/// The longest time to the verdict `dead` of a server that usually answers quickly.
 pub fn detection(probe: &ProbeSettings) -> Duration {
-    let period = probe.interval.max(probe.timeout);
-    probe.interval + period * probe.dead_after.saturating_sub(1) + probe.timeout
+    detection_with(probe, probe.timeout)
+}
+
+/// The longest time to the verdict `dead` of any server.
+pub fn detection_max(probe: &ProbeSettings) -> Duration {
+    detection_with(probe, probe.timeout_max)
+}
+
+/// What the deadline of a probe may grow to, so that a slow server is dead before the patience is over.
+pub fn timeout_max(probe: &ProbeSettings, patience: Duration) -> Duration {
+    if patience.is_zero() {
+        return probe.timeout * TIMEOUT_GROWS_WITHOUT_PATIENCE;
+    }
+    let each = patience.saturating_sub(probe.interval) / probe.dead_after.max(1);
+    let each = if each < probe.interval { probe.timeout } else { each };
+    each.clamp(probe.timeout, probe.timeout * TIMEOUT_GROWS)
 }
 
 /// The patience that one share asks for: never longer than its hold, at whose end the share is released anyway.
@@ -109,12 +129,32 @@ pub fn bounded_patience(patience: Duration, hold_for: HoldFor) -> Duration {
     }
 }
 
-/// The smallest `echo_interval` in seconds whose kernel time-out lies above the patience:
-/// `ceil((patience + SHARE_PROBE_INTERVAL + GIVE_UP_MARGIN) / 3)`. May exceed [`ECHO_INTERVAL_MAX`].
-pub fn echo_interval_needed(probe: &ProbeSettings, patience: Duration) -> u64 {
-    let horizon = patience.max(detection(probe)) + SHARE_PROBE_INTERVAL + GIVE_UP_MARGIN;
-    let millis = u64::try_from(horizon.as_millis()).unwrap_or(u64::MAX);
-    millis.div_ceil(u64::from(KERNEL_ECHO_FACTOR) * 1000).max(ECHO_INTERVAL_MIN)
+/// The soonest that the kernel gives up after a server went silent: its last response may be as old as the last `statfs`
+/// (`share_probe`) or the last echo, whichever came later.
+fn kernel_earliest(echo_interval: Duration, share_probe: Duration) -> Duration {
+    echo_interval * KERNEL_ECHO_FACTOR - share_probe.min(echo_interval)
+}
+
+/// The longest patience: what the largest `echo_interval` leaves above the margin. 1780 s with a request every ten seconds.
+pub fn patience_max(share_probe: Duration) -> Duration {
+    kernel_earliest(Duration::from_secs(ECHO_INTERVAL_MAX), share_probe) - GIVE_UP_MARGIN
+}
+
+/// The smallest `echo_interval` in seconds with which the kernel gives up [`GIVE_UP_MARGIN`] after the patience or later.
+/// May exceed [`ECHO_INTERVAL_MAX`].
+pub fn echo_interval_needed(probe: &ProbeSettings, patience: Duration, share_probe: Duration) -> u64 {
+    let horizon = patience.max(detection_max(probe)) + GIVE_UP_MARGIN;
+    let whole = |duration: Duration, by: u32| {
+        let millis = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+        millis.div_ceil(u64::from(by) * 1000).max(ECHO_INTERVAL_MIN)
+    };
+    // with echoes more often than requests the last echo counts, else the last request
+    let by_echoes = whole(horizon, KERNEL_ECHO_FACTOR - 1);
+    if Duration::from_secs(by_echoes) <= share_probe {
+        by_echoes
+    } else {
+        whole(horizon + share_probe, KERNEL_ECHO_FACTOR)
+    }
 }
 
 /// The stack of one share, each counted from the moment at which the server goes silent.
@@ -122,13 +162,13 @@ pub fn echo_interval_needed(probe: &ProbeSettings, patience: Duration) -> u64 {
 pub struct Layers {
     /// How long one probe may take.
     pub probe_timeout: Duration,
-    /// The verdict `dead` at the latest.
+    /// The verdict `dead` at the latest, of the slowest server.
     pub detection: Duration,
     /// Nothing in flight fails before; the later of `patience` and `detection`.
     pub patience: Duration,
     /// Everything in flight has ended.
     pub given_up: Duration,
-    /// The kernel gives up by itself, at the earliest: its last response may be [`SHARE_PROBE_INTERVAL`] old.
+    /// The kernel gives up by itself, at the earliest.
     pub kernel_earliest: Duration,
     /// The kernel gives up by itself, at the latest.
     pub kernel_latest: Duration,
@@ -156,13 +196,15 @@ pub enum LayerViolation {
         "a patience of {} needs echo_interval={needed}, and the kernel's limit is {ECHO_INTERVAL_MAX} s: \
          at most {} are possible",
         show(*.patience),
-        show(PATIENCE_MAX)
+        show(*.most)
     )]
     PatienceTooLong {
         /// As configured.
         patience: Duration,
         /// Seconds.
         needed: u64,
+        /// The longest that can be kept.
+        most: Duration,
     },
     /// The kernel would give up before nasmount does.
     #[error(
@@ -186,14 +228,14 @@ fn show(duration: Duration) -> String {
 }
 
 /// Whether a patience can be kept at all with these probes.
-pub fn check_patience(probe: &ProbeSettings, patience: Duration) -> Result<(), LayerViolation> {
+pub fn check_patience(probe: &ProbeSettings, patience: Duration, share_probe: Duration) -> Result<(), LayerViolation> {
     let detection = detection(probe);
     if !patience.is_zero() && patience < detection {
         return Err(LayerViolation::PatienceBelowDetection { patience, detection });
     }
-    let needed = echo_interval_needed(probe, patience);
+    let needed = echo_interval_needed(probe, patience, share_probe);
     if needed > ECHO_INTERVAL_MAX {
-        return Err(LayerViolation::PatienceTooLong { patience, needed });
+        return Err(LayerViolation::PatienceTooLong { patience, needed, most: patience_max(share_probe) });
     }
     Ok(())
 }
@@ -203,26 +245,27 @@ impl Layers {
     pub fn new(
         probe: &ProbeSettings,
         patience: Duration,
+        share_probe: Duration,
         echo_interval: u64,
         hold: HoldFor,
     ) -> Result<Self, LayerViolation> {
-        let needed = echo_interval_needed(probe, patience);
+        let needed = echo_interval_needed(probe, patience, share_probe);
         if needed > ECHO_INTERVAL_MAX {
-            return Err(LayerViolation::PatienceTooLong { patience, needed });
+            return Err(LayerViolation::PatienceTooLong { patience, needed, most: patience_max(share_probe) });
         }
         if echo_interval < needed {
             return Err(LayerViolation::KernelTooSoon { echo_interval, needed, patience });
         }
-        let detection = detection(probe);
+        let detection = detection_max(probe);
         let patience = patience.max(detection);
-        let kernel = Duration::from_secs(echo_interval.saturating_mul(u64::from(KERNEL_ECHO_FACTOR)));
+        let echo_interval = Duration::from_secs(echo_interval);
         Ok(Self {
             probe_timeout: probe.timeout,
             detection,
             patience,
             given_up: patience + GIVEN_UP_WITHIN,
-            kernel_earliest: kernel.saturating_sub(SHARE_PROBE_INTERVAL),
-            kernel_latest: kernel + KERNEL_TICK,
+            kernel_earliest: kernel_earliest(echo_interval, share_probe),
+            kernel_latest: echo_interval * KERNEL_ECHO_FACTOR + KERNEL_TICK,
             hold,
         })
     }
@@ -233,47 +276,65 @@ mod tests {
     #![expect(clippy::unwrap_used, reason = "tests")]
     use super::*;
 
-    fn probe() -> ProbeSettings {
-        let second = Duration::from_secs(1);
-        ProbeSettings { interval: second, timeout: second, dead_after: 3, alive_after: 3 }
+    const SECOND: Duration = Duration::from_secs(1);
+
+    /// As configured by default, for this patience.
+    fn probe(patience: Duration) -> ProbeSettings {
+        let settings =
+            ProbeSettings { interval: SECOND, timeout: SECOND, timeout_max: SECOND, dead_after: 3, alive_after: 3 };
+        ProbeSettings { timeout_max: timeout_max(&settings, patience), ..settings }
     }
 
     #[test]
     fn detection_counts_the_interval_in_which_the_server_died() {
-        assert_eq!(detection(&probe()), Duration::from_secs(4));
-        let slow = ProbeSettings { timeout: Duration::from_secs(5), ..probe() };
-        assert_eq!(detection(&slow), Duration::from_secs(16));
+        assert_eq!(detection(&probe(SECOND)), 4 * SECOND);
+        let slow = ProbeSettings { timeout: 5 * SECOND, ..probe(SECOND) };
+        assert_eq!(detection(&slow), 16 * SECOND);
+    }
+
+    #[test]
+    fn a_slow_server_is_waited_for_within_the_patience() {
+        for (patience, expected) in [(0, 3), (4, 1), (7, 2), (30, 5), (600, 5)] {
+            let patience = patience * SECOND;
+            let probe = probe(patience);
+            assert_eq!(probe.timeout_max, expected * SECOND, "{patience:?}");
+            assert!(patience.is_zero() || detection_max(&probe) <= patience);
+        }
     }
 
     #[test]
     fn the_kernel_is_slower_than_the_patience_but_not_by_much() {
-        for seconds in [0, 4, 30, 31, 32, 60, 120, 300, PATIENCE_MAX.as_secs()] {
-            let patience = Duration::from_secs(seconds);
-            let echo = echo_interval_needed(&probe(), patience);
-            let layers = Layers::new(&probe(), patience, echo, HoldFor::Forever).unwrap();
-            assert!(layers.probe_timeout < layers.detection);
-            assert!(layers.detection <= layers.patience);
-            assert!(layers.patience + GIVE_UP_MARGIN <= layers.kernel_earliest, "{layers:?}");
-            assert!(layers.kernel_earliest < layers.patience + GIVE_UP_MARGIN + Duration::from_secs(3));
-            let too_small = Layers::new(&probe(), patience, echo - 1, HoldFor::Forever).unwrap_err();
-            assert!(matches!(too_small, LayerViolation::KernelTooSoon { .. }));
+        for share_probe in [1, 10, 60, 600].map(|seconds| seconds * SECOND) {
+            for patience in [0, 4, 30, 31, 32, 60, 120, 300, 900].map(|seconds| seconds * SECOND) {
+                let probe = probe(patience);
+                let echo = echo_interval_needed(&probe, patience, share_probe);
+                let layers = Layers::new(&probe, patience, share_probe, echo, HoldFor::Forever).unwrap();
+                assert!(layers.probe_timeout < layers.detection);
+                assert!(layers.detection <= layers.patience);
+                assert!(layers.patience + GIVE_UP_MARGIN <= layers.kernel_earliest, "{layers:?}");
+                assert!(layers.kernel_earliest < layers.patience + GIVE_UP_MARGIN + 3 * SECOND, "{layers:?}");
+                let too_small = Layers::new(&probe, patience, share_probe, echo - 1, HoldFor::Forever).unwrap_err();
+                assert!(matches!(too_small, LayerViolation::KernelTooSoon { .. }));
+            }
         }
-        assert_eq!(echo_interval_needed(&probe(), Duration::from_secs(30)), 17);
+        assert_eq!(echo_interval_needed(&probe(30 * SECOND), 30 * SECOND, SHARE_PROBE_INTERVAL), 17);
     }
 
     #[test]
     fn what_cannot_hold_is_refused_with_its_numbers() {
-        let error = check_patience(&probe(), Duration::from_secs(2)).unwrap_err();
+        let check = |patience| check_patience(&probe(patience), patience, SHARE_PROBE_INTERVAL);
+        let error = check(2 * SECOND).unwrap_err();
         assert_eq!(error.to_string(), "a patience of 2s ends before a dead server is detected, which takes up to 4s");
-        let error = check_patience(&probe(), PATIENCE_MAX + Duration::from_secs(1)).unwrap_err();
+        let most = patience_max(SHARE_PROBE_INTERVAL);
+        let error = check(most + SECOND).unwrap_err();
         assert!(error.to_string().contains("needs echo_interval=601"), "{error}");
-        check_patience(&probe(), Duration::ZERO).unwrap();
-        check_patience(&probe(), PATIENCE_MAX).unwrap();
+        check(Duration::ZERO).unwrap();
+        check(most).unwrap();
     }
 
     #[test]
     fn a_short_hold_ends_the_patience() {
-        let minute = Duration::from_secs(60);
+        let minute = 60 * SECOND;
         assert_eq!(bounded_patience(minute, HoldFor::For(Duration::ZERO)), Duration::ZERO);
         assert_eq!(bounded_patience(minute, HoldFor::Forever), minute);
     }

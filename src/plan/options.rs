@@ -223,7 +223,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::config::settings::{HoldFor, ServerId, ShareId};
+    use crate::config::settings::{HoldFor, LeftoverHolders, OnAccess, ServerId, ShareId};
 
     const SAMPLE: &str = "user_xattr:noflag\nforceuid:noflag\nhard:noflag\nsoft:noflag\nhandlecache:noflag\n\
         nosharesock:flag\nuid:u32\ngid:u32\nport:u32\nrsize:u32\nactimeo:u32\necho_interval:u32\nsnapshot:u64\n\
@@ -243,7 +243,12 @@ mod tests {
             options: options.iter().map(|(key, given)| ((*key).to_owned(), value(given))).collect(),
             patience: Duration::from_secs(30),
             hold_for: HoldFor::Forever,
+            probe_interval: Duration::from_secs(10),
+            on_access: OnAccess::Fail,
+            marker: None,
+            leftover_holders: LeftoverHolders::Leave,
             dirty_limit: Some(2 << 20),
+            read_ahead: None,
             consumers: Vec::new(),
         }
     }

@@ -14,7 +14,6 @@ use super::facts::{Facts, Outage, Pending};
 use super::failure::{Failure, FailureClass};
 use super::state::{Reason, State};
 use super::timer::{self, Timer};
-use crate::plan::layers;
 
 impl Share {
     pub(super) fn on_completed(&mut self, now: BootInstant, op: OpId, result: Result<Done, Failure>) {
@@ -84,7 +83,7 @@ impl Share {
             Step::Verify => {
                 self.facts.verified = true;
                 self.probe_due = false;
-                self.timers.set(Timer::ShareProbe, now + layers::SHARE_PROBE_INTERVAL);
+                self.timers.set(Timer::ShareProbe, now + self.spec.probe_interval);
             }
             Step::Attach => self.facts.attached = true,
             Step::Detach => self.facts.attached = false,

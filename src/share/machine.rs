@@ -10,7 +10,7 @@ use super::ShareSpec;
 use super::backoff::Backoff;
 use super::command::{Command, HoldReason, Maintenance, Refusal, Verdict, Wanted};
 use super::consumers::{Demand, Progress};
-use super::detector::Trust;
+use super::detector::{self, Trust};
 use super::effect::{Effect, OpId, Step};
 use super::event::{Event, Input, Memory};
 use super::facts::{Consumers, Facts, Operator, Outage, Pending};
@@ -391,6 +391,7 @@ impl Share {
     fn transition(&self) -> Option<(State, Reason)> {
         let facts = &self.facts;
         let trusted = self.server == Trust::Trusted;
+        let stranger = self.server == Trust::Dead { verdict: detector::Verdict::Stranger };
         let dead = match self.server {
             Trust::Dead { verdict } => Some(Reason::ServerDead { verdict }),
             Trust::Unknown | Trust::Trusted | Trust::Suspect { .. } => None,
@@ -402,6 +403,12 @@ impl Share {
         match self.state {
             State::Offline if trusted && idle && facts.barrier && self.may_mount() => {
                 Some((State::Mounting, Reason::ServerBack))
+            }
+            State::Offline if stranger && idle && self.operator.wanted == Wanted::Mounted => {
+                Some((State::Blocked, Reason::ServerChanged))
+            }
+            State::Blocked if trusted && self.reason == Reason::ServerChanged => {
+                Some((State::Offline, Reason::ServerBack))
             }
             State::Mounting | State::Recovering if facts.attached && idle => Some(match self.server {
                 _ if facts.verified => (State::Online, Reason::Answers),
@@ -490,7 +497,7 @@ impl Share {
                 self.facts.aborted = false;
                 self.last_failure = None;
                 self.stop_clocks();
-                self.timers.set(Timer::ShareProbe, now + layers::SHARE_PROBE_INTERVAL);
+                self.timers.set(Timer::ShareProbe, now + self.spec.probe_interval);
             }
             State::Holding => {
                 self.enter_holding(now);

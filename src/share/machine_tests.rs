@@ -36,7 +36,11 @@ impl Desk {
 
     fn with(trust: Trust, answers: Vec<(&'static str, Answer)>) -> Self {
         let now = BootInstant::from_boot(Duration::from_secs(1_000));
-        let spec = ShareSpec { patience: Duration::from_secs(60), hold_for: Some(Duration::from_secs(600)) };
+        let spec = ShareSpec {
+            patience: Duration::from_secs(60),
+            hold_for: Some(Duration::from_secs(600)),
+            probe_interval: Duration::from_secs(10),
+        };
         let share = Share::new(spec, 7, now);
         let mut desk = Self { share, now, answers, survey: Survey::default(), started: Vec::new() };
         desk.put(Event::ServerTrustChanged { trust });

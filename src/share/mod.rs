@@ -71,4 +71,6 @@ pub struct ShareSpec {
     pub patience: Duration,
     /// How long the outage is held; `None` for ever.
     pub hold_for: Option<Duration>,
+    /// Time between two uncached requests through the share while it is open.
+    pub probe_interval: Duration,
 }

@@ -15,7 +15,11 @@ fn at(ms: u64) -> BootInstant {
 }
 
 fn share() -> Share {
-    let spec = ShareSpec { patience: Duration::from_secs(120), hold_for: Some(Duration::from_secs(900)) };
+    let spec = ShareSpec {
+        patience: Duration::from_secs(120),
+        hold_for: Some(Duration::from_secs(900)),
+        probe_interval: Duration::from_secs(10),
+    };
     Share::new(spec, 7, at(0))
 }
 
@@ -146,8 +150,8 @@ fn what_cannot_be_read_is_said_with_its_line() {
     let error = |text: &str| Recording::read(text).unwrap_err();
     assert_eq!(error("").line, 1);
     assert!(error("hello").message.contains("not the header"), "{:?}", error("hello"));
-    let other = dump.replacen("\"schema\":1", "\"schema\":9", 1);
-    assert_eq!(error(&other).message, "the recording has schema 9, this nasmount reads schema 1");
+    let other = dump.replacen(&format!("\"schema\":{SCHEMA}"), "\"schema\":9", 1);
+    assert_eq!(error(&other).message, "the recording has schema 9, this nasmount reads schema 2");
     let cut = &dump[..dump.len() - 5];
     assert_eq!(error(cut).line, 7);
     assert!(error(cut).hint.contains("cut off"), "{:?}", error(cut));
@@ -159,7 +163,11 @@ fn what_cannot_be_read_is_said_with_its_line() {
 /// What a share is told of its configuration is all that could carry a secret into a recording: none of it is text.
 #[test]
 fn a_share_is_told_nothing_secret() {
-    let spec = ShareSpec { patience: Duration::from_secs(1), hold_for: None };
+    let spec = ShareSpec { patience: Duration::from_secs(1), hold_for: None, probe_interval: Duration::from_secs(10) };
     let serde_json::Value::Object(fields) = serde_json::to_value(&spec).unwrap() else { unreachable!() };
-    assert_eq!(fields.keys().collect::<Vec<_>>(), ["hold_for", "patience"], "is the new field fit for a recording?");
+    assert_eq!(
+        fields.keys().collect::<Vec<_>>(),
+        ["hold_for", "patience", "probe_interval"],
+        "is the new field fit for a recording?"
+    );
 }

@@ -206,6 +206,8 @@ pub enum Reason {
         /// Name of the command.
         command: String,
     },
+    /// Another machine answers at the server's address.
+    ServerChanged,
     /// Somebody else took the share off the mount point.
     TakenOff,
     /// The kept mount is gone.
@@ -223,6 +225,9 @@ impl Reason {
         match self {
             Self::OperationFailed { failure } => failure.hint.as_deref(),
             Self::ForeignMount { .. } => Some("take the line out of /etc/fstab, and unmount it"),
+            Self::ServerChanged => Some(
+                "if it is the same server all the same (installed anew, for example): `nasmount trust SERVER`; else correct its `host`",
+            ),
             Self::OperationStuck { .. } => {
                 Some("it ends by itself when the server answers again; if that never happens, only a reboot helps")
             }
@@ -254,6 +259,7 @@ impl std::fmt::Display for Reason {
             Self::HoldOver => f.write_str("the hold is over"),
             Self::NotHealed { message } => write!(f, "the kept mount did not come back: {message}"),
             Self::OperationFailed { failure } => write!(f, "{failure}"),
+            Self::ServerChanged => f.write_str("another machine answers at the server's address"),
             Self::ForeignMount { source } => write!(f, "{source} is mounted there by somebody else"),
             Self::Asked { command } => write!(f, "an operator asked for it: {command}"),
             Self::TakenOff => f.write_str("somebody else unmounted it"),

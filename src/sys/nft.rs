@@ -3,6 +3,7 @@
 //! - **Veil** (input hook): FIN and RST from a server's port 445 to this host's CIFS sockets are dropped, so the kernel does not
 //!   learn of an outage before nasmount has decided. Not for nasmount's own probes, recognised by the mark of the socket the
 //!   packet is for.
+//!   What is dropped is reported over NFLOG (`news`), where the kernel can: it is the earliest sign of a server that stops.
 //! - **Fence** (output hook): what this host sends to a server's port 445 is answered with a TCP reset on the spot, except
 //!   probes. Turns waiters that nothing else frees (D in smb2_reconnect) into ones that end within 10 s (measured).
 //!
@@ -20,6 +21,7 @@ use std::time::Duration;
 use tokio::io::AsyncWriteExt as _;
 use tokio::process::Command;
 
+use super::news::VEIL_LOG_GROUP;
 use super::probe::{PROBE_MARK, SMB_PORT};
 
 /// Name of the table.
@@ -44,6 +46,18 @@ pub struct Rules {
     pub veiled: BTreeSet<IpAddr>,
     /// Servers to which nothing is sent.
     pub fenced: BTreeSet<IpAddr>,
+    /// Whether what is hidden is reported.
+    pub report: Report,
+}
+
+/// Whether what the veil drops is reported.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Report {
+    /// Over NFLOG.
+    #[default]
+    Logged,
+    /// The kernel lacks nfnetlink_log.
+    Silent,
 }
 
 impl Rules {
@@ -51,16 +65,20 @@ impl Rules {
     pub fn script(&self) -> String {
         // adding first makes deleting succeed whether or not there was one
         let mut script = format!("table inet {TABLE}\ndelete table inet {TABLE}\n");
-        if self.veiled.is_empty() && self.fenced.is_empty() {
+        if self.is_empty() {
             return script;
         }
         let _ = writeln!(script, "table inet {TABLE} {{");
         let _ = writeln!(script, "  chain veil {{\n    type filter hook input priority filter; policy accept;");
+        let log = match self.report {
+            Report::Logged => format!("log group {VEIL_LOG_GROUP} "),
+            Report::Silent => String::new(),
+        };
         for server in &self.veiled {
             let ip = protocol(*server);
             let _ = writeln!(
                 script,
-                "    {ip} saddr {server} tcp sport {SMB_PORT} tcp flags & (fin | rst) != 0 socket mark != {PROBE_MARK:#x} counter drop"
+                "    {ip} saddr {server} tcp sport {SMB_PORT} tcp flags & (fin | rst) != 0 socket mark != {PROBE_MARK:#x} {log}counter drop"
             );
         }
         let _ = writeln!(script, "  }}\n  chain fence {{\n    type filter hook output priority filter; policy accept;");
@@ -77,24 +95,44 @@ impl Rules {
 
     /// Makes the kernel's table say this.
     pub async fn apply(&self) -> io::Result<()> {
-        let mut child = Command::new("nft")
-            .args(["-f", "-"])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .kill_on_drop(true)
-            .spawn()?;
-        if let Some(mut stdin) = child.stdin.take() {
-            stdin.write_all(self.script().as_bytes()).await?;
-        }
-        let output = tokio::time::timeout(WITHIN, child.wait_with_output())
-            .await
-            .map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "nft did not end"))??;
-        if output.status.success() {
-            return Ok(());
-        }
-        Err(io::Error::other(format!("nft: {}", String::from_utf8_lossy(&output.stderr).trim())))
+        run(&["-f", "-"], &self.script()).await.map(drop)
     }
+
+    /// Does the kernel's table have as many rules as it should?
+    pub async fn are_in_force(&self) -> io::Result<bool> {
+        let listed = match run(&["list", "table", "inet", TABLE], "").await {
+            Ok(listed) => listed,
+            Err(error) if error.kind() == io::ErrorKind::Other => return Ok(self.is_empty()),
+            Err(error) => return Err(error),
+        };
+        let rules = listed.lines().filter(|line| line.contains(" counter ")).count();
+        Ok(rules == self.veiled.len() + self.fenced.len())
+    }
+
+    fn is_empty(&self) -> bool {
+        self.veiled.is_empty() && self.fenced.is_empty()
+    }
+}
+
+/// Runs nft; an error of its own is of kind `Other`.
+async fn run(arguments: &[&str], input: &str) -> io::Result<String> {
+    let mut child = Command::new("nft")
+        .args(arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()?;
+    if let Some(mut stdin) = child.stdin.take() {
+        stdin.write_all(input.as_bytes()).await?;
+    }
+    let output = tokio::time::timeout(WITHIN, child.wait_with_output())
+        .await
+        .map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "nft did not end"))??;
+    if output.status.success() {
+        return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
+    }
+    Err(io::Error::other(format!("nft: {}", String::from_utf8_lossy(&output.stderr).trim())))
 }
 
 fn protocol(server: IpAddr) -> &'static str {
@@ -115,11 +153,15 @@ mod tests {
         let rules = Rules {
             veiled: ["10.0.0.1", "fd00::1"].iter().filter_map(|ip| ip.parse().ok()).collect(),
             fenced: ["fd00::1"].iter().filter_map(|ip| ip.parse().ok()).collect(),
+            report: Report::Logged,
         };
         let script = rules.script();
         assert!(script.contains("ip saddr 10.0.0.1 tcp sport 445"));
         assert!(script.contains("ip6 saddr fd00::1 tcp sport 445"));
         assert!(script.contains("ip6 daddr fd00::1 tcp dport 445"));
         assert!(!script.contains("ip daddr 10.0.0.1"));
+        assert!(script.contains("log group 28269 counter drop"));
+        let silent = Rules { report: Report::Silent, ..rules };
+        assert!(!silent.script().contains("log"));
     }
 }

@@ -11,7 +11,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpSocket;
 use tokio::time::timeout;
 
-use crate::share::detector::Verdict;
+use crate::share::detector::{Identity, Probed, Verdict};
 
 /// The only port nasmount mounts from.
 pub const SMB_PORT: u16 = 445;
@@ -48,11 +48,11 @@ fn negotiate_request() -> Vec<u8> {
 }
 
 /// Probes a server once; never takes longer than `within`.
-pub async fn probe(server: IpAddr, within: Duration) -> Verdict {
+pub async fn probe(server: IpAddr, within: Duration) -> Probed {
     match timeout(within, exchange(server)).await {
-        Err(_) => Verdict::Silent,
-        Ok(Ok(verdict)) => verdict,
-        Ok(Err(error)) => verdict_of(&error),
+        Err(_) => Probed::plainly(Verdict::Silent),
+        Ok(Ok(probed)) => probed,
+        Ok(Err(error)) => Probed::plainly(verdict_of(&error)),
     }
 }
 
@@ -75,7 +75,11 @@ fn verdict_of(error: &io::Error) -> Verdict {
     }
 }
 
-async fn exchange(server: IpAddr) -> io::Result<Verdict> {
+/// Bytes of an answer up to the end of the `ServerGuid`: NetBIOS length, SMB2 header, and 24 bytes of the NEGOTIATE response
+/// ([MS-SMB2] 2.2.4).
+const ANSWER_LENGTH: usize = 4 + 64 + 24;
+
+async fn exchange(server: IpAddr) -> io::Result<Probed> {
     let socket = if server.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
     // needs CAP_NET_ADMIN; without it (the CLI run by a user) there is no fence to pass either
     match nix::sys::socket::setsockopt(&socket, nix::sys::socket::sockopt::Mark, &PROBE_MARK) {
@@ -84,11 +88,24 @@ async fn exchange(server: IpAddr) -> io::Result<Verdict> {
     }
     let mut stream = socket.connect(SocketAddr::new(server, SMB_PORT)).await?;
     stream.write_all(&negotiate_request()).await?;
-    let mut head = [0_u8; 8];
-    stream.read_exact(&mut head).await?;
+    let mut answer = [0_u8; ANSWER_LENGTH];
+    stream.read_exact(&mut answer[..8]).await?;
+    if &answer[4..8] != b"\xfeSMB" {
+        return Ok(Probed::plainly(Verdict::Garbled));
+    }
+    stream.read_exact(&mut answer[8..]).await?;
     // an orderly end would leave the NAS with a socket in TIME_WAIT for each probe, every second
     stream.set_zero_linger()?;
-    Ok(if head.ends_with(b"\xfeSMB") { Verdict::Alive } else { Verdict::Garbled })
+    Ok(Probed { verdict: Verdict::Alive, identity: identity(&answer) })
+}
+
+/// Of an answer that is no error.
+fn identity(answer: &[u8; ANSWER_LENGTH]) -> Option<Identity> {
+    const STATUS_AT: std::ops::Range<usize> = 12..16;
+    const GUID_AT: std::ops::Range<usize> = ANSWER_LENGTH - 16..ANSWER_LENGTH;
+    let succeeded = answer[STATUS_AT] == [0; 4];
+    let guid: [u8; 16] = answer[GUID_AT].try_into().ok()?;
+    succeeded.then_some(Identity(guid))
 }
 
 #[cfg(test)]
@@ -101,5 +118,15 @@ mod tests {
         let claimed = u32::from_be_bytes([frame[0], frame[1], frame[2], frame[3]]);
         assert_eq!(usize::try_from(claimed).unwrap_or(0), frame.len() - 4);
         assert_eq!(frame.len(), 4 + 64 + 36 + 4);
+    }
+
+    #[test]
+    fn the_identity_is_where_the_server_puts_it() {
+        let mut answer = [7_u8; ANSWER_LENGTH];
+        answer[12..16].fill(0);
+        answer[76..92].copy_from_slice(&[9; 16]);
+        assert_eq!(identity(&answer), Some(Identity([9; 16])));
+        answer[12] = 1;
+        assert_eq!(identity(&answer), None, "an error response has no identity");
     }
 }

@@ -4,6 +4,7 @@
 //! /run/nasmount/share/NAME.json      what a share remembers (`share::event::Memory`)       as long as the boot
 //! /run/nasmount/paused.json          units that may be SIGSTOPped                         as long as the boot
 //! /var/lib/nasmount/stopped.json     units to be started again                            also after a reboot
+//! /var/lib/nasmount/server/NAME.json who a server is     (`share::detector::Identity`)     also after a reboot
 //! ```
 //!
 //! A unit that was paused and then stopped is in both lists. What is added to a list is on disk before anything is taken off
@@ -22,7 +23,8 @@ use serde::{Deserialize, Serialize};
 use tracing::warn;
 
 use crate::config::is_unit_name;
-use crate::share::consumers::Held;
+use crate::share::consumers::{Held, HeldUnit, RunId};
+use crate::share::detector::Identity;
 use crate::share::event::Memory;
 
 use super::listen::private_directory;
@@ -35,8 +37,8 @@ pub struct StateFiles {
     state: PathBuf,
 }
 
-/// Units of one list.
-pub type Units = BTreeSet<String>;
+/// Units of one list, each with the run that was stopped; empty if that is not known, or if it was only paused.
+pub type Units = BTreeMap<String, RunId>;
 
 /// Which of the two lists of units.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,6 +52,11 @@ pub enum UnitList {
 #[derive(Default, Serialize, Deserialize)]
 struct ListFile {
     units: Units,
+}
+
+#[derive(Default, Serialize, Deserialize)]
+struct ServerFile {
+    identity: String,
 }
 
 impl StateFiles {
@@ -106,6 +113,22 @@ impl StateFiles {
         Ok(())
     }
 
+    /// Who a server is, as far as that was known.
+    pub fn read_identity(&self, server: &str) -> io::Result<Option<Identity>> {
+        let file: ServerFile = read(&self.server(server), |_| ServerFile::default())?;
+        Ok(Identity::parse(&file.identity))
+    }
+
+    /// Writes down who a server is; on a disk, which may keep its writer waiting.
+    pub fn write_identity(&self, server: &str, identity: Option<Identity>) -> io::Result<()> {
+        let file = identity.map(|identity| ServerFile { identity: identity.to_string() });
+        write(&self.server(server), file.as_ref())
+    }
+
+    fn server(&self, server: &str) -> PathBuf {
+        self.state.join("server").join(format!("{server}.json"))
+    }
+
     /// The units of a list.
     pub fn read_units(&self, list: UnitList) -> io::Result<Units> {
         let file: ListFile = read(&self.list(list), |text| ListFile { units: salvage_units(text) })?;
@@ -120,20 +143,24 @@ impl StateFiles {
 }
 
 /// Both lists as what was done to each unit.
-pub fn held(paused: &Units, stopped: &Units) -> BTreeMap<String, Held> {
-    let held = |unit: &String| match (paused.contains(unit), stopped.contains(unit)) {
+pub fn held(paused: &Units, stopped: &Units) -> BTreeMap<String, HeldUnit> {
+    let held = |unit: &String| match (paused.contains_key(unit), stopped.contains_key(unit)) {
         (true, true) => Held::PausedAndStopped,
         (true, false) => Held::Paused,
         (false, _) => Held::Stopped,
     };
-    paused.union(stopped).map(|unit| (unit.clone(), held(unit))).collect()
+    let run = |unit: &String| stopped.get(unit).filter(|run| !run.is_empty()).cloned();
+    let units = paused.keys().chain(stopped.keys());
+    units.map(|unit| (unit.clone(), HeldUnit { held: held(unit), run: run(unit) })).collect()
 }
 
 /// What was done to each unit as both lists.
-pub fn lists(held: &BTreeMap<String, Held>) -> (Units, Units) {
-    let those =
-        |is: fn(Held) -> bool| held.iter().filter(|(_, held)| is(**held)).map(|(unit, _)| unit.clone()).collect();
-    (those(Held::is_paused), those(Held::is_stopped))
+pub fn lists(held: &BTreeMap<String, HeldUnit>) -> (Units, Units) {
+    let those = |is: fn(Held) -> bool| held.iter().filter(move |(_, unit)| is(unit.held));
+    (
+        those(Held::is_paused).map(|(name, _)| (name.clone(), RunId::new())).collect(),
+        those(Held::is_stopped).map(|(name, unit)| (name.clone(), unit.run.clone().unwrap_or_default())).collect(),
+    )
 }
 
 fn read<T: Serialize + for<'de> Deserialize<'de> + Default>(path: &Path, salvage: impl Fn(&str) -> T) -> io::Result<T> {
@@ -158,7 +185,8 @@ fn read<T: Serialize + for<'de> Deserialize<'de> + Default>(path: &Path, salvage
 
 /// Every word in quotes that is the name of a unit.
 fn salvage_units(text: &str) -> Units {
-    text.split('"').filter(|word| is_unit_name(word)).map(str::to_owned).collect()
+    let units = text.split('"').filter(|word| is_unit_name(word));
+    units.map(|unit| (unit.to_owned(), RunId::new())).collect()
 }
 
 /// Every field that can be read by itself.
@@ -223,7 +251,7 @@ mod tests {
     }
 
     fn units(names: &[&str]) -> Units {
-        names.iter().map(|name| (*name).to_owned()).collect()
+        names.iter().map(|name| ((*name).to_owned(), RunId::new())).collect()
     }
 
     fn memory() -> Memory {
@@ -280,9 +308,23 @@ mod tests {
         let (_directory, files) = files();
         files.write_share("old", &memory()).unwrap();
         files.write_share("kept", &memory()).unwrap();
-        files.retain_shares(&units(&["kept"])).unwrap();
+        files.retain_shares(&BTreeSet::from(["kept".to_owned()])).unwrap();
         assert_eq!(files.read_share("old").unwrap(), Memory::default());
         assert_eq!(files.read_share("kept").unwrap(), memory());
+    }
+
+    #[test]
+    fn servers_are_known_by_name() {
+        let (_directory, files) = files();
+        let identity = |byte| Some(Identity([byte; 16]));
+        assert_eq!(files.read_identity("tower").unwrap(), None);
+        files.write_identity("tower", identity(1)).unwrap();
+        files.write_identity("attic", identity(2)).unwrap();
+        files.write_identity("tower", identity(3)).unwrap();
+        assert_eq!(files.read_identity("tower").unwrap(), identity(3));
+        assert_eq!(files.read_identity("attic").unwrap(), identity(2));
+        files.write_identity("attic", None).unwrap();
+        assert_eq!(files.read_identity("attic").unwrap(), None);
     }
 
     #[test]
@@ -295,10 +337,11 @@ mod tests {
 
     #[test]
     fn the_lists_are_what_was_done() {
-        let (paused, stopped) = (units(&["a.service", "b.service"]), units(&["b.service", "c.service"]));
+        let (paused, mut stopped) = (units(&["a.service", "b.service"]), units(&["b.service", "c.service"]));
+        stopped.insert("c.service".to_owned(), "0a1b".to_owned());
         let held = held(&paused, &stopped);
-        assert_eq!(held["b.service"], Held::PausedAndStopped);
-        assert_eq!(held["c.service"], Held::Stopped);
+        assert_eq!(held["b.service"], HeldUnit { held: Held::PausedAndStopped, run: None });
+        assert_eq!(held["c.service"], HeldUnit { held: Held::Stopped, run: Some("0a1b".to_owned()) });
         assert_eq!(lists(&held), (paused, stopped));
     }
 }

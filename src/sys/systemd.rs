@@ -12,6 +12,8 @@ use zbus::proxy::CacheProperties;
 use zbus::wire::OwnedObjectPath;
 use zbus::{Connection, connection, proxy};
 
+use crate::share::consumers::RunId;
+
 /// A method call that takes longer means that PID 1 or the bus hangs.
 const METHOD_TIMEOUT: Duration = Duration::from_secs(8);
 
@@ -138,9 +140,11 @@ impl Systemd {
         })
     }
 
-    /// Which run of the unit this is: another one after each start.
-    pub(super) async fn invocation(&self, unit: &str) -> zbus::Result<Vec<u8>> {
-        self.unit(unit).await?.invocation_id().await
+    /// Which run of the unit this is, or was the last: another one after each start. None before its first since the boot.
+    pub async fn run(&self, unit: &str) -> zbus::Result<Option<RunId>> {
+        let id = self.unit(unit).await?.invocation_id().await?;
+        let is_one = id.iter().any(|byte| *byte != 0);
+        Ok(is_one.then(|| id.iter().map(|byte| format!("{byte:02x}")).collect()))
     }
 
     /// Its state in systemd's words: active, activating, deactivating, inactive, failed.

@@ -15,6 +15,7 @@ use zbus::message::Type;
 use zbus::{Connection, MatchRule, MessageStream, connection, fdo, proxy};
 
 use super::systemd::{Activity, Systemd};
+use crate::share::consumers::RunId;
 
 const SYSTEMD: &str = "org.freedesktop.systemd1";
 const MANAGER_PATH: &str = "/org/freedesktop/systemd1";
@@ -41,6 +42,8 @@ pub enum Watched {
         unit: String,
         /// Does it run?
         running: bool,
+        /// Which run that is.
+        run: Option<RunId>,
     },
 }
 
@@ -78,7 +81,7 @@ struct Watch<'a> {
     /// Units by the path of their object.
     paths: BTreeMap<String, String>,
     /// Whether each runs, and which run it is: a unit may be restarted between two looks.
-    known: BTreeMap<String, (bool, Vec<u8>)>,
+    known: BTreeMap<String, (bool, Option<RunId>)>,
 }
 
 impl Watch<'_> {
@@ -132,12 +135,11 @@ impl Watch<'_> {
             // to look must not load it: systemd would drop it again and say so, and that would be the next occasion to look
             let running = self.systemd.is_loaded(&unit).await?
                 && if_known(self.systemd.activity(&unit).await)? == Some(Activity::Running);
-            let run =
-                if running { if_known(self.systemd.invocation(&unit).await)?.unwrap_or_default() } else { Vec::new() };
-            let present = (running, run);
+            let run = if running { if_known(self.systemd.run(&unit).await)?.flatten() } else { None };
+            let present = (running, run.clone());
             if self.known.get(&unit) != Some(&present) {
                 self.known.insert(unit.clone(), present);
-                let _ = self.report.send(Watched::Unit { unit, running }).await;
+                let _ = self.report.send(Watched::Unit { unit, running, run }).await;
             }
         }
         Ok(())

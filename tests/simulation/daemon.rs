@@ -3,10 +3,12 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use nasmount::share::consumers::{Demand, Held, Progress, UnitEffect, UnitEvent};
-use nasmount::share::detector::{Detector, Verdict};
+use nasmount::share::consumers::{Demand, HeldUnit, Progress, UnitEffect, UnitEvent};
+use nasmount::share::detector::{Detector, Identity, Probed, Trust, Verdict};
 use nasmount::share::event::Memory;
-use nasmount::share::{BootInstant, Command, Consumers, Effect, Event, Input, Share, Transition, Verdict as Answer};
+use nasmount::share::{
+    BootInstant, Command, Consumers, Effect, Event, Input, OpId, Share, Transition, Verdict as Answer,
+};
 
 use crate::invariants::{self, Check, Violation};
 use crate::planted::Planted;
@@ -26,7 +28,19 @@ pub struct Daemon {
     pub probing: Vec<bool>,
     told_demand: Vec<Demand>,
     told_progress: Vec<Option<(Demand, Progress)>>,
-    written_late: (Vec<Memory>, BTreeMap<String, Held>),
+    written_late: (Vec<Memory>, BTreeMap<String, HeldUnit>),
+}
+
+fn abandons(effect: &UnitEffect) -> Option<OpId> {
+    match effect {
+        UnitEffect::Abandon { op } => Some(*op),
+        UnitEffect::Start { .. } => None,
+    }
+}
+
+/// The answer of a machine.
+fn answer(of: u8) -> Probed {
+    Probed { verdict: Verdict::Alive, identity: Some(Identity([of; 16])) }
 }
 
 impl World {
@@ -37,7 +51,9 @@ impl World {
         let seeds: Vec<u64> = shares.clone().map(|_| self.rng.u64(..)).collect();
         self.daemon = Some(Daemon {
             shares: shares.clone().map(|share| Share::new(setup.share_spec(share), seeds[share], now)).collect(),
-            detectors: (0..setup.servers.len()).map(|server| Detector::new(setup.detector_spec(server), now)).collect(),
+            detectors: (0..setup.servers.len())
+                .map(|server| Detector::new(setup.detector_spec(server), self.host.servers[server].pinned, now))
+                .collect(),
             consumers: Consumers::new(setup.unit_specs(), self.host.held.clone(), now),
             probing: vec![false; setup.servers.len()],
             told_demand: vec![Demand::AsTheyAre; setup.shares.len()],
@@ -53,6 +69,10 @@ impl World {
             self.share_input(share, None)?;
         }
         self.after_units_input()?;
+        for server in 0..self.setup.servers.len() {
+            self.look_at_the_host(server)?;
+        }
+        (0..self.host.units.len()).for_each(|unit| self.unit_changes(unit));
         self.agree()
     }
 
@@ -77,23 +97,32 @@ impl World {
     }
 
     pub fn start_probe(&mut self, server: usize) {
-        let (verdict, took) = match self.host.servers[server].is {
-            ServerIs::Up => (Verdict::Alive, self.latency(1, 20)),
-            ServerIs::Slow => (Verdict::Alive, self.latency(200, 900)),
-            ServerIs::Refusing => (Verdict::Refused, self.latency(1, 3)),
-            ServerIs::Silent | ServerIs::Hung => (Verdict::Silent, Duration::from_secs(1)),
+        let timeout = self.daemon.as_ref().map_or(Duration::ZERO, |daemon| daemon.detectors[server].probe_timeout());
+        let (probed, took) = match self.host.servers[server].seen() {
+            ServerIs::Up => (answer(1), self.latency(1, 20)),
+            ServerIs::Slow => (answer(1), self.latency(200, 900)),
+            ServerIs::Stranger => (answer(2), self.latency(1, 20)),
+            ServerIs::Refusing => (Probed::plainly(Verdict::Refused), self.latency(1, 3)),
+            ServerIs::Silent | ServerIs::Hung => (Probed::plainly(Verdict::Silent), timeout),
         };
         if let Some(daemon) = &mut self.daemon {
             daemon.probing[server] = true;
         }
         let generation = self.generation;
-        self.after(took, Happening::ProbeEnds { generation, server, started: self.now, verdict });
+        self.after(took, Happening::ProbeEnds { generation, server, started: self.now, probed });
     }
 
-    pub fn end_probe(&mut self, server: usize, started: BootInstant, verdict: Verdict) -> Check {
+    pub fn end_probe(&mut self, server: usize, started: BootInstant, probed: Probed) -> Check {
+        let now = self.now;
         let Some(daemon) = &mut self.daemon else { return Ok(()) };
         daemon.probing[server] = false;
-        let changed = daemon.detectors[server].handle_verdict(started, self.now, verdict);
+        let changed = daemon.detectors[server].handle_probe(started, now, probed);
+        self.host.servers[server].pinned = daemon.detectors[server].identity();
+        self.trust_changed(server, changed)
+    }
+
+    /// What a server is believed to be changed, if it did.
+    fn trust_changed(&mut self, server: usize, changed: Option<Trust>) -> Check {
         let Some(trust) = changed else { return Ok(()) };
         self.note(|| format!("server {server} {trust:?}"));
         for share in self.setup.shares_on(server).collect::<Vec<_>>() {
@@ -101,6 +130,23 @@ impl World {
             self.share_input(share, Some(Input::Event(Event::ServerTrustChanged { trust })))?;
         }
         self.agree()
+    }
+
+    /// What is wrong with the host itself, if anything, is told to the detector.
+    pub fn look_at_the_host(&mut self, server: usize) -> Check {
+        let (now, trouble) = (self.now, self.host.servers[server].local);
+        let Some(daemon) = &mut self.daemon else { return Ok(()) };
+        let changed = daemon.detectors[server].handle_local(now, trouble);
+        self.trust_changed(server, changed)
+    }
+
+    /// A deadline of a detector.
+    pub fn detector_timeout(&mut self, server: usize) -> Check {
+        let now = self.now;
+        let Some(daemon) = &mut self.daemon else { return Ok(()) };
+        let changed = daemon.detectors[server].handle_timeout(now);
+        invariants::detector_deadlines_move_on(now, &daemon.detectors[server])?;
+        self.trust_changed(server, changed)
     }
 
     /// One input of a share, and all that follows from it at once.
@@ -212,7 +258,13 @@ impl World {
             return self.kill_daemon(Duration::from_secs(1));
         }
         invariants::units_are_held_in_order(self, &effects)?;
-        for effect in effects {
+        // what is abandoned in the same turn is never begun
+        let abandoned: Vec<OpId> = effects.iter().filter_map(abandons).collect();
+        let begins = |effect: &UnitEffect| match effect {
+            UnitEffect::Start { op, .. } => !abandoned.contains(op),
+            UnitEffect::Abandon { .. } => true,
+        };
+        for effect in effects.iter().filter(|effect| begins(effect)).cloned() {
             self.note(|| format!("  {effect:?}"));
             match effect {
                 UnitEffect::Start { op, unit, step } => self.start_job(op, &unit, step)?,
@@ -225,18 +277,7 @@ impl World {
     /// Demands go to the consumers and their progress to the shares until nobody has anything new to say.
     pub fn agree(&mut self) -> Check {
         for _ in 0..MOST_ROUNDS {
-            let mut news = false;
-            for share in 0..self.setup.shares.len() {
-                let Some(demand) = self.new_demand(share) else { continue };
-                news = true;
-                let told = |share| UnitEvent::Demanded { share: share_name(share).to_owned(), demand };
-                self.units_input(Some(told(share)))?;
-                if self.planted == Some(Planted::OneShareSpeaksForAll) && demand == Demand::Run {
-                    for other in 0..self.setup.shares.len() {
-                        self.units_input(Some(told(other)))?;
-                    }
-                }
-            }
+            let mut news = self.tell_demands()?;
             for share in 0..self.setup.shares.len() {
                 let Some((demand, progress)) = self.new_progress(share) else { continue };
                 news = true;
@@ -248,6 +289,24 @@ impl World {
             }
         }
         Err(Violation::new("shares and consumers agree", self.now, format!("not within {MOST_ROUNDS} rounds")))
+    }
+
+    /// What shares demand in the same instant is judged together. `true` if there was anything to tell.
+    fn tell_demands(&mut self) -> Result<bool, Violation> {
+        let shares = 0..self.setup.shares.len();
+        let demands: Vec<(usize, Demand)> = shares.filter_map(|share| Some((share, self.new_demand(share)?))).collect();
+        let for_all = self.planted == Some(Planted::OneShareSpeaksForAll);
+        let Some(daemon) = self.daemon.as_mut().filter(|_| !demands.is_empty()) else { return Ok(false) };
+        for (share, demand) in demands {
+            let speaks_for = if for_all && demand == Demand::Run { 0..daemon.shares.len() } else { share..share + 1 };
+            for share in speaks_for {
+                daemon
+                    .consumers
+                    .handle_event(self.now, UnitEvent::Demanded { share: share_name(share).to_owned(), demand });
+            }
+        }
+        self.after_units_input()?;
+        Ok(true)
     }
 
     fn new_demand(&mut self, share: usize) -> Option<Demand> {
@@ -272,7 +331,7 @@ impl World {
         self.host.shares[share].disk = if is_late { late } else { memory };
     }
 
-    fn write_held(&mut self, held: BTreeMap<String, Held>, at_once: bool) {
+    fn write_held(&mut self, held: BTreeMap<String, HeldUnit>, at_once: bool) {
         let Some(daemon) = &mut self.daemon else { return };
         if self.planted == Some(Planted::MemoryWrittenLate) && !at_once {
             self.host.held = std::mem::replace(&mut daemon.written_late.1, held);

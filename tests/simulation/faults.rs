@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use nasmount::share::command::{HoldReason, Maintenance, Wanted};
 use nasmount::share::consumers::UnitEvent;
+use nasmount::share::detector::LocalTrouble;
 use nasmount::share::{Command, Event, Input, State};
 
 use crate::invariants::{Check, Violation};
@@ -65,6 +66,9 @@ impl World {
             }
             Fault::ConfigurationLoaded { change } => self.change(change)?,
             Fault::NetworkChanged => self.network_changed(),
+            Fault::Local { server, trouble } => self.set_local(server, trouble)?,
+            Fault::Hint { server } => self.hint(server),
+            Fault::TrustStranger { server } => self.trust_stranger(server),
             Fault::Suspend { for_ms } => {
                 self.asleep = Some((self.now, self.now + Duration::from_millis(for_ms)));
                 true
@@ -94,7 +98,10 @@ impl World {
             let held = self.host.held.contains_key(name);
             unit.frozen = false;
             unit.job = None;
-            unit.running = unit.enabled;
+            (unit.running, unit.ran) = (false, false);
+            if unit.enabled {
+                unit.starts();
+            }
             unit.stopped_by_us &= !unit.enabled;
             unit.admin_stopped = !unit.enabled && !unit.stopped_by_us && !held;
         }
@@ -129,6 +136,31 @@ impl World {
         let Some(daemon) = &mut self.daemon else { return false };
         daemon.detectors.iter_mut().for_each(|detector| detector.handle_change_of_network(now));
         true
+    }
+
+    fn set_local(&mut self, server: usize, trouble: Option<LocalTrouble>) -> Result<bool, Violation> {
+        let changed = self.host.servers[server].local != trouble;
+        self.host.set_local(server, trouble);
+        self.look_at_the_host(server)?;
+        Ok(changed)
+    }
+
+    fn hint(&mut self, server: usize) -> bool {
+        let now = self.now;
+        let Some(daemon) = &mut self.daemon else { return false };
+        let before = daemon.detectors[server].next_probe_at();
+        daemon.detectors[server].handle_hint(now);
+        daemon.detectors[server].next_probe_at() != before
+    }
+
+    fn trust_stranger(&mut self, server: usize) -> bool {
+        let now = self.now;
+        let Some(daemon) = &mut self.daemon else { return false };
+        let detector = &mut daemon.detectors[server];
+        let is_one = detector.stranger().is_some();
+        detector.trust_stranger(now);
+        self.host.servers[server].pinned = detector.identity();
+        is_one
     }
 
     fn command_of(&self, typed: Typed) -> Command {
@@ -192,7 +224,7 @@ impl World {
 
     fn admin_starts(&mut self, index: usize) -> bool {
         let Some(unit) = self.host.units.get_mut(index).filter(|unit| !unit.running) else { return false };
-        unit.running = true;
+        unit.starts();
         unit.stopped_by_us = false;
         unit.admin_stopped = false;
         unit.started_by_admin = true;
@@ -207,7 +239,7 @@ impl World {
         unit.frozen = false;
         unit.running = false;
         self.unit_changes(index);
-        self.host.units[index].running = true;
+        self.host.units[index].starts();
         self.unit_changes(index);
         true
     }
@@ -218,6 +250,7 @@ impl World {
         self.healed_at = Some(self.now);
         for server in 0..self.host.servers.len() {
             self.host.set_server(server, ServerIs::Up, false);
+            self.set_local(server, None)?;
         }
         self.hang_next.clear();
         self.fail_next.clear();
@@ -236,6 +269,7 @@ impl World {
     /// He undoes what he did, as soon as he is not refused.
     pub fn operator_undoes(&mut self, share: usize) -> Check {
         self.after(Duration::from_secs(5), Happening::OperatorUndoes { share });
+        self.trust_stranger(self.setup.shares[share].server);
         let Some(daemon) = &self.daemon else { return Ok(()) };
         let machine = &daemon.shares[share];
         let command = if machine.maintenance().is_some() {

@@ -1,6 +1,7 @@
 //! From a seed to a schedule.
 
 use nasmount::share::consumers::{AfterHold, OnOutage};
+use nasmount::share::detector::LocalTrouble;
 use nasmount::share::failure::FailureClass;
 
 use crate::schedule::{
@@ -128,6 +129,7 @@ fn undoes(fault: &Fault) -> Option<Fault> {
         Fault::AdminStops { unit } => Some(Fault::AdminStarts { unit: *unit }),
         Fault::BusLost { .. } => Some(Fault::BusBack),
         Fault::ForeignMount { share } => Some(Fault::ForeignGone { share: *share }),
+        Fault::Local { server, trouble: Some(_) } => Some(Fault::Local { server: *server, trouble: None }),
         Fault::ConfigurationLoaded { change: Change::UnitGone { unit } } => {
             Some(Fault::ConfigurationLoaded { change: Change::UnitAdded { unit: *unit } })
         }
@@ -140,8 +142,20 @@ fn undoes(fault: &Fault) -> Option<Fault> {
 
 fn outage(rng: &mut fastrand::Rng, setup: &Setup, at: &mut u64, faults: &mut Vec<(u64, Fault)>) {
     let server = rng.usize(0..setup.servers.len());
-    let is = pick(rng, &[ServerIs::Silent, ServerIs::Silent, ServerIs::Refusing, ServerIs::Hung, ServerIs::Slow]);
-    let connections_lost = (is == ServerIs::Refusing || rng.bool()) && is != ServerIs::Slow;
+    let kinds = [
+        ServerIs::Silent,
+        ServerIs::Silent,
+        ServerIs::Silent,
+        ServerIs::Refusing,
+        ServerIs::Refusing,
+        ServerIs::Hung,
+        ServerIs::Hung,
+        ServerIs::Slow,
+        ServerIs::Stranger,
+    ];
+    let is = pick(rng, &kinds);
+    let always = matches!(is, ServerIs::Refusing | ServerIs::Stranger);
+    let connections_lost = (always || rng.bool()) && is != ServerIs::Slow;
     faults.push((*at, Fault::Server { server, is, connections_lost }));
     for _ in 0..rng.usize(0..3) {
         *at += rng.u64(0..20_000);
@@ -166,7 +180,8 @@ fn flapping(rng: &mut fastrand::Rng, setup: &Setup, at: &mut u64, faults: &mut V
 fn other(rng: &mut fastrand::Rng, setup: &Setup) -> Fault {
     let share = rng.usize(0..setup.shares.len());
     let unit = rng.usize(0..setup.units.len().max(1));
-    match rng.u8(0..40) {
+    let server = rng.usize(0..setup.servers.len());
+    match rng.u8(0..45) {
         0 => Fault::ShareSilent { share, cure: pick(rng, &[Cure::NewConnection, Cure::NewMount, Cure::OnlyTime]) },
         1 => Fault::ShareAnswers { share },
         2 if rng.bool() => Fault::MountsRefused {
@@ -197,6 +212,15 @@ fn other(rng: &mut fastrand::Rng, setup: &Setup) -> Fault {
         24..=30 => Fault::Command { share, typed: typed(rng) },
         31..=34 => Fault::ConfigurationLoaded { change: change(rng, share, unit) },
         35 => Fault::NetworkChanged,
+        38..=40 => Fault::Local {
+            server,
+            trouble: pick(
+                rng,
+                &[Some(LocalTrouble::NoLink), Some(LocalTrouble::NoRoute), Some(LocalTrouble::NoAddress), None],
+            ),
+        },
+        41 => Fault::Hint { server },
+        42 => Fault::TrustStranger { server },
         36 | 37 => Fault::Suspend { for_ms: rng.u64(1_000..600_000) },
         _ => Fault::SpuriousTimeout,
     }

@@ -3,7 +3,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use nasmount::share::consumers::Held;
+use nasmount::share::consumers::HeldUnit;
+use nasmount::share::detector::{Identity, LocalTrouble};
 use nasmount::share::event::{Attachment, Done, Memory, Survey};
 use nasmount::share::failure::{Failure, FailureClass};
 use nasmount::share::{BootInstant, Step};
@@ -25,10 +26,21 @@ pub enum Connection {
 #[derive(Clone, Debug)]
 pub struct Server {
     pub is: ServerIs,
+    /// What keeps this host itself from it.
+    pub local: Option<LocalTrouble>,
+    /// Who it is, as it was written down.
+    pub pinned: Option<Identity>,
     /// The shares that want it fenced.
     pub fenced_for: BTreeSet<usize>,
     /// When the present daemon began to destroy its sockets the last time.
     pub destroyed_at: Option<BootInstant>,
+}
+
+impl Server {
+    /// As this host sees it.
+    pub fn seen(&self) -> ServerIs {
+        if self.local.is_some() { ServerIs::Silent } else { self.is }
+    }
 }
 
 /// A share: what the server does with it, and what is in place here.
@@ -67,6 +79,10 @@ impl Place {
 #[derive(Clone, Debug, Default)]
 pub struct Unit {
     pub running: bool,
+    /// How often it was started.
+    pub runs: u64,
+    /// It was started since the boot.
+    pub ran: bool,
     /// SIGSTOPped.
     pub frozen: bool,
     /// A stop job of nasmount was queued and nobody has started it since.
@@ -82,6 +98,19 @@ pub struct Unit {
     pub job: Option<u64>,
 }
 
+impl Unit {
+    /// It starts.
+    pub fn starts(&mut self) {
+        (self.running, self.ran) = (true, true);
+        self.runs += 1;
+    }
+
+    /// systemd's InvocationID.
+    pub fn run(&self) -> Option<String> {
+        self.ran.then(|| self.runs.to_string())
+    }
+}
+
 /// The host, and the servers as far as the host can tell.
 #[derive(Clone, Debug)]
 pub struct Host {
@@ -89,7 +118,7 @@ pub struct Host {
     pub shares: Vec<Place>,
     pub units: Vec<Unit>,
     /// What the daemon wrote down of units.
-    pub held: BTreeMap<String, Held>,
+    pub held: BTreeMap<String, HeldUnit>,
     /// `Some(calls_hang)` while systemd cannot be reached.
     pub bus_lost: Option<bool>,
 }
@@ -104,8 +133,13 @@ pub enum Outcome {
 impl Host {
     /// The host at the beginning of a run.
     pub fn new(setup: &Setup) -> Self {
-        let servers =
-            setup.servers.iter().map(|_| Server { is: ServerIs::Up, fenced_for: BTreeSet::new(), destroyed_at: None });
+        let servers = setup.servers.iter().map(|_| Server {
+            is: ServerIs::Up,
+            local: None,
+            pinned: None,
+            fenced_for: BTreeSet::new(),
+            destroyed_at: None,
+        });
         let shares = setup.shares.iter().map(|share| Place {
             server: share.server,
             silent: None,
@@ -119,6 +153,8 @@ impl Host {
         });
         let units = setup.units.iter().map(|unit| Unit {
             running: unit.running,
+            runs: u64::from(unit.running),
+            ran: unit.running,
             admin_stopped: !unit.running,
             enabled: unit.enabled,
             start_takes_ms: unit.start_takes_ms,
@@ -145,7 +181,7 @@ impl Host {
     }
 
     fn server_of(&self, share: usize) -> ServerIs {
-        self.servers[self.shares[share].server].is
+        self.servers[self.shares[share].server].seen()
     }
 
     /// A server changes.
@@ -159,14 +195,19 @@ impl Host {
         self.settle_connections(server);
     }
 
+    /// This host can no longer reach a server, or can again.
+    pub fn set_local(&mut self, server: usize, trouble: Option<LocalTrouble>) {
+        self.servers[server].local = trouble;
+        self.settle_connections(server);
+    }
+
     /// A reconnecting kernel gets somewhere as soon as somebody accepts: also into a server that never answers.
     fn settle_connections(&mut self, server: usize) {
-        let Server { is, fenced_for, .. } = &self.servers[server];
-        let reaches = match is {
-            _ if !fenced_for.is_empty() => return,
+        let reaches = match self.servers[server].seen() {
+            _ if !self.servers[server].fenced_for.is_empty() => return,
             ServerIs::Up | ServerIs::Slow => Connection::Fresh,
             ServerIs::Hung => Connection::Stale,
-            ServerIs::Silent | ServerIs::Refusing => return,
+            ServerIs::Silent | ServerIs::Refusing | ServerIs::Stranger => return,
         };
         for share in self.shares.iter_mut().filter(|share| share.server == server) {
             if share.connection == Connection::Reconnecting {
@@ -185,7 +226,7 @@ impl Host {
             share.connection = Connection::Fresh;
             share.disk = Memory::default();
         }
-        self.held.retain(|_, held| held.is_stopped());
+        self.held.retain(|_, unit| unit.held.is_stopped());
         self.bus_lost = None;
     }
 
@@ -193,7 +234,7 @@ impl Host {
     pub fn perform(&mut self, share: usize, step: &Step, started: BootInstant) -> Outcome {
         let server = self.shares[share].server;
         let fenced = self.is_fenced(share);
-        let answers = self.servers[server].is.answers();
+        let answers = self.servers[server].seen().answers();
         let place = &mut self.shares[share];
         match step {
             Step::Survey => return ends(Done::Survey(place.survey())),
@@ -204,8 +245,11 @@ impl Host {
                 return failed(FailureClass::Busy, "attach: nothing to attach, or no place");
             }
             Step::Attach => place.ours = true,
-            // only what lies on top, and only if it is the share's
-            Step::Detach => place.ours &= place.foreign,
+            // only what lies on top
+            Step::Detach if place.ours && place.foreign => {
+                return failed(FailureClass::Busy, "detach: somebody else's mount is in the way");
+            }
+            Step::Detach => place.ours = false,
             Step::RaiseFence => {
                 self.servers[server].fenced_for.insert(share);
             }

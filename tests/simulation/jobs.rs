@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use nasmount::share::consumers::{UnitDone, UnitEvent, UnitStep};
+use nasmount::share::consumers::{RunId, UnitDone, UnitEvent, UnitStep};
 use nasmount::share::effect::OpId;
 use nasmount::share::failure::{Failure, FailureClass};
 
@@ -68,7 +68,8 @@ impl World {
             return self.end_job(&job, Err(Failure::transient("bus: connection lost")));
         }
         if job.told {
-            return self.end_job(&job, Ok(UnitDone::Plainly));
+            let done = self.done(&job);
+            return self.end_job(&job, Ok(done));
         }
         if let Some(class) = job.fails {
             if self.rng.bool() {
@@ -79,7 +80,7 @@ impl World {
         }
         let unit = &self.host.units[job.unit];
         if job.step == UnitStep::Inspect {
-            let found = if unit.running { UnitDone::Running } else { UnitDone::NotRunning };
+            let found = UnitDone::Found { running: unit.running, run: unit.run() };
             return self.end_job(&job, Ok(found));
         }
         invariants::at_act(self, job.unit, job.step)?;
@@ -90,6 +91,16 @@ impl World {
         }
         self.job_due_in(op, takes + Duration::from_millis(1));
         Ok(())
+    }
+
+    /// What is said when it has ended.
+    fn done(&self, job: &Job) -> UnitDone {
+        match job.step {
+            UnitStep::Stop | UnitStep::Kill => UnitDone::Found { running: false, run: self.host.units[job.unit].run() },
+            UnitStep::Inspect | UnitStep::Pause | UnitStep::Continue | UnitStep::Start | UnitStep::ContinueAndStart => {
+                UnitDone::Plainly
+            }
+        }
     }
 
     fn time_of_step(&self, unit: usize, step: UnitStep) -> Duration {
@@ -118,7 +129,8 @@ impl World {
         }
         if job.told && self.rng.u8(0..4) == 0 {
             self.note(|| format!("  {op:?} answers late"));
-            return self.units_input(Some(UnitEvent::Completed { op, result: Ok(UnitDone::Plainly) }));
+            let done = self.done(&job);
+            return self.units_input(Some(UnitEvent::Completed { op, result: Ok(done) }));
         }
         Ok(())
     }
@@ -154,7 +166,10 @@ impl World {
             }
             UnitStep::Start | UnitStep::ContinueAndStart => {
                 unit.frozen &= step == UnitStep::Start;
-                let starts = !std::mem::replace(&mut unit.running, true);
+                let starts = !unit.running;
+                if starts {
+                    unit.starts();
+                }
                 unit.stopped_by_us = false;
                 unit.started_by_admin = false;
                 unit.job = None;
@@ -172,24 +187,25 @@ impl World {
     /// systemd says that a unit began or ceased to run, if the daemon hears it.
     pub fn unit_changes(&mut self, unit: usize) {
         let running = self.host.units[unit].running;
+        let run = self.host.units[unit].run().filter(|_| running);
         if self.host.bus_lost.is_none() {
             let generation = self.generation;
-            self.after(Duration::from_millis(7), Happening::UnitChanged { generation, unit, running });
+            self.after(Duration::from_millis(7), Happening::UnitChanged { generation, unit, running, run });
         }
     }
 
     /// The daemon hears it.
-    pub fn unit_changed(&mut self, unit: usize, running: bool) -> Check {
+    pub fn unit_changed(&mut self, unit: usize, running: bool, run: Option<RunId>) -> Check {
         if self.host.bus_lost.is_some() {
             return Ok(());
         }
         self.look_whose_to_start(unit);
-        self.feed_units(Some(UnitEvent::UnitChanged { unit: unit_name(unit).to_owned(), running }))
+        self.feed_units(Some(UnitEvent::UnitChanged { unit: unit_name(unit).to_owned(), running, run }))
     }
 
     /// A unit that nasmount was about to stop, or had stopped, when the administrator did, is nasmount's to start.
     pub fn look_whose_to_start(&mut self, unit: usize) {
-        let stopped = self.host.held.get(unit_name(unit)).is_some_and(|held| held.is_stopped());
+        let stopped = self.host.held.get(unit_name(unit)).is_some_and(|memory| memory.held.is_stopped());
         let ours =
             (stopped && !self.host.units[unit].started_by_admin) || self.jobs.values().any(|job| job.unit == unit);
         self.host.units[unit].admin_stopped &= !ours;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use nasmount::share::ShareSpec;
 use nasmount::share::consumers::{AfterHold, OnOutage, Policy, UnitSpec};
-use nasmount::share::detector::DetectorSpec;
+use nasmount::share::detector::{DetectorSpec, IdentityPolicy, LocalTrouble};
 use nasmount::share::failure::FailureClass;
 use serde::{Deserialize, Serialize};
 
@@ -86,6 +86,8 @@ pub enum ServerIs {
     Refusing,
     /// The connection is accepted, nothing is answered.
     Hung,
+    /// Another machine has its address.
+    Stranger,
 }
 
 impl ServerIs {
@@ -171,6 +173,12 @@ pub enum Fault {
     ConfigurationLoaded { change: Change },
     /// A link, an address or a route of this host changes.
     NetworkChanged,
+    /// This host itself can no longer reach the server, or can again.
+    Local { server: usize, trouble: Option<LocalTrouble> },
+    /// The server says FIN or RST, or somebody in its name.
+    Hint { server: usize },
+    /// An operator says that who answers is the server.
+    TrustStranger { server: usize },
     /// The host sleeps: nothing runs and the clock goes on.
     Suspend { for_ms: u64 },
     /// The shell calls `handle_timeout` without need.
@@ -215,6 +223,9 @@ impl Fault {
                 Change::UnitAdded { .. } => "unit added",
             },
             Self::NetworkChanged => "network changed",
+            Self::Local { .. } => "local trouble",
+            Self::Hint { .. } => "hint",
+            Self::TrustStranger { .. } => "trust stranger",
             Self::Suspend { .. } => "suspend",
             Self::SpuriousTimeout => "spurious timeout",
         }
@@ -243,6 +254,7 @@ impl Setup {
         ShareSpec {
             patience: Duration::from_millis(share.patience_ms),
             hold_for: share.hold_for_ms.map(Duration::from_millis),
+            probe_interval: Duration::from_secs(10),
         }
     }
 
@@ -251,6 +263,9 @@ impl Setup {
         let server = &self.servers[server];
         DetectorSpec {
             interval: Duration::from_millis(server.interval_ms),
+            timeout: Duration::from_secs(1),
+            timeout_max: Duration::from_secs(5),
+            identity: IdentityPolicy::Pinned,
             dead_after: server.dead_after,
             alive_after: server.alive_after,
         }

@@ -3,7 +3,7 @@
 
 use nasmount::share::BootInstant;
 use nasmount::share::command::Wanted;
-use nasmount::share::consumers::Held;
+use nasmount::share::consumers::{Held, HeldUnit};
 use nasmount::share::event::Memory;
 
 use crate::host::{Connection, Place, Unit};
@@ -87,7 +87,8 @@ fn run(
     let mut world = world.clone();
     world.host.shares[0] = Place { connection: server.1, ..place.clone() };
     world.host.units[0] = unit.clone();
-    world.host.held.extend(held.map(|held| (unit_name(0).to_owned(), held)));
+    let run = unit.run();
+    world.host.held.extend(held.map(|held| (unit_name(0).to_owned(), HeldUnit { held, run })));
     if *fence {
         world.host.servers[0].fenced_for.insert(0);
     }

@@ -87,9 +87,11 @@ impl Watch {
         for share in &mut self.shares {
             share.held_since = share.held_since.map(|since| since + asleep);
             share.dead_since = share.dead_since.map(|since| since + asleep);
+            share.trouble_at = share.trouble_at.map(|at| at + asleep);
         }
         for unit in &mut self.units {
             unit.may_go_since = unit.may_go_since.map(|since| since + asleep);
+            unit.trouble_at = unit.trouble_at.map(|at| at + asleep);
         }
     }
 

@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
-use nasmount::share::consumers::UnitEvent;
-use nasmount::share::detector::{Trust, Verdict};
+use nasmount::share::consumers::{Demand, RunId, UnitEvent};
+use nasmount::share::detector::{Probed, Trust};
 use nasmount::share::effect::OpId;
 use nasmount::share::failure::FailureClass;
 use nasmount::share::{BootInstant, Event, Input, State};
@@ -39,7 +39,7 @@ pub enum Happening {
         generation: u64,
         server: usize,
         started: BootInstant,
-        verdict: Verdict,
+        probed: Probed,
     },
     WorkerDue {
         generation: u64,
@@ -63,6 +63,7 @@ pub enum Happening {
         generation: u64,
         unit: usize,
         running: bool,
+        run: Option<RunId>,
     },
 }
 
@@ -72,6 +73,7 @@ enum Next {
     Happening,
     Waking,
     Probe(usize),
+    Detector(usize),
     Share(usize),
     Units,
 }
@@ -233,6 +235,11 @@ impl World {
             {
                 consider(detector.next_probe_at(), Next::Probe(server));
             }
+            for (server, detector) in daemon.detectors.iter().enumerate() {
+                if let Some(at) = detector.poll_timeout() {
+                    consider(at, Next::Detector(server));
+                }
+            }
             for (share, machine) in daemon.shares.iter().enumerate() {
                 if let Some((at, _)) = machine.poll_timeout() {
                     consider(at, Next::Share(share));
@@ -263,6 +270,7 @@ impl World {
                 self.start_probe(server);
                 Ok(())
             }
+            Next::Detector(server) => self.detector_timeout(server),
             Next::Share(share) => self.feed(share, Some(Input::Timeout)),
             Next::Units => self.feed_units(None),
         }
@@ -281,8 +289,8 @@ impl World {
             Happening::Heal => self.heal(),
             Happening::OperatorUndoes { share } => self.operator_undoes(share),
             Happening::DaemonStarts => self.start_daemon(),
-            Happening::ProbeEnds { generation, server, started, verdict } if generation == of => {
-                self.end_probe(server, started, verdict)
+            Happening::ProbeEnds { generation, server, started, probed } if generation == of => {
+                self.end_probe(server, started, probed)
             }
             Happening::WorkerDue { generation, share, op, last } if generation == of => {
                 self.worker_due(share, op, last)
@@ -292,8 +300,8 @@ impl World {
             Happening::MountTableChanged { generation, share } if generation == of => {
                 self.feed(share, Some(Input::Event(Event::MountTableChanged)))
             }
-            Happening::UnitChanged { generation, unit, running } if generation == of => {
-                self.unit_changed(unit, running)
+            Happening::UnitChanged { generation, unit, running, run } if generation == of => {
+                self.unit_changed(unit, running, run)
             }
             Happening::ProbeEnds { .. }
             | Happening::WorkerDue { .. }
@@ -335,6 +343,11 @@ impl World {
     /// A share's state; `None` while no daemon runs.
     pub fn state_of(&self, share: usize) -> Option<State> {
         self.daemon.as_ref().map(|daemon| daemon.shares[share].state())
+    }
+
+    /// What a share demands of its consumers; `None` while no daemon runs.
+    pub fn demand_of(&self, share: usize) -> Option<Demand> {
+        self.daemon.as_ref().map(|daemon| daemon.shares[share].demand())
     }
 
     /// Is nothing in flight for this share?

@@ -86,6 +86,19 @@ impl Held {
     }
 }
 
+/// Which run of a unit: systemd's InvocationID, another one after each start. A unit that has not run since the boot has none.
+pub type RunId = String;
+
+/// What nasmount did to a unit, and to which run of it. A unit that has run again since was somebody else's to start, and
+/// is somebody else's to stop.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HeldUnit {
+    /// What.
+    pub held: Held,
+    /// The run that was stopped, if that is known.
+    pub run: Option<RunId>,
+}
+
 /// What is configured of one unit.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UnitSpec {
@@ -110,13 +123,13 @@ pub struct Policy {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum UnitStep {
-    /// Does it run? Answered by `UnitDone::Running` or `UnitDone::NotRunning`.
+    /// Does it run? Answered by `UnitDone::Found`.
     Inspect,
     /// SIGSTOP to all its processes, until every task is stopped or in D.
     Pause,
-    /// A stop job, and SIGCONT so that it can end; done when it has stopped.
+    /// A stop job, and SIGCONT so that it can end; done when it has stopped. Answered by `UnitDone::Found`.
     Stop,
-    /// SIGKILL and a stop job; done when it has stopped.
+    /// SIGKILL and a stop job; done when it has stopped. Answered by `UnitDone::Found`.
     Kill,
     /// SIGCONT.
     Continue,
@@ -127,15 +140,18 @@ pub enum UnitStep {
 }
 
 /// What became of a unit's operation.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum UnitDone {
     /// It was done.
     Plainly,
-    /// It runs, or is starting or stopping.
-    Running,
-    /// It does not run, or systemd does not know it.
-    NotRunning,
+    /// What was found, by `UnitStep::Inspect` or after a stop.
+    Found {
+        /// It runs, or is starting or stopping; one that systemd does not know does not run.
+        running: bool,
+        /// Its present run, or the last one.
+        run: Option<RunId>,
+    },
 }
 
 /// A wish.
@@ -182,6 +198,8 @@ pub enum UnitEvent {
         unit: String,
         /// Does it run now?
         running: bool,
+        /// If it does: its run. One that was stopped since is reported late.
+        run: Option<RunId>,
     },
     /// systemd can be reached again: what failed is tried at once.
     BusBack,
@@ -210,11 +228,11 @@ pub struct Consumers {
 impl Consumers {
     /// The configured units, and what an earlier daemon did to units. Every share begins with `Demand::AsTheyAre`; a unit
     /// that is held and no longer configured is let go.
-    pub fn new(units: BTreeMap<String, UnitSpec>, memory: BTreeMap<String, Held>, now: BootInstant) -> Self {
-        let held = |name: &String| memory.get(name).copied();
+    pub fn new(units: BTreeMap<String, UnitSpec>, memory: BTreeMap<String, HeldUnit>, now: BootInstant) -> Self {
+        let held = |name: &String| memory.get(name).cloned();
         let mut all: BTreeMap<String, Unit> = memory
             .iter()
-            .map(|(name, held)| (name.clone(), Unit::new(UnitSpec::unconfigured(), Some(*held))))
+            .map(|(name, held)| (name.clone(), Unit::new(UnitSpec::unconfigured(), Some(held.clone()))))
             .collect();
         all.extend(units.into_iter().map(|(name, spec)| {
             let held = held(&name);
@@ -226,8 +244,8 @@ impl Consumers {
     }
 
     /// What nasmount did to units and has not undone: written down before the effects polled next are started.
-    pub fn memory(&self) -> BTreeMap<String, Held> {
-        self.units.iter().filter_map(|(name, unit)| Some((name.clone(), unit.held?))).collect()
+    pub fn memory(&self) -> BTreeMap<String, HeldUnit> {
+        self.units.iter().filter_map(|(name, unit)| Some((name.clone(), unit.memory()?))).collect()
     }
 
     /// How far the present demand of a share has got.
@@ -256,9 +274,9 @@ impl Consumers {
                 self.demands.insert(share, demand);
             }
             UnitEvent::Completed { op, result } => self.on_completed(now, op, result),
-            UnitEvent::UnitChanged { unit, running } => {
+            UnitEvent::UnitChanged { unit, running, run } => {
                 if let Some(unit) = self.units.get_mut(&unit) {
-                    unit.changed(running);
+                    unit.changed(running, run);
                 }
             }
             UnitEvent::BusBack => self.units.values_mut().for_each(|unit| unit.retry_at = None),

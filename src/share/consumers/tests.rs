@@ -31,13 +31,37 @@ fn settle(consumers: &mut Consumers) -> Vec<(String, UnitStep)> {
     let mut seen = Vec::new();
     while let Some(effect) = consumers.poll_effect() {
         let UnitEffect::Start { op, unit, step } = effect else { continue };
-        let done = if step == UnitStep::Inspect { UnitDone::Running } else { UnitDone::Plainly };
+        let done = match step {
+            UnitStep::Inspect => found(true, "1"),
+            UnitStep::Stop | UnitStep::Kill => found(false, "1"),
+            UnitStep::Pause | UnitStep::Continue | UnitStep::Start | UnitStep::ContinueAndStart => UnitDone::Plainly,
+        };
         if step != UnitStep::Inspect {
             seen.push((unit, step));
         }
         consumers.handle_event(at(2), UnitEvent::Completed { op, result: Ok(done) });
     }
     seen
+}
+
+fn found(running: bool, run: &str) -> UnitDone {
+    UnitDone::Found { running, run: Some(run.to_owned()) }
+}
+
+fn changed(running: bool, run: &str) -> UnitEvent {
+    UnitEvent::UnitChanged { unit: "app".into(), running, run: Some(run.to_owned()) }
+}
+
+fn held(consumers: &Consumers, unit: &str) -> Option<Held> {
+    consumers.memory().get(unit).map(|memory| memory.held)
+}
+
+/// The first thing that is started now.
+fn starts(consumers: &mut Consumers) -> Option<(OpId, UnitStep)> {
+    std::iter::from_fn(|| consumers.poll_effect()).find_map(|effect| match effect {
+        UnitEffect::Start { op, step, .. } => Some((op, step)),
+        UnitEffect::Abandon { .. } => None,
+    })
 }
 
 fn steps(seen: &[(String, UnitStep)]) -> Vec<(&str, UnitStep)> {
@@ -53,7 +77,7 @@ fn a_unit_on_two_shares_goes_on_when_both_are_back() {
     demand(&mut consumers, "a", Demand::Hold);
     demand(&mut consumers, "b", Demand::Run);
     assert_eq!(settle(&mut consumers), [], "the other one is still away, and it is paused already");
-    assert_eq!(consumers.memory().get("both"), Some(&Held::Paused));
+    assert_eq!(held(&consumers, "both"), Some(Held::Paused));
     demand(&mut consumers, "a", Demand::Run);
     assert_eq!(steps(&settle(&mut consumers)), [("both", UnitStep::Continue)]);
     assert!(consumers.memory().is_empty());
@@ -68,7 +92,11 @@ fn lower_is_held_first_and_let_go_last() {
     assert_eq!(consumers.progress("a"), Progress::Settled);
     demand(&mut consumers, "a", Demand::Run);
     let first = consumers.poll_effect().unwrap();
-    assert!(matches!(&first, UnitEffect::Start { unit, step: UnitStep::Start, .. } if unit == "database"));
+    let UnitEffect::Start { op, unit, step: UnitStep::Inspect } = first else { panic!("{first:?}") };
+    assert_eq!(unit, "database");
+    consumers.handle_event(at(2), UnitEvent::Completed { op, result: Ok(found(false, "1")) });
+    let then = consumers.poll_effect();
+    assert!(matches!(&then, Some(UnitEffect::Start { unit, step: UnitStep::Start, .. }) if unit == "database"));
     assert_eq!(consumers.poll_effect(), None, "the application waits for its database");
     consumers.handle_timeout(at(62));
     let then: Vec<_> = std::iter::from_fn(|| consumers.poll_effect()).collect();
@@ -81,7 +109,7 @@ fn what_was_stopped_by_somebody_else_is_not_let_go() {
     let mut consumers = consumers(&[("app", unit(0, &["a"], OnOutage::Pause))]);
     demand(&mut consumers, "a", Demand::Hold);
     settle(&mut consumers);
-    consumers.handle_event(at(3), UnitEvent::UnitChanged { unit: "app".into(), running: false });
+    consumers.handle_event(at(3), changed(false, "1"));
     assert!(consumers.memory().is_empty());
     demand(&mut consumers, "a", Demand::Run);
     assert_eq!(settle(&mut consumers), []);
@@ -93,7 +121,7 @@ fn what_systemd_started_anew_while_it_was_paused_is_paused_again() {
     demand(&mut consumers, "a", Demand::Hold);
     settle(&mut consumers);
     for running in [false, true] {
-        consumers.handle_event(at(3), UnitEvent::UnitChanged { unit: "app".into(), running });
+        consumers.handle_event(at(3), changed(running, "2"));
     }
     assert_eq!(steps(&settle(&mut consumers)), [("app", UnitStep::Pause)]);
 }
@@ -104,9 +132,9 @@ fn what_somebody_else_started_is_no_longer_ours_to_start() {
     demand(&mut consumers, "a", Demand::Hold);
     settle(&mut consumers);
     demand(&mut consumers, "a", Demand::NobodyPaused);
-    assert_eq!(consumers.memory().get("app"), Some(&Held::Stopped));
+    assert_eq!(held(&consumers, "app"), Some(Held::Stopped));
     for running in [false, true, false] {
-        consumers.handle_event(at(3), UnitEvent::UnitChanged { unit: "app".into(), running });
+        consumers.handle_event(at(3), changed(running, "2"));
     }
     demand(&mut consumers, "a", Demand::Run);
     assert_eq!(settle(&mut consumers), [], "the administrator started it, and stopped it again");
@@ -120,7 +148,7 @@ fn what_is_no_longer_configured_is_let_go() {
     consumers.handle_event(at(3), UnitEvent::ConfigurationLoaded { units: BTreeMap::new() });
     assert_eq!(steps(&settle(&mut consumers)), [("app", UnitStep::Start)]);
     assert!(consumers.memory().is_empty());
-    let left = BTreeMap::from([("old".to_owned(), Held::Paused)]);
+    let left = BTreeMap::from([("old".to_owned(), HeldUnit { held: Held::Paused, run: None })]);
     let mut consumers = Consumers::new(BTreeMap::new(), left, at(0));
     assert_eq!(steps(&settle(&mut consumers)), [("old", UnitStep::Continue)]);
 }
@@ -145,4 +173,57 @@ fn a_lost_bus_is_tried_again_less_and_less_often_and_at_once_when_it_is_back() {
     consumers.handle_event(now, UnitEvent::Completed { op, result: Err(Failure::transient("no bus")) });
     consumers.handle_event(now, UnitEvent::BusBack);
     assert!(consumers.poll_effect().is_some());
+}
+
+/// Stopped in its first run; what the look before its start finds, and what follows from it.
+fn stopped_then_found(memory: Held, running: bool, run: Option<&str>) -> (Option<UnitStep>, Option<Held>) {
+    let units = BTreeMap::from([("app".to_owned(), unit(0, &["a"], OnOutage::Stop))]);
+    let left = BTreeMap::from([("app".to_owned(), HeldUnit { held: memory, run: Some("1".to_owned()) })]);
+    let mut consumers = Consumers::new(units, left, at(0));
+    demand(&mut consumers, "a", Demand::Run);
+    let (op, step) = starts(&mut consumers).unwrap();
+    assert_eq!(step, UnitStep::Inspect, "nothing is started unseen");
+    let done = UnitDone::Found { running, run: run.map(str::to_owned) };
+    consumers.handle_event(at(2), UnitEvent::Completed { op, result: Ok(done) });
+    (starts(&mut consumers).map(|(_, step)| step), held(&consumers, "app"))
+}
+
+#[test]
+fn what_has_run_again_since_it_was_stopped_is_somebody_elses() {
+    let ours = (Some(UnitStep::Start), Some(Held::Stopped));
+    assert_eq!(stopped_then_found(Held::Stopped, false, Some("1")), ours);
+    assert_eq!(stopped_then_found(Held::Stopped, false, None), ours, "after a reboot it has not run");
+    assert_eq!(
+        stopped_then_found(Held::Stopped, false, Some("2")),
+        (None, None),
+        "started and stopped by somebody else"
+    );
+    assert_eq!(stopped_then_found(Held::Stopped, true, Some("2")), (None, None), "started by somebody else");
+    let paused = (Some(UnitStep::Continue), Some(Held::Paused));
+    assert_eq!(stopped_then_found(Held::PausedAndStopped, true, Some("2")), paused);
+}
+
+#[test]
+fn the_run_that_was_stopped_is_known_when_it_has_ended_and_not_before() {
+    let mut consumers = consumers(&[("app", unit(0, &["a"], OnOutage::Stop))]);
+    demand(&mut consumers, "a", Demand::Hold);
+    let (op, _) = starts(&mut consumers).unwrap();
+    consumers.handle_event(at(2), UnitEvent::Completed { op, result: Ok(found(true, "7")) });
+    let memory = |run: Option<&str>| HeldUnit { held: Held::Stopped, run: run.map(str::to_owned) };
+    assert_eq!(consumers.memory().get("app"), Some(&memory(None)), "it may crash and be started before it is stopped");
+    let (op, step) = starts(&mut consumers).unwrap();
+    assert_eq!(step, UnitStep::Stop);
+    consumers.handle_event(at(2), UnitEvent::Completed { op, result: Ok(found(false, "8")) });
+    assert_eq!(consumers.memory().get("app"), Some(&memory(Some("8"))));
+}
+
+#[test]
+fn what_is_said_late_of_a_run_that_was_stopped_is_no_start() {
+    let mut consumers = consumers(&[("app", unit(0, &["a"], OnOutage::Stop))]);
+    demand(&mut consumers, "a", Demand::Hold);
+    settle(&mut consumers);
+    consumers.handle_event(at(3), changed(true, "1"));
+    assert_eq!(held(&consumers, "app"), Some(Held::Stopped), "it was seen before it was stopped");
+    consumers.handle_event(at(3), changed(true, "2"));
+    assert_eq!(held(&consumers, "app"), None);
 }

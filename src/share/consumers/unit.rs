@@ -8,7 +8,7 @@ use tracing::{info, warn};
 use super::super::effect::OpId;
 use super::super::failure::Failure;
 use super::super::time::BootInstant;
-use super::{AfterHold, Demand, Held, OnOutage, Policy, Progress, UnitDone, UnitSpec, UnitStep};
+use super::{AfterHold, Demand, Held, HeldUnit, OnOutage, Policy, Progress, RunId, UnitDone, UnitSpec, UnitStep};
 
 /// How long a signal or a question to systemd may take; ten seconds is a loaded machine.
 const LOCAL: Duration = Duration::from_secs(10);
@@ -60,6 +60,8 @@ pub(super) struct Unit {
     pub(super) spec: UnitSpec,
     /// What nasmount did to it. Written before the operation that does it.
     pub(super) held: Option<Held>,
+    /// The run that nasmount stopped.
+    stopped_run: Option<RunId>,
     pub(super) wish: Wish,
     pub(super) pending: Option<Pending>,
     /// Nothing is tried before then.
@@ -76,10 +78,12 @@ pub(super) struct Unit {
 }
 
 impl Unit {
-    pub(super) fn new(spec: UnitSpec, held: Option<Held>) -> Self {
+    pub(super) fn new(spec: UnitSpec, memory: Option<HeldUnit>) -> Self {
+        let (held, stopped_run) = memory.map_or((None, None), |memory| (Some(memory.held), memory.run));
         Self {
             spec,
             held,
+            stopped_run,
             wish: Wish::Leave,
             pending: None,
             retry_at: None,
@@ -89,6 +93,12 @@ impl Unit {
             attempted: false,
             tries: 0,
         }
+    }
+
+    /// What must not be forgotten of it.
+    pub(super) fn memory(&self) -> Option<HeldUnit> {
+        let held = self.held?;
+        Some(HeldUnit { held, run: self.stopped_run.clone().filter(|_| held.is_stopped()) })
     }
 
     /// The strictest of what its shares demand; a unit that needs none is let go.
@@ -128,8 +138,10 @@ impl Unit {
         let is_paused = self.held.is_some_and(Held::is_paused);
         let act = match self.wish {
             Wish::LetGo => {
+                // what was stopped is looked at before it is started: somebody else may have done both meanwhile
                 return self.held.map(|held| match held {
                     Held::Paused => UnitStep::Continue,
+                    Held::Stopped | Held::PausedAndStopped if self.running.is_none() => UnitStep::Inspect,
                     Held::Stopped => UnitStep::Start,
                     Held::PausedAndStopped => UnitStep::ContinueAndStart,
                 });
@@ -157,6 +169,9 @@ impl Unit {
         };
         if let Some(more) = more {
             self.held = Some(self.held.map_or(more, |held| held.and(more)));
+            if more == Held::Stopped {
+                self.stopped_run = None; // systemd may start it anew before it hears of the stop
+            }
         }
         let within = match step {
             UnitStep::Inspect | UnitStep::Pause | UnitStep::Continue => LOCAL,
@@ -174,9 +189,16 @@ impl Unit {
         };
         self.tries = 0;
         match step {
-            UnitStep::Inspect => self.inspected(done == UnitDone::Running),
+            UnitStep::Inspect => {
+                if let UnitDone::Found { running, run } = done {
+                    self.inspected(running, run);
+                }
+            }
             UnitStep::Pause => self.acted = true,
             UnitStep::Stop | UnitStep::Kill => {
+                if let UnitDone::Found { run, .. } = done {
+                    self.stopped_run = run;
+                }
                 self.held = Some(Held::Stopped);
                 self.running = Some(false);
                 self.seen_stopped = true;
@@ -193,11 +215,16 @@ impl Unit {
     }
 
     /// One that does not run, although nasmount did not stop it, was stopped by somebody else and is no longer nasmount's
-    /// to let go.
-    fn inspected(&mut self, running: bool) {
+    /// to let go; nor is one that has run again since nasmount stopped it.
+    fn inspected(&mut self, running: bool, run: Option<RunId>) {
         self.running = Some(running);
         self.seen_stopped |= !running;
+        let ran_again = self.stopped_run.is_some() && run.is_some() && run != self.stopped_run;
+        if ran_again && self.held.is_some_and(Held::is_stopped) {
+            self.held = self.held.filter(|held| held.is_paused()).map(|_| Held::Paused);
+        }
         if !running {
+            self.stopped_run = self.stopped_run.take().or(run);
             self.held = self.held.filter(|held| held.is_stopped()).map(|_| Held::Stopped);
         }
     }
@@ -212,8 +239,9 @@ impl Unit {
     }
 
     /// systemd says that it began or ceased to run.
-    pub(super) fn changed(&mut self, running: bool) {
-        if running {
+    pub(super) fn changed(&mut self, running: bool, run: Option<RunId>) {
+        let is_over = run.is_some() && run == self.stopped_run;
+        if running && !is_over {
             // whoever started it: while the share is away it is held like the others, and it is no longer nasmount's to start
             let stops = self.pending.is_some_and(|pending| matches!(pending.step, UnitStep::Stop | UnitStep::Kill));
             if std::mem::take(&mut self.seen_stopped) && !stops {
@@ -221,6 +249,9 @@ impl Unit {
             }
             self.look_again();
             return;
+        }
+        if running {
+            return self.look_again(); // said of a run that has been stopped since
         }
         self.seen_stopped = true;
         if self.pending.is_none() && self.held == Some(Held::Paused) {

@@ -19,6 +19,7 @@ use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::process::{Child, Command};
 
+use crate::share::detector::LocalTrouble;
 use crate::share::event::Attachment;
 
 /// What a worker can be asked for.
@@ -81,6 +82,11 @@ pub enum Request {
     },
     /// Destroy the CIFS sockets to a server.
     DestroySockets {
+        /// Its address.
+        server: IpAddr,
+    },
+    /// Look at this host's way to a server.
+    LookAtRoute {
         /// Its address.
         server: IpAddr,
     },
@@ -169,6 +175,11 @@ pub enum Answer {
     Destroyed {
         /// How many.
         sockets: usize,
+    },
+    /// To `LookAtRoute`.
+    Route {
+        /// What is wrong with it, and where.
+        trouble: Option<(LocalTrouble, String)>,
     },
     /// To `Resolve`.
     Addresses(BTreeSet<IpAddr>),
@@ -325,6 +336,9 @@ fn perform(request: Request) -> Reply {
         Request::DestroySockets { server } => super::sockets::destroy(server)
             .map(|sockets| Answer::Destroyed { sockets })
             .attempt(|| format!("cannot destroy the sockets to {server}")),
+        Request::LookAtRoute { server } => super::route::look(server)
+            .map(|trouble| Answer::Route { trouble })
+            .attempt(|| format!("cannot look at the way to {server}")),
         Request::Resolve { host } => host::resolve(&host),
     }
 }

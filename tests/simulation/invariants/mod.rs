@@ -7,6 +7,7 @@ mod well;
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use nasmount::share::detector::Detector;
 use nasmount::share::effect::Step;
 use nasmount::share::{BootInstant, Consumers, Share};
 
@@ -46,6 +47,14 @@ pub fn deadlines_move_on(now: BootInstant, share: &Share) -> Check {
         Some((at, timer)) if at <= now => {
             Err(Violation::new("deadlines move on", now, format!("{timer:?} at {at} in {}", share.state())))
         }
+        _ => Ok(()),
+    }
+}
+
+/// The same of a detector.
+pub fn detector_deadlines_move_on(now: BootInstant, detector: &Detector) -> Check {
+    match detector.poll_timeout() {
+        Some(at) if at <= now => Err(Violation::new("deadlines move on", now, format!("a detector at {at}"))),
         _ => Ok(()),
     }
 }

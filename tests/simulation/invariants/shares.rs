@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use nasmount::share::consumers::Demand;
 use nasmount::share::detector::Trust;
 use nasmount::share::event::Attachment;
 use nasmount::share::{Reason, Share, State, Step};
@@ -121,7 +122,7 @@ fn nobody_paused_is_released_from_under(world: &World, share: usize, step: &Step
         let needs = world.setup.units[index].needs_share(share);
         // nor is one that is paused for another share as well
         let mut others = world.setup.units[index].needed().filter(|need| need.share != share);
-        let alone = others.all(|need| world.state_of(need.share) == Some(State::Online));
+        let alone = others.all(|need| world.demand_of(need.share) == Some(Demand::Run));
         if needs && alone && unit.frozen && world.watch.unit_calm_for(index, world.now, GRACE) {
             return broken(world, "consumers are stopped before the release", format!("unit {index} is paused"));
         }

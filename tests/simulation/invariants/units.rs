@@ -148,10 +148,10 @@ pub fn memory_covers_what_is_held(world: &World) -> Check {
     for (index, unit) in world.host.units.iter().enumerate().filter(|(_, unit)| unit.frozen || unit.stopped_by_us) {
         let name = unit_name(index);
         let held = world.host.held.get(name);
-        if unit.frozen && !held.is_some_and(|held| held.is_paused()) {
+        if unit.frozen && !held.is_some_and(|unit| unit.held.is_paused()) {
             return broken(world, "memory covers what is held", format!("{name} is paused"));
         }
-        if unit.stopped_by_us && !held.is_some_and(|held| held.is_stopped()) {
+        if unit.stopped_by_us && !held.is_some_and(|unit| unit.held.is_stopped()) {
             return broken(world, "memory covers what is held", format!("{name} is stopped"));
         }
     }

@@ -20,7 +20,7 @@ fn killed_before_the_first_survey_forgets_nothing() {
     let story = story(&setup()).server(ServerIs::Silent).reaches(State::Holding, 5).after(5).hangs("survey", 5, true);
     let story = story.crash(1_000).after(2);
     let story = story.crash(1_000);
-    let held = |world: &World| world.host.held.get(unit_name(0)) == Some(&Held::Paused);
+    let held = |world: &World| world.host.held.get(unit_name(0)).is_some_and(|unit| unit.held == Held::Paused);
     story.after(5).sees("what is held is on disk", held).ends_well();
 }
 

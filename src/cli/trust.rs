@@ -1,0 +1,34 @@
+//! `nasmount trust SERVER`: what ssh-keygen -R is to a host that was installed anew.
+
+use std::io::Write as _;
+
+use super::client::{Client, block_on};
+use super::report::{self, Exit};
+use crate::share::Verdict;
+
+/// Which server.
+#[derive(Debug, clap::Args)]
+pub struct Arguments {
+    /// Server, by its name in the configuration
+    server: String,
+    /// Print the outcome as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// 0: it is trusted, or nobody else answers in its place; 4: no such server.
+pub fn run(arguments: &Arguments) -> anyhow::Result<Exit> {
+    let server = &arguments.server;
+    let verdict = block_on(async { Client::connect().await?.trust(server).await })?;
+    let Some(verdict) = verdict else {
+        let hint = "`nasmount status --json` lists them under `servers`";
+        report::report(&super::Hinted::new(format!("there is no server {server}"), hint), Some(hint));
+        return Ok(Exit::NoSuchShare);
+    };
+    let text = match (arguments.json, verdict) {
+        (true, _) => format!("{}\n", serde_json::json!({ "schema": 1, "server": server, "outcome": verdict })),
+        (false, Verdict::Accepted) => format!("{server}: the machine that answers now is trusted\n"),
+        (false, Verdict::AlreadySo) => format!("{server}: nobody else answers in its place\n"),
+    };
+    Ok(report::finish(std::io::stdout().write_all(text.as_bytes()).map(|()| Exit::Done)))
+}

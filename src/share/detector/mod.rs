@@ -1,0 +1,459 @@
+//! The failure detector of one server: verdicts of probes in, trust out.
+//!
+//! One failed probe only makes the server *suspect* and has it probed again without delay; `dead_after` failures in a row
+//! make it *dead*; `alive_after` successes in a row make a dead server *trusted* again, and one does for a suspect.
+//! A probe that takes long is a success: slow is not dead ([`pace`]).
+//!
+//! What is wrong with this host itself is known without a probe: a pulled cable, no route, no address. If that lasts for
+//! a moment the server is dead at once. An answer by another machine than before ([`Identity`]) is none: nothing that was
+//! written for one server may be sent to another.
+//!
+//! A server that comes and goes is trusted later each time: from the third outage within ten minutes on, it has to answer
+//! without a failure for a while that doubles with each. Consumers that are let go and paused again every few seconds are worse off
+//! than consumers that stay paused.
+
+mod pace;
+#[cfg(test)]
+mod tests;
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::time::BootInstant;
+pub use crate::config::settings::IdentityPolicy;
+pub use pace::Latency;
+use pace::Pace;
+
+/// Pause before a suspect or dead-looking server that *refused* is probed again. A refusal takes no time, so without a
+/// pause `dead_after` probes would pass within a millisecond and a server that restarts its service would be declared
+/// dead; with a longer one the 0.5 s that design section 7 allows for a stopped server cannot be met.
+pub const REPROBE_DELAY: Duration = Duration::from_millis(150);
+
+/// Outages that began longer ago are forgotten: a NAS that is rebooted twice in an evening does not flap.
+const FLAP_WINDOW: Duration = Duration::from_secs(600);
+/// With this many outages in the window the server flaps: a NAS that restarts its service for an update goes away twice.
+const FLAP_OUTAGES: usize = 3;
+/// How long it then has to answer, doubled with each further outage ...
+const FLAP_ANSWERS_FOR: Duration = Duration::from_secs(10);
+/// ... up to this, which is how much later than the server its shares come back at most.
+const FLAP_ANSWERS_FOR_MAX: Duration = Duration::from_secs(120);
+
+/// How long what is wrong with this host has to last before its servers are dead for it: a roaming Wi-Fi is without a link
+/// for less, and a pulled cable has to be known within the 0.5 s that design section 7 allows.
+pub const LOCAL_GRACE: Duration = Duration::from_millis(250);
+
+/// What one probe said, or what is known without one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Verdict {
+    /// The server answered an SMB2 NEGOTIATE.
+    Alive,
+    /// No connection or no answer within the probe timeout.
+    Silent,
+    /// The connection was refused or reset: the host is there, the service is not.
+    Refused,
+    /// This host has no route or link to the server.
+    Unreachable,
+    /// Something answers on the port that does not speak SMB.
+    Garbled,
+    /// The server's name could not be resolved.
+    Unresolved,
+    /// Another machine answers at the server's address.
+    Stranger,
+    /// The interface through which the server is reached has no link.
+    NoLink,
+    /// This host has no route to the server.
+    NoRoute,
+    /// This host has no address from which the server could be reached.
+    NoAddress,
+}
+
+/// Whose trouble it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Whose {
+    /// The server's, or the network's on the way to it.
+    Server,
+    /// This host's own.
+    Host,
+}
+
+impl Verdict {
+    /// Whose trouble a failure is.
+    pub fn whose(self) -> Whose {
+        match self {
+            Self::NoLink | Self::NoRoute | Self::NoAddress => Whose::Host,
+            Self::Alive
+            | Self::Silent
+            | Self::Refused
+            | Self::Unreachable
+            | Self::Garbled
+            | Self::Unresolved
+            | Self::Stranger => Whose::Server,
+        }
+    }
+}
+
+/// What is wrong with this host itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LocalTrouble {
+    /// The interface has no link.
+    NoLink,
+    /// There is no route.
+    NoRoute,
+    /// There is no address.
+    NoAddress,
+}
+
+impl From<LocalTrouble> for Verdict {
+    fn from(trouble: LocalTrouble) -> Self {
+        match trouble {
+            LocalTrouble::NoLink => Self::NoLink,
+            LocalTrouble::NoRoute => Self::NoRoute,
+            LocalTrouble::NoAddress => Self::NoAddress,
+        }
+    }
+}
+
+/// Which machine answers: the `ServerGuid` of its NEGOTIATE response ([MS-SMB2] 2.2.4).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Identity(pub [u8; 16]);
+
+impl Identity {
+    /// A server that does not say who it is sends zeros.
+    pub fn is_told(self) -> bool {
+        self.0 != [0; 16]
+    }
+
+    /// Of 32 hexadecimal digits.
+    pub fn parse(text: &str) -> Option<Self> {
+        if text.len() != 32 || !text.is_ascii() {
+            return None;
+        }
+        let mut bytes = [0; 16];
+        for (index, byte) in bytes.iter_mut().enumerate() {
+            *byte = u8::from_str_radix(text.get(2 * index..2 * index + 2)?, 16).ok()?;
+        }
+        Some(Self(bytes))
+    }
+}
+
+impl fmt::Display for Identity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+/// What a probe found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Probed {
+    /// Whether it answers.
+    pub verdict: Verdict,
+    /// Who answered.
+    pub identity: Option<Identity>,
+}
+
+impl Probed {
+    /// Without an identity.
+    pub fn plainly(verdict: Verdict) -> Self {
+        Self { verdict, identity: None }
+    }
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Alive => "answers",
+            Self::Silent => "does not answer",
+            Self::Refused => "refuses the connection",
+            Self::Unreachable => "cannot be reached from here",
+            Self::Garbled => "answers something that is not SMB",
+            Self::Unresolved => "has a name that cannot be resolved",
+            Self::Stranger => "is not the one that it was: another machine answers at its address",
+            Self::NoLink => "cannot be reached: this host has no link",
+            Self::NoRoute => "cannot be reached: this host has no route to it",
+            Self::NoAddress => "cannot be reached: this host has no address",
+        })
+    }
+}
+
+/// What is believed of a server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "trust")]
+pub enum Trust {
+    /// Not enough probes yet.
+    Unknown,
+    /// It answers.
+    Trusted,
+    /// It failed at least one probe, and not yet enough to be dead.
+    Suspect {
+        /// What the last probe said.
+        verdict: Verdict,
+    },
+    /// It failed `dead_after` probes in a row.
+    Dead {
+        /// What the last probe said.
+        verdict: Verdict,
+    },
+}
+
+/// A server that comes and goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Flapping {
+    /// Outages within the last ten minutes.
+    pub outages: u32,
+    /// How long it has to answer without a failure before it is trusted.
+    pub must_answer_for: Duration,
+}
+
+/// How a server is probed.
+#[derive(Clone, Copy, Debug)]
+pub struct DetectorSpec {
+    /// From the start of one probe to the start of the next while nothing is wrong.
+    pub interval: Duration,
+    /// How long a probe may take at a server that answers quickly ...
+    pub timeout: Duration,
+    /// ... and at any.
+    pub timeout_max: Duration,
+    /// Failures in a row until dead; at least 1.
+    pub dead_after: u32,
+    /// Successes in a row until a dead server is trusted; at least 1.
+    pub alive_after: u32,
+    /// Who may answer.
+    pub identity: IdentityPolicy,
+}
+
+/// The detector of one server.
+#[derive(Clone, Debug)]
+pub struct Detector {
+    spec: DetectorSpec,
+    trust: Trust,
+    failures: u32,
+    successes: u32,
+    /// Since when there were only successes.
+    answers_since: BootInstant,
+    /// When the outages of the last ten minutes began.
+    outages: VecDeque<BootInstant>,
+    next_probe_at: BootInstant,
+    pace: Pace,
+    answered_at: Option<BootInstant>,
+    /// What is wrong with this host, and since when.
+    local: Option<(LocalTrouble, BootInstant)>,
+    identity: Option<Identity>,
+    /// Who answered last, if that was somebody else.
+    stranger: Option<Identity>,
+}
+
+impl Detector {
+    /// A detector that knows nothing but who answered an earlier one, and wants its first probe at `now`.
+    pub fn new(spec: DetectorSpec, identity: Option<Identity>, now: BootInstant) -> Self {
+        Self {
+            spec,
+            trust: Trust::Unknown,
+            failures: 0,
+            successes: 0,
+            answers_since: now,
+            outages: VecDeque::new(),
+            next_probe_at: now,
+            pace: Pace::default(),
+            answered_at: None,
+            local: None,
+            identity,
+            stranger: None,
+        }
+    }
+
+    /// What is believed now.
+    pub fn trust(&self) -> Trust {
+        self.trust
+    }
+
+    /// Probes in another way from the next probe on; what is believed stays.
+    pub fn reconfigure(&mut self, spec: DetectorSpec) {
+        self.spec = spec;
+    }
+
+    /// The network of this host changed, or the host slept: what was true a moment ago need not be, so the next probe is due
+    /// at once.
+    pub fn handle_change_of_network(&mut self, now: BootInstant) {
+        self.next_probe_at = now;
+    }
+
+    /// Whether the server comes and goes: it then has to answer for longer before it is trusted.
+    pub fn flapping(&self, now: BootInstant) -> Option<Flapping> {
+        let outages = self.outages.iter().filter(|at| now.since(**at) <= FLAP_WINDOW).count();
+        let doublings = u32::try_from(outages.checked_sub(FLAP_OUTAGES)?).unwrap_or(u32::MAX).min(16);
+        let must_answer_for = FLAP_ANSWERS_FOR.saturating_mul(1 << doublings).min(FLAP_ANSWERS_FOR_MAX);
+        Some(Flapping { outages: u32::try_from(outages).unwrap_or(u32::MAX), must_answer_for })
+    }
+
+    /// When the next probe should start.
+    pub fn next_probe_at(&self) -> BootInstant {
+        self.next_probe_at
+    }
+
+    /// How long a probe that starts now may take.
+    pub fn probe_timeout(&self) -> Duration {
+        self.pace.deadline(self.spec.timeout, self.spec.timeout_max)
+    }
+
+    /// How its answers came lately.
+    pub fn latency(&self) -> Option<Latency> {
+        self.pace.latency()
+    }
+
+    /// Who has to answer, once that is known.
+    pub fn identity(&self) -> Option<Identity> {
+        self.identity
+    }
+
+    /// Who answers instead.
+    pub fn stranger(&self) -> Option<Identity> {
+        self.stranger
+    }
+
+    /// An operator says that who answers now is the right one.
+    pub fn trust_stranger(&mut self, now: BootInstant) {
+        self.identity = self.stranger.take().or(self.identity);
+        self.next_probe_at = now;
+    }
+
+    /// What was heard of the server without asking it, a FIN or a RST: it is asked at once.
+    pub fn handle_hint(&mut self, now: BootInstant) {
+        if self.trust == Trust::Trusted {
+            self.next_probe_at = now;
+        }
+    }
+
+    /// What is wrong with this host itself, or that nothing is any more.
+    pub fn handle_local(&mut self, now: BootInstant, trouble: Option<LocalTrouble>) -> Option<Trust> {
+        let before = self.local.map(|(trouble, _)| trouble);
+        if before == trouble {
+            return None;
+        }
+        let since = self.local.map_or(now, |(_, since)| since);
+        self.local = trouble.map(|trouble| (trouble, since));
+        if trouble.is_none() {
+            self.next_probe_at = now;
+        }
+        self.handle_timeout(now)
+    }
+
+    /// When `handle_timeout` is due.
+    pub fn poll_timeout(&self) -> Option<BootInstant> {
+        let (trouble, since) = self.local?;
+        let known = matches!(self.trust, Trust::Dead { verdict } if verdict == trouble.into());
+        (!known).then(|| since + LOCAL_GRACE)
+    }
+
+    /// A trouble of this host that has lasted is believed; early or repeated calls do nothing.
+    pub fn handle_timeout(&mut self, now: BootInstant) -> Option<Trust> {
+        let (trouble, since) = self.local?;
+        if self.poll_timeout().is_none_or(|at| at > now) {
+            return None;
+        }
+        // an answer that came since then says that the server can be reached all the same
+        if self.successes > 0 && self.answered_at.is_some_and(|at| at > since) {
+            self.local = Some((trouble, now));
+            return None;
+        }
+        let before = self.trust;
+        self.successes = 0;
+        self.failures = self.failures.max(self.spec.dead_after);
+        self.believe_dead(now, trouble.into());
+        (self.trust != before).then_some(self.trust)
+    }
+
+    /// Takes in a probe that began at `started`; returns the new trust if it changed.
+    pub fn handle_probe(&mut self, started: BootInstant, now: BootInstant, probed: Probed) -> Option<Trust> {
+        let before = self.trust;
+        let verdict = self.judge(probed);
+        if verdict == Verdict::Alive {
+            self.pace.answered(now.since(started));
+            self.answered_at = Some(now);
+            self.succeeded(now);
+        } else {
+            self.failed(now, verdict);
+        }
+        let about_to_change = match self.trust {
+            Trust::Unknown | Trust::Suspect { .. } => true,
+            Trust::Dead { .. } => verdict == Verdict::Alive && self.successes < self.spec.alive_after,
+            Trust::Trusted => false,
+        };
+        self.next_probe_at = match (about_to_change, verdict) {
+            (true, Verdict::Silent) => now, // it took the probe timeout already
+            (true, _) => now + REPROBE_DELAY,
+            (false, _) => (started + self.spec.interval).max(now),
+        };
+        (self.trust != before).then_some(self.trust)
+    }
+
+    /// Of what was answered what counts; of a failure the cause that is nearest.
+    fn judge(&mut self, probed: Probed) -> Verdict {
+        let told = probed.identity.filter(|identity| identity.is_told());
+        match (probed.verdict, told, self.identity, self.local) {
+            (Verdict::Alive, Some(told), Some(identity), _)
+                if told != identity && self.spec.identity == IdentityPolicy::Pinned =>
+            {
+                self.stranger = Some(told);
+                Verdict::Stranger
+            }
+            (Verdict::Alive, told, _, _) => {
+                self.identity = told.or(self.identity);
+                self.stranger = None;
+                Verdict::Alive
+            }
+            (_, _, _, Some((trouble, _))) => trouble.into(),
+            (verdict, _, _, None) => verdict,
+        }
+    }
+
+    fn succeeded(&mut self, now: BootInstant) {
+        if self.successes == 0 {
+            self.answers_since = now;
+        }
+        self.failures = 0;
+        self.successes = self.successes.saturating_add(1);
+        let trusted = match self.trust {
+            Trust::Unknown | Trust::Suspect { .. } | Trust::Trusted => true,
+            Trust::Dead { .. } => self.successes >= self.spec.alive_after && self.answers_for_long_enough(now),
+        };
+        if trusted {
+            self.trust = Trust::Trusted;
+        }
+    }
+
+    fn answers_for_long_enough(&self, now: BootInstant) -> bool {
+        self.flapping(now).is_none_or(|flapping| now.since(self.answers_since) >= flapping.must_answer_for)
+    }
+
+    fn failed(&mut self, now: BootInstant, verdict: Verdict) {
+        self.successes = 0;
+        self.failures = self.failures.saturating_add(1);
+        self.trust = match self.trust {
+            Trust::Dead { .. } => Trust::Dead { verdict },
+            Trust::Unknown | Trust::Trusted | Trust::Suspect { .. } if self.failures >= self.spec.dead_after => {
+                self.believe_dead(now, verdict);
+                return;
+            }
+            Trust::Unknown | Trust::Trusted | Trust::Suspect { .. } => Trust::Suspect { verdict },
+        };
+    }
+
+    fn believe_dead(&mut self, now: BootInstant, verdict: Verdict) {
+        if !matches!(self.trust, Trust::Dead { .. }) {
+            self.note_outage(now);
+            self.pace.forget();
+        }
+        self.trust = Trust::Dead { verdict };
+    }
+
+    fn note_outage(&mut self, now: BootInstant) {
+        self.outages.retain(|at| now.since(*at) <= FLAP_WINDOW);
+        self.outages.push_back(now);
+    }
+}

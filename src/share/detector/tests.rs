@@ -1,0 +1,209 @@
+//! One server, told in verdicts.
+
+use super::*;
+
+const SPEC: DetectorSpec = DetectorSpec {
+    interval: Duration::from_secs(1),
+    timeout: Duration::from_secs(1),
+    timeout_max: Duration::from_secs(5),
+    dead_after: 3,
+    alive_after: 3,
+    identity: IdentityPolicy::Pinned,
+};
+
+fn detector() -> Detector {
+    Detector::new(SPEC, None, at(0))
+}
+
+fn at(ms: u64) -> BootInstant {
+    BootInstant::from_boot(Duration::from_millis(ms))
+}
+
+/// Feeds verdicts that each take `took` and returns what changed.
+fn feed(detector: &mut Detector, took: u64, verdicts: &[Verdict]) -> Vec<Trust> {
+    verdicts
+        .iter()
+        .filter_map(|&verdict| {
+            let started = detector.next_probe_at();
+            detector.handle_probe(started, started + Duration::from_millis(took), Probed::plainly(verdict))
+        })
+        .collect()
+}
+
+#[test]
+fn one_failure_is_only_suspect_and_one_success_restores() {
+    let mut detector = detector();
+    assert_eq!(feed(&mut detector, 1, &[Verdict::Alive]), [Trust::Trusted]);
+    let verdict = Verdict::Silent;
+    assert_eq!(feed(&mut detector, 1000, &[verdict, Verdict::Alive]), [Trust::Suspect { verdict }, Trust::Trusted]);
+}
+
+#[test]
+fn a_silent_server_is_dead_within_four_seconds_of_the_last_good_probe() {
+    let mut detector = detector();
+    feed(&mut detector, 1, &[Verdict::Alive]);
+    let good_at = at(0);
+    feed(&mut detector, 1000, &[Verdict::Silent; 2]);
+    let last_started = detector.next_probe_at();
+    let verdict = Verdict::Silent;
+    assert_eq!(feed(&mut detector, 1000, &[verdict]), [Trust::Dead { verdict }]);
+    assert!((last_started + Duration::from_secs(1)).since(good_at) <= Duration::from_secs(4));
+}
+
+#[test]
+fn a_dead_server_is_trusted_only_after_enough_successes_in_a_row() {
+    let mut detector = detector();
+    feed(&mut detector, 1, &[Verdict::Refused; 3]);
+    assert!(matches!(detector.trust(), Trust::Dead { .. }));
+    feed(&mut detector, 1, &[Verdict::Alive, Verdict::Alive, Verdict::Refused, Verdict::Alive, Verdict::Alive]);
+    assert!(matches!(detector.trust(), Trust::Dead { .. }));
+    assert_eq!(feed(&mut detector, 1, &[Verdict::Alive]), [Trust::Trusted]);
+}
+
+#[test]
+fn a_dead_server_is_probed_at_the_interval_and_never_in_a_busy_loop() {
+    let mut detector = detector();
+    feed(&mut detector, 0, &[Verdict::Refused; 3]);
+    let started = detector.next_probe_at();
+    feed(&mut detector, 0, &[Verdict::Refused]);
+    assert_eq!(detector.next_probe_at(), started + SPEC.interval);
+}
+
+/// An outage and the return from it; how long the return took.
+fn outage(detector: &mut Detector) -> Duration {
+    feed(detector, 1, &[Verdict::Refused; 3]);
+    assert!(matches!(detector.trust(), Trust::Dead { .. }));
+    let began = detector.next_probe_at();
+    for _ in 0..10_000 {
+        if detector.trust() == Trust::Trusted {
+            break;
+        }
+        feed(detector, 1, &[Verdict::Alive]);
+    }
+    detector.next_probe_at().since(began)
+}
+
+#[test]
+fn a_server_that_comes_and_goes_has_to_answer_for_longer_each_time() {
+    let mut detector = detector();
+    let took: Vec<u64> = (0..8).map(|_| outage(&mut detector).as_secs()).collect();
+    assert!(took[..2].iter().all(|seconds| *seconds < 3), "{took:?}");
+    for (index, least) in [(2, 10), (3, 20), (4, 40), (5, 80), (6, 120), (7, 120)] {
+        assert!((least..least + 5).contains(&took[index]), "{took:?}");
+    }
+    let now = detector.next_probe_at();
+    assert_eq!(detector.flapping(now).map(|flapping| flapping.outages), Some(8));
+    assert_eq!(detector.flapping(now + FLAP_WINDOW), None);
+}
+
+const NO_LINK: Trust = Trust::Dead { verdict: Verdict::NoLink };
+
+#[test]
+fn a_pulled_cable_needs_no_probe_and_one_that_is_only_moved_is_none() {
+    let mut detector = detector();
+    feed(&mut detector, 1, &[Verdict::Alive]);
+    assert_eq!(detector.handle_local(at(500), Some(LocalTrouble::NoLink)), None);
+    assert_eq!(detector.handle_local(at(700), None), None);
+    assert_eq!(detector.poll_timeout(), None);
+    assert_eq!(detector.next_probe_at(), at(700), "it is looked at once");
+    detector.handle_local(at(800), Some(LocalTrouble::NoLink));
+    assert_eq!(detector.poll_timeout(), Some(at(1050)));
+    assert_eq!(detector.handle_timeout(at(1049)), None);
+    assert_eq!(detector.handle_timeout(at(1050)), Some(NO_LINK));
+    assert_eq!(detector.poll_timeout(), None);
+    assert_eq!(detector.handle_timeout(at(9000)), None);
+    assert_eq!(feed(&mut detector, 1, &[Verdict::Silent]), [], "the cause that is nearest is named");
+    detector.handle_local(at(9000), None);
+    let verdict = Verdict::Silent;
+    assert_eq!(feed(&mut detector, 1, &[verdict]), [Trust::Dead { verdict }]);
+    assert_eq!(feed(&mut detector, 1, &[Verdict::Alive; 3]), [Trust::Trusted]);
+}
+
+#[test]
+fn an_answer_counts_for_more_than_what_is_said_of_the_link() {
+    let mut detector = detector();
+    detector.handle_local(at(0), Some(LocalTrouble::NoRoute));
+    assert_eq!(detector.handle_probe(at(1), at(100), Probed::plainly(Verdict::Alive)), Some(Trust::Trusted));
+    assert_eq!(detector.handle_timeout(at(250)), None);
+    assert_eq!(detector.poll_timeout(), Some(at(500)));
+    assert_eq!(detector.handle_timeout(at(500)), Some(Trust::Dead { verdict: Verdict::NoRoute }));
+}
+
+#[test]
+fn another_trouble_in_place_of_the_first_is_not_a_new_one() {
+    let mut detector = detector();
+    feed(&mut detector, 1, &[Verdict::Alive]);
+    detector.handle_local(at(500), Some(LocalTrouble::NoLink));
+    assert_eq!(
+        detector.handle_local(at(900), Some(LocalTrouble::NoRoute)),
+        Some(Trust::Dead { verdict: Verdict::NoRoute })
+    );
+    assert_eq!(
+        detector.handle_local(at(950), Some(LocalTrouble::NoAddress)),
+        Some(Trust::Dead { verdict: Verdict::NoAddress })
+    );
+}
+
+#[test]
+fn a_hint_is_looked_into_at_once() {
+    let mut detector = detector();
+    feed(&mut detector, 1, &[Verdict::Alive]);
+    detector.handle_hint(at(300));
+    assert_eq!(detector.next_probe_at(), at(300));
+    feed(&mut detector, 1, &[Verdict::Refused; 3]);
+    let before = detector.next_probe_at();
+    detector.handle_hint(at(301));
+    assert_eq!(detector.next_probe_at(), before, "what is known is no news");
+}
+
+#[test]
+fn a_slow_server_gets_more_time() {
+    let mut detector = detector();
+    assert_eq!(detector.probe_timeout(), Duration::from_secs(1));
+    feed(&mut detector, 900, &[Verdict::Alive; 5]);
+    assert_eq!(detector.probe_timeout(), Duration::from_millis(3600));
+    feed(&mut detector, 1, &[Verdict::Refused; 3]);
+    assert_eq!(detector.probe_timeout(), Duration::from_secs(1), "after an outage nothing is known of it");
+}
+
+fn answer(detector: &mut Detector, of: u8, times: usize) -> Vec<Trust> {
+    let probed = Probed { verdict: Verdict::Alive, identity: Some(Identity([of; 16])) };
+    let answers = (0..times).filter_map(|_| {
+        let started = detector.next_probe_at();
+        detector.handle_probe(started, started + Duration::from_millis(1), probed)
+    });
+    answers.collect()
+}
+
+#[test]
+fn another_machine_at_the_address_is_not_the_server_until_somebody_says_so() {
+    let mut detector = detector();
+    answer(&mut detector, 1, 1);
+    assert_eq!(detector.identity(), Some(Identity([1; 16])));
+    let verdict = Verdict::Stranger;
+    assert_eq!(answer(&mut detector, 2, 3), [Trust::Suspect { verdict }, Trust::Dead { verdict }]);
+    assert_eq!(detector.stranger(), Some(Identity([2; 16])));
+    assert_eq!(answer(&mut detector, 1, 3), [Trust::Trusted], "the right one is back");
+    answer(&mut detector, 2, 3);
+    detector.trust_stranger(at(60_000));
+    assert_eq!(answer(&mut detector, 2, 3), [Trust::Trusted]);
+    assert_eq!((detector.identity(), detector.stranger()), (Some(Identity([2; 16])), None));
+}
+
+#[test]
+fn a_server_that_does_not_say_who_it_is_is_believed_and_so_is_any_if_configured() {
+    let mut detector = Detector::new(SPEC, Some(Identity([1; 16])), at(0));
+    assert_eq!(answer(&mut detector, 0, 1), [Trust::Trusted]);
+    assert_eq!(detector.identity(), Some(Identity([1; 16])));
+    detector.reconfigure(DetectorSpec { identity: IdentityPolicy::Any, ..SPEC });
+    assert_eq!(answer(&mut detector, 2, 5), []);
+}
+
+#[test]
+fn an_identity_is_written_as_it_is_read() {
+    let identity = Identity([0, 1, 2, 3, 0xaa, 0xbb, 0xcc, 0xdd, 8, 9, 10, 11, 12, 13, 14, 0xff]);
+    assert_eq!(Identity::parse(&identity.to_string()), Some(identity));
+    for text in ["", "0102", &"g".repeat(32), &"é".repeat(16)] {
+        assert_eq!(Identity::parse(text), None, "{text}");
+    }
+}

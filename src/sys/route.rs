@@ -1,0 +1,80 @@
+//! This host's way to an address, as its kernel sees it: no packet is sent, nobody else is asked.
+//!
+//! connect(2) of a UDP socket looks up route and source address. A route through an interface without a carrier is still a
+//! route (`ignore_routes_with_linkdown` is off by default), so the interface of the source address is looked at, too.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr, UdpSocket};
+
+use nix::ifaddrs::getifaddrs;
+use nix::net::if_::InterfaceFlags;
+
+use super::probe::SMB_PORT;
+use crate::share::detector::LocalTrouble;
+
+/// What is wrong with the way, and where.
+pub fn look(server: IpAddr) -> io::Result<Option<(LocalTrouble, String)>> {
+    let source = match source_of(server) {
+        Ok(source) => source,
+        Err(error) => return trouble_of(&error, server).map(Some).ok_or(error),
+    };
+    for interface in getifaddrs()? {
+        if interface.address.as_ref().and_then(address) != Some(source) {
+            continue;
+        }
+        let name = &interface.interface_name;
+        if !interface.flags.contains(InterfaceFlags::IFF_UP) {
+            return Ok(Some((LocalTrouble::NoLink, format!("interface {name} is down"))));
+        }
+        // also what is up without a carrier, and a Wi-Fi that is not associated
+        if !interface.flags.contains(InterfaceFlags::IFF_RUNNING) {
+            return Ok(Some((LocalTrouble::NoLink, format!("interface {name} has no link"))));
+        }
+    }
+    Ok(None)
+}
+
+/// The address from which this host would speak to the server.
+fn source_of(server: IpAddr) -> io::Result<IpAddr> {
+    let any = if server.is_ipv4() { IpAddr::from([0; 4]) } else { IpAddr::from([0; 16]) };
+    let socket = UdpSocket::bind(SocketAddr::new(any, 0))?;
+    socket.connect(SocketAddr::new(server, SMB_PORT))?;
+    Ok(socket.local_addr()?.ip())
+}
+
+fn trouble_of(error: &io::Error, server: IpAddr) -> Option<(LocalTrouble, String)> {
+    match error.raw_os_error()? {
+        libc::ENETUNREACH | libc::EHOSTUNREACH => {
+            Some((LocalTrouble::NoRoute, format!("this host has no route to {server}")))
+        }
+        libc::EADDRNOTAVAIL => {
+            Some((LocalTrouble::NoAddress, format!("this host has no address to reach {server} from")))
+        }
+        libc::ENETDOWN => Some((LocalTrouble::NoLink, format!("the interface towards {server} is down"))),
+        _ => None,
+    }
+}
+
+fn address(storage: &nix::sys::socket::SockaddrStorage) -> Option<IpAddr> {
+    let v4 = storage.as_sockaddr_in().map(|address| IpAddr::V4(address.ip()));
+    v4.or_else(|| storage.as_sockaddr_in6().map(|address| IpAddr::V6(address.ip())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_way_to_oneself_is_fine() {
+        assert!(matches!(look(IpAddr::from([127, 0, 0, 1])), Ok(None)));
+    }
+
+    #[test]
+    fn errors_of_the_way_are_troubles_and_others_are_errors() {
+        let trouble = |errno| trouble_of(&io::Error::from_raw_os_error(errno), IpAddr::from([10, 0, 0, 1]));
+        assert!(matches!(trouble(libc::ENETUNREACH), Some((LocalTrouble::NoRoute, _))));
+        assert!(matches!(trouble(libc::EADDRNOTAVAIL), Some((LocalTrouble::NoAddress, _))));
+        assert!(matches!(trouble(libc::ENETDOWN), Some((LocalTrouble::NoLink, _))));
+        assert!(trouble(libc::EMFILE).is_none());
+    }
+}
