@@ -161,18 +161,15 @@ impl Executor {
     }
 
     async fn survey(&self, share: String, mount_point: PathBuf, abandoned: &Notify) -> Result<Done, Failure> {
-        let memory = self
-            .host
-            .files
-            .read_share(&share)
-            .map_err(|error| Failure::transient(format!("cannot read what is held for share {share}: {error}")))?;
-        match run(&Request::Survey { share, mount_point }, abandoned.notified()).await {
-            Ok(Answer::Found { clone, barrier, attached }) => {
-                Ok(Done::Survey(Survey { clone, barrier, attached, memory }))
-            }
-            Ok(_) => Err(Failure::transient("a worker answered something else")),
-            Err(failed) => Err(transient(&failed)),
-        }
+        let request = Request::Survey { share: share.clone(), mount_point };
+        let found = run(&request, abandoned.notified()).await.map_err(|failed| transient(&failed))?;
+        let Answer::Found { clone, barrier, attached } = found else {
+            return Err(Failure::transient("a worker answered something else"));
+        };
+        let read = self.host.files.read_share(&share);
+        let memory =
+            read.map_err(|error| Failure::transient(format!("cannot read what is held for share {share}: {error}")))?;
+        Ok(Done::Survey(Survey { clone, barrier, attached, memory }))
     }
 
     async fn mount(&self, abandoned: &Notify) -> Result<Done, Failure> {

@@ -10,8 +10,6 @@ use crate::sys::clock;
 
 /// How long after a resume at most everybody knows of it.
 const TICK: Duration = Duration::from_secs(1);
-/// Less than this is the time between reading two clocks, or a clock that is being adjusted.
-const SHORTEST: Duration = Duration::from_millis(500);
 
 /// Starts looking; what is published is how long the host has slept since it booted.
 pub fn watch() -> watch::Receiver<Duration> {
@@ -23,7 +21,7 @@ pub fn watch() -> watch::Receiver<Duration> {
             ticks.tick().await;
             let slept = clock::slept();
             let before = *publish.borrow();
-            if let Some(asleep) = grown(before, slept) {
+            if let Some(asleep) = clock::slept_since(before, slept) {
                 info!(?asleep, "this host slept");
                 let _ = publish.send_replace(slept);
             }
@@ -33,11 +31,6 @@ pub fn watch() -> watch::Receiver<Duration> {
         }
     });
     published
-}
-
-/// By how much the time asleep has grown, if that is a sleep.
-fn grown(before: Duration, now: Duration) -> Option<Duration> {
-    Some(now.saturating_sub(before)).filter(|asleep| *asleep >= SHORTEST)
 }
 
 /// What one actor knows of it.
@@ -57,7 +50,7 @@ impl Sleep {
     /// whatever woke the loop may be older than the sleep.
     pub fn asleep(&mut self) -> Option<Duration> {
         let slept = clock::slept();
-        let asleep = grown(self.known, slept)?;
+        let asleep = clock::slept_since(self.known, slept)?;
         self.known = slept;
         Some(asleep)
     }
@@ -67,18 +60,5 @@ impl Sleep {
         if self.published.changed().await.is_err() {
             std::future::pending().await
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_clock_that_is_adjusted_is_no_sleep() {
-        let at = Duration::from_secs;
-        assert_eq!(grown(at(5), at(5) + Duration::from_millis(499)), None);
-        assert_eq!(grown(at(5), at(4)), None);
-        assert_eq!(grown(at(5), at(65)), Some(at(60)));
     }
 }

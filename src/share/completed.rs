@@ -17,24 +17,21 @@ use super::timer::{self, Timer};
 
 impl Share {
     pub(super) fn on_completed(&mut self, now: BootInstant, op: OpId, result: Result<Done, Failure>) {
-        if self.pending.as_ref().is_none_or(|pending| pending.op != op) {
-            debug!(op = op.0, ?result, "late completion, not current");
-            return;
+        let is_it = |pending: &mut Pending| pending.op == op;
+        if let Some(stuck) = self.stuck.take_if(is_it) {
+            return match result {
+                Err(failure) if self.operator.maintenance.is_none() => self.on_failed(now, &stuck.step, failure),
+                Ok(_) | Err(_) => self.on_unstuck(&stuck.step),
+            };
         }
-        let Some(pending) = self.free_lane() else { return };
-        match result {
-            Err(_) if self.state == State::Stuck && self.operator.maintenance.is_some() => {
-                self.on_unstuck(&pending.step)
-            }
-            Err(failure) => self.on_failed(now, &pending.step, failure),
-            Ok(_) if self.state == State::Stuck && pending.step != Step::Survey => self.on_unstuck(&pending.step),
-            Ok(done) => self.on_done(now, &pending.step, done),
-        }
-    }
-
-    fn free_lane(&mut self) -> Option<Pending> {
+        let Some(pending) = self.pending.take_if(is_it) else {
+            return debug!(op = op.0, ?result, "late completion, not current");
+        };
         self.timers.stop(Timer::Operation);
-        self.pending.take()
+        match result {
+            Ok(done) => self.on_done(now, &pending.step, done),
+            Err(failure) => self.on_failed(now, &pending.step, failure),
+        }
     }
 
     pub(super) fn on_operation_deadline(&mut self, now: BootInstant) {
@@ -42,14 +39,17 @@ impl Share {
         if !pending.abandoned {
             self.effects.push_back(Effect::Abandon { op: pending.op });
         }
-        if pending.step.must_return() {
+        let step = pending.step.clone();
+        if step.must_return() {
             pending.abandoned = true;
-            let operation = pending.step.name().to_owned();
-            self.enter(now, State::Stuck, Reason::OperationStuck { operation });
+            if self.stuck.is_none() {
+                self.stuck = self.pending.take();
+                let operation = step.name().to_owned();
+                self.enter(now, State::Stuck, Reason::OperationStuck { operation });
+            }
             return;
         }
-        let step = pending.step.clone();
-        self.free_lane();
+        self.pending = None;
         self.on_failed(now, &step, Failure::transient(format!("{}: no answer in time", step.name())));
         if step == Step::Verify {
             self.facts.reconnected = false; // this connection does not answer either
@@ -234,7 +234,8 @@ impl Share {
             }
             return;
         }
-        let goes_on = self.state == State::Releasing; // with what is in place, whatever that is
+        // with what is in place, whatever that is
+        let goes_on = matches!(self.state, State::Releasing | State::Holding);
         match attached {
             Attachment::Foreign(source) => {
                 if !matches!(self.reason, Reason::ForeignMount { .. }) {

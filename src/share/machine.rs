@@ -56,6 +56,8 @@ pub struct Share {
     pub(super) remembers: bool,
     pub(super) last_failure: Option<String>,
     pub(super) pending: Option<Pending>,
+    /// The operation that does not return; there is one in `State::Stuck` only.
+    pub(super) stuck: Option<Pending>,
     pub(super) timers: Timers,
     /// Of mounts and barriers.
     pub(super) backoff: Backoff,
@@ -91,6 +93,7 @@ impl Share {
             remembers: false,
             last_failure: None,
             pending: None,
+            stuck: None,
             timers: Timers::default(),
             backoff: Backoff::of_server(seed),
             step_backoff: Backoff::of_host(seed),
@@ -139,9 +142,9 @@ impl Share {
         reason.filter(is_refused).cloned()
     }
 
-    /// The operation in flight.
+    /// The operation in flight; the one that does not return rather than another.
     pub fn operation(&self) -> Option<(OpId, &'static str)> {
-        self.pending.as_ref().map(|pending| (pending.op, pending.step.name()))
+        self.stuck.as_ref().or(self.pending.as_ref()).map(|pending| (pending.op, pending.step.name()))
     }
 
     /// When the hold ends by itself, if it does.
@@ -278,6 +281,7 @@ impl Share {
                 self.facts.reconnected = false;
                 self.abandon_request();
                 self.abandon_mount();
+                self.note_outage_while_stuck(now);
             }
             Trust::Unknown => {}
         }
@@ -375,6 +379,14 @@ impl Share {
             && let Some(step) = self.next_step()
         {
             self.start(now, step);
+        }
+    }
+
+    /// The clocks of an outage run behind a call that does not return, too.
+    fn note_outage_while_stuck(&mut self, now: BootInstant) {
+        let dead = matches!(self.server, Trust::Dead { .. });
+        if self.state == State::Stuck && self.facts.clone && dead && self.outage.is_none() {
+            self.begin_outage(now);
         }
     }
 
@@ -518,7 +530,8 @@ impl Share {
                 self.operator.remounts = false;
             }
             State::Mounting | State::Blocked | State::Maintenance => self.stop_clocks(),
-            State::Suspect | State::Stuck => {}
+            State::Stuck => self.note_outage_while_stuck(now),
+            State::Suspect => {}
         }
     }
 
@@ -533,6 +546,10 @@ impl Share {
         self.facts.reconnected = false;
         self.facts.aborted = false;
         self.stale_before = now;
+        self.begin_outage(now);
+    }
+
+    fn begin_outage(&mut self, now: BootInstant) {
         self.outage.get_or_insert(Outage { since: now, given_up_at: None });
         self.arm_clocks();
     }

@@ -19,6 +19,9 @@ impl Share {
             // a fence concerns the server's other shares, too
             return first(&[(self.is_trusted() && facts.fence_asked, Step::LiftFence)]);
         }
+        if let Some(stuck) = &self.stuck {
+            return self.step_while_stuck(&stuck.step);
+        }
         if !facts.surveyed {
             return Some(Step::Survey);
         }
@@ -48,6 +51,23 @@ impl Share {
 
     fn is_trusted(&self) -> bool {
         self.server == Trust::Trusted
+    }
+
+    /// What is in flight ends in time behind a call that does not return, too; nothing of that touches the mount table.
+    fn step_while_stuck(&self, stuck: &Step) -> Option<Step> {
+        if !stuck.changes_mount_table() {
+            return None; // what is stuck is the fence itself
+        }
+        let facts = &self.facts;
+        let hands_off = self.is_trusted() || self.operator.maintenance.is_some();
+        let given_up = self.outage.and_then(|outage| outage.given_up_at).filter(|_| !hands_off);
+        let may_abort = given_up.is_some() && (self.consumers.to_be_stopped || self.consumers_seen_to());
+        let since = given_up.unwrap_or_else(|| self.since()).max(self.since());
+        first(&[
+            (self.is_trusted() && facts.fence_asked, Step::LiftFence),
+            (may_abort && !facts.fenced, Step::RaiseFence),
+            (may_abort && !facts.aborted, Step::DestroySockets { since }),
+        ])
     }
 
     fn step_while_open(&self) -> Option<Step> {

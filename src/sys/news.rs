@@ -165,10 +165,12 @@ impl VeilListener {
         socket.send(&bytes).await?;
         let (answer, _) = socket.recv_from_full().await?;
         let answer = NetlinkMessage::<NetfilterMessage>::deserialize(&answer).map_err(io::Error::other)?;
-        match answer.payload {
-            NetlinkPayload::Error(refusal) if refusal.code.is_some() => Err(refusal.to_io()),
-            _ => Ok(Self(socket)),
+        if let NetlinkPayload::Error(refusal) = answer.payload
+            && refusal.code.is_some()
+        {
+            return Err(refusal.to_io());
         }
+        Ok(Self(socket))
     }
 
     /// Waits for a FIN or RST that was swallowed; the addresses that sent one, or `None` if some were lost.

@@ -18,6 +18,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use tracing::warn;
@@ -28,7 +29,7 @@ use crate::share::detector::Identity;
 use crate::share::event::Memory;
 
 use super::listen::private_directory;
-use super::paths;
+use super::{clock, paths};
 
 /// Directories in which it lies.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,6 +48,23 @@ pub enum UnitList {
     Paused,
     /// Units to be started again; a file on a disk, which may keep its writer waiting.
     Stopped,
+}
+
+#[derive(Default, Serialize, Deserialize)]
+#[serde(default)]
+struct ShareFile {
+    #[serde(flatten)]
+    memory: Memory,
+    /// How long the host had slept since it booted.
+    slept: Option<Duration>,
+}
+
+impl ShareFile {
+    /// Nothing lasts longer because the host slept while no daemon ran.
+    fn memory_after(self, slept: Duration) -> Memory {
+        let asleep = self.slept.and_then(|before| clock::slept_since(before, slept)).unwrap_or_default();
+        Memory { outage_since: self.memory.outage_since.map(|since| since + asleep), ..self.memory }
+    }
 }
 
 #[derive(Default, Serialize, Deserialize)]
@@ -87,13 +105,15 @@ impl StateFiles {
 
     /// What an earlier daemon remembered of a share; nothing if there was nothing to remember.
     pub fn read_share(&self, share: &str) -> io::Result<Memory> {
-        read(&self.share(share), salvage_memory)
+        let file: ShareFile = read(&self.share(share), salvage_share)?;
+        Ok(file.memory_after(clock::slept()))
     }
 
     /// Replaces it.
     pub fn write_share(&self, share: &str, memory: &Memory) -> io::Result<()> {
         let nothing = *memory == Memory::default();
-        write(&self.share(share), (!nothing).then_some(memory))
+        let file = ShareFile { memory: memory.clone(), slept: Some(clock::slept()) };
+        write(&self.share(share), (!nothing).then_some(&file))
     }
 
     /// Forgets the memory of every share but these.
@@ -190,7 +210,7 @@ fn salvage_units(text: &str) -> Units {
 }
 
 /// Every field that can be read by itself.
-fn salvage_memory(text: &str) -> Memory {
+fn salvage_share(text: &str) -> ShareFile {
     let mut memory = serde_json::Map::new();
     let fields = match serde_json::from_str(text) {
         Ok(serde_json::Value::Object(fields)) => fields,
@@ -198,7 +218,7 @@ fn salvage_memory(text: &str) -> Memory {
     };
     for (name, value) in fields {
         let alone = serde_json::Map::from_iter([(name.clone(), value.clone())]);
-        if serde_json::from_value::<Memory>(alone.into()).is_ok() {
+        if serde_json::from_value::<ShareFile>(alone.into()).is_ok() {
             memory.insert(name, value);
         }
     }
@@ -301,6 +321,16 @@ mod tests {
         let cut = text.split("\"maintenance\"").next().unwrap();
         fs::write(&path, cut).unwrap();
         assert_eq!(files.read_share("media").unwrap(), Memory { maintenance: None, ..memory() });
+    }
+
+    #[test]
+    fn a_sleep_while_no_daemon_ran_lengthens_nothing() {
+        let slept = |seconds| Duration::from_secs(seconds);
+        let after = |file: ShareFile| file.memory_after(slept(100)).outage_since.unwrap();
+        let file = |slept| ShareFile { memory: memory(), slept };
+        assert_eq!(after(file(Some(slept(40)))), memory().outage_since.unwrap() + slept(60));
+        assert_eq!(after(file(Some(slept(100)))), memory().outage_since.unwrap());
+        assert_eq!(after(file(None)), memory().outage_since.unwrap(), "not known");
     }
 
     #[test]

@@ -121,12 +121,18 @@ impl World {
         self.trust_changed(server, changed)
     }
 
+    /// The patience with what is in flight on a share, if it is mounted.
+    fn at_stake(&self, share: usize) -> Option<Duration> {
+        self.host.shares[share].clone.then(|| Duration::from_millis(self.setup.shares[share].patience_ms))
+    }
+
     /// What a server is believed to be changed, if it did.
     fn trust_changed(&mut self, server: usize, changed: Option<Trust>) -> Check {
         let Some(trust) = changed else { return Ok(()) };
         self.note(|| format!("server {server} {trust:?}"));
         for share in self.setup.shares_on(server).collect::<Vec<_>>() {
-            self.watch.shares[share].trust_changed(self.now, trust);
+            let at_stake = self.at_stake(share);
+            self.watch.shares[share].trust_changed(self.now, trust, at_stake);
             self.share_input(share, Some(Input::Event(Event::ServerTrustChanged { trust })))?;
         }
         self.agree()
@@ -207,11 +213,11 @@ impl World {
         let changes: Vec<Transition> = std::iter::from_fn(|| machine.poll_transition()).collect();
         let memory = machine.memory();
         self.inputs += 1;
-        let patience = Duration::from_millis(self.setup.shares[share].patience_ms);
+        let at_stake = self.at_stake(share);
         for Transition { from, to, reason, .. } in changes.into_iter().filter(|change| change.from != change.to) {
             self.note(|| format!("{}: {from} -> {to}: {reason}", share_name(share)));
             self.figures.transitions.insert((from, to));
-            self.watch.shares[share].state_changed(now, to, patience);
+            self.watch.shares[share].state_changed(now, to, at_stake);
         }
         let dies = self.dies_at_input.take_if(|input| *input == self.inputs).is_some();
         if let Some(memory) = memory {

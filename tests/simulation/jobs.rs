@@ -67,6 +67,11 @@ impl World {
             }
             return self.end_job(&job, Err(Failure::transient("bus: connection lost")));
         }
+        let stops = matches!(job.step, UnitStep::Stop | UnitStep::Kill);
+        if job.told && stops && self.host.units[job.unit].running {
+            self.job_due_in(op, Duration::from_secs(1)); // somebody has started it meanwhile
+            return Ok(());
+        }
         if job.told {
             let done = self.done(&job);
             return self.end_job(&job, Ok(done));
@@ -203,11 +208,12 @@ impl World {
         self.feed_units(Some(UnitEvent::UnitChanged { unit: unit_name(unit).to_owned(), running, run }))
     }
 
-    /// A unit that nasmount was about to stop, or had stopped, when the administrator did, is nasmount's to start.
+    /// A unit that nasmount was about to stop, or had stopped, when the administrator did, is nasmount's to start. So is one
+    /// whose stop nasmount has not seen to end: which of its runs that was cannot be told.
     pub fn look_whose_to_start(&mut self, unit: usize) {
-        let stopped = self.host.held.get(unit_name(unit)).is_some_and(|memory| memory.held.is_stopped());
-        let ours =
-            (stopped && !self.host.units[unit].started_by_admin) || self.jobs.values().any(|job| job.unit == unit);
+        let stopped = self.host.held.get(unit_name(unit)).filter(|memory| memory.held.is_stopped());
+        let stopped = stopped.is_some_and(|memory| memory.run.is_none() || !self.host.units[unit].started_by_admin);
+        let ours = stopped || self.jobs.values().any(|job| job.unit == unit);
         self.host.units[unit].admin_stopped &= !ours;
     }
 

@@ -26,7 +26,9 @@ pub struct Watch {
 pub struct ShareWatch {
     pub starts: VecDeque<BootInstant>,
     pub dead_since: Option<BootInstant>,
+    /// The outage that nobody has come back from: held, or behind a call that does not return.
     pub held_since: Option<BootInstant>,
+    stuck: bool,
     /// The shortest that was configured since.
     pub patience: Duration,
     pub released: bool,
@@ -122,28 +124,34 @@ impl ShareWatch {
         self.destroyed_in_return &= !matches!(step, Step::Verify | Step::DestroySockets { .. });
     }
 
-    pub fn trust_changed(&mut self, now: BootInstant, trust: Trust) {
+    /// `at_stake` is the patience with what is in flight, if there is a mount.
+    pub fn trust_changed(&mut self, now: BootInstant, trust: Trust, at_stake: Option<Duration>) {
         match trust {
             Trust::Dead { .. } => {
                 self.dead_since.get_or_insert(now);
+                self.outage_begins_if(now, self.stuck, at_stake);
             }
             Trust::Unknown | Trust::Trusted | Trust::Suspect { .. } => self.dead_since = None,
         }
     }
 
-    pub fn state_changed(&mut self, now: BootInstant, state: State, patience: Duration) {
+    fn outage_begins_if(&mut self, now: BootInstant, begins: bool, at_stake: Option<Duration>) {
+        if let Some(patience) = at_stake.filter(|_| begins && self.held_since.is_none()) {
+            self.held_since = Some(now);
+            self.patience = patience;
+        }
+    }
+
+    pub fn state_changed(&mut self, now: BootInstant, state: State, at_stake: Option<Duration>) {
+        self.stuck = state == State::Stuck;
+        let begins = state == State::Holding || (self.stuck && self.dead_since.is_some());
+        self.outage_begins_if(now, begins, at_stake);
         match state {
             State::Online | State::Offline | State::Mounting => {
                 self.held_since = None;
                 self.released = false;
             }
-            State::Holding | State::Recovering => {
-                if self.held_since.is_none() {
-                    self.held_since = Some(now);
-                    self.patience = patience;
-                }
-                self.destroyed_in_return = false;
-            }
+            State::Holding | State::Recovering => self.destroyed_in_return = false,
             State::Releasing => self.released = true,
             State::Suspect | State::Stuck | State::Maintenance | State::Blocked => {}
         }

@@ -317,9 +317,12 @@ impl World {
         let asleep = until.since(since);
         self.watch.trouble(until);
         self.note(|| "the host wakes".into());
-        // a daemon that is not there is not told, and its successor cannot know
-        let Some(daemon) = &mut self.daemon else { return Ok(()) };
         self.watch.slept(asleep, until);
+        // as it is read from now on: written down with it is how long the host had slept
+        for since in self.host.shares.iter_mut().filter_map(|share| share.disk.outage_since.as_mut()) {
+            *since = *since + asleep;
+        }
+        let Some(daemon) = &mut self.daemon else { return Ok(()) };
         for detector in &mut daemon.detectors {
             detector.handle_change_of_network(until);
         }

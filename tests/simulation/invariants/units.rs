@@ -23,15 +23,21 @@ pub fn at_unit_start(world: &mut World, unit: usize, step: UnitStep) -> Check {
     one_operation_a_unit(world, unit, step)?;
     hands_off_in_maintenance(world, unit, step)?;
     nobody_is_held_without_a_cause(world, unit, step)?;
-    let strictly = [State::Mounting, State::Recovering, State::Stuck, State::Maintenance];
-    let_go_only_when_all_are_back(world, unit, step, &strictly)?;
+    let_go_only_when_all_are_back(world, unit, step, Moment::Begun)?;
     units_are_let_go_in_order(world, unit, step)?;
     no_busy_loop(world.now, &mut world.watch.units[unit].starts, unit_name(unit))
 }
 
 /// The rules about what systemd is told, which may be a moment later.
 pub fn at_act(world: &World, unit: usize, step: UnitStep) -> Check {
-    if world.daemon.is_some() { let_go_only_when_all_are_back(world, unit, step, &[]) } else { Ok(()) }
+    let_go_only_when_all_are_back(world, unit, step, Moment::Told)
+}
+
+/// When a unit is let go: nasmount begins to, or systemd is told. A share that changes in between stops only what it holds.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Moment {
+    Begun,
+    Told,
 }
 
 fn one_operation_a_unit(world: &World, unit: usize, step: UnitStep) -> Check {
@@ -66,7 +72,7 @@ fn nobody_is_held_without_a_cause(world: &World, unit: usize, step: UnitStep) ->
 
 /// A unit is let go only when no share that it needs is in outage or held by an operator. One that was paused for a share
 /// that is given up may go on without it, if that is configured.
-fn let_go_only_when_all_are_back(world: &World, unit: usize, step: UnitStep, strictly: &[State]) -> Check {
+fn let_go_only_when_all_are_back(world: &World, unit: usize, step: UnitStep, moment: Moment) -> Check {
     let Some(daemon) = world.daemon.as_ref().filter(|_| is_let_go(step)) else { return Ok(()) };
     for need in world.setup.units[unit].needed() {
         let machine = &daemon.shares[need.share];
@@ -78,13 +84,10 @@ fn let_go_only_when_all_are_back(world: &World, unit: usize, step: UnitStep, str
             continue;
         }
         let away = match state {
-            State::Holding | State::Releasing | State::Offline | State::Blocked => true,
-            State::Online
-            | State::Suspect
-            | State::Mounting
-            | State::Recovering
-            | State::Maintenance
-            | State::Stuck => strictly.contains(&state),
+            State::Holding => moment == Moment::Begun || !was_not_paused,
+            State::Releasing | State::Offline | State::Blocked => true,
+            State::Mounting | State::Recovering | State::Maintenance | State::Stuck => moment == Moment::Begun,
+            State::Online | State::Suspect => false,
         };
         let held = machine.hold_reasons().contains(&HoldReason::Operator) && machine.wanted() == Wanted::Mounted;
         let concerned = need.on_outage != OnOutage::None || away;

@@ -3,7 +3,7 @@
 use nasmount::share::State;
 use nasmount::share::consumers::{AfterHold, Held, OnOutage};
 
-use crate::schedule::{ServerIs, unit_name};
+use crate::schedule::{Fault, ServerIs, unit_name};
 use crate::story::{beginning, setup, story, with_policy};
 use crate::world::World;
 
@@ -97,4 +97,12 @@ fn share_that_lost_its_barrier_gets_one_when_it_is_off_the_path() {
     let story = story.after(15).is(State::Online).share("still none", |place| !place.barrier);
     let story = story.server(ServerIs::Silent).reaches(State::Holding, 5).after(1);
     story.share("the path is barred", |place| place.barrier && !place.ours).ends_well();
+}
+
+#[test]
+fn sleep_while_no_daemon_runs_shortens_no_patience() {
+    let story = story(&setup()).server(ServerIs::Silent).reaches(State::Holding, 5).after(60).crash(20_000);
+    let story = story.after(5).fault(Fault::Suspend { for_ms: 600_000 }).after(600 + 30);
+    let story = story.is(State::Holding).fenced(false).paused();
+    story.after(60).fenced(true).is(State::Holding).ends_well();
 }

@@ -119,3 +119,11 @@ fn network_change_probes_at_once() {
     let story = story(&setup().probed(5_000, 1)).server(ServerIs::Refusing).fault(Fault::NetworkChanged);
     story.reaches(State::Holding, 1).ends_well();
 }
+
+#[test]
+fn unit_that_the_admin_started_and_stopped_while_systemd_could_not_be_heard_stays_stopped() {
+    let story = story(&setup().hold_for(20_000)).server(ServerIs::Silent).reaches(State::Offline, 40).stopped();
+    let story = story.fault(Fault::BusLost { calls_hang: true }).fault(Fault::AdminStarts { unit: 0 }).after(1);
+    let story = story.fault(Fault::AdminStops { unit: 0 }).after(1).fault(Fault::BusBack).after(1);
+    story.server_restarted().reaches(State::Online, 10).after(5).stopped().ends_well();
+}

@@ -116,3 +116,18 @@ fn attach_fails_and_the_mount_is_not_done_again() {
 fn survey_fails_for_cause_and_is_tried_again() {
     beginning(&setup()).fails("survey", FailureClass::Configuration, 3).reaches(State::Online, 10).ends_well();
 }
+
+#[test]
+fn server_that_dies_behind_a_call_that_does_not_return_is_an_outage() {
+    let story = story(&setup()).hangs("attach", 1_000, false).fault(Fault::TakenOff { share: 0 });
+    let story = story.reaches(State::Stuck, 20).runs().server(ServerIs::Silent).after(5).paused().fenced(false);
+    let story = story.after(120).is(State::Stuck).fenced(true).attempted("DestroySockets", 1);
+    story.server_restarted().after(5).is(State::Stuck).fenced(false).paused().reaches(State::Online, 1_000).ends_well();
+}
+
+#[test]
+fn share_that_cannot_be_taken_off_the_path_is_held_all_the_same() {
+    let story = story(&setup()).fails("detach", FailureClass::Busy, 2).server(ServerIs::Silent);
+    let story = story.reaches(State::Holding, 5).after(5).is(State::Holding).paused();
+    story.share("it is off the path", |place| !place.ours).server_restarted().reaches(State::Online, 10).ends_well();
+}
