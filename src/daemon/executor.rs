@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::future::Future;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -12,12 +13,13 @@ use super::network::Network;
 use super::server_actor::ServerView;
 use super::share_actor::Configured;
 use crate::config::settings::CredentialSource;
+use crate::plan::layers;
 use crate::plan::options::{self, Adjustment, DirtyData, DirtyLimitSupport, KernelOptions, MountAttribute};
-use crate::share::event::{Done, Survey};
+use crate::share::event::{Done, Mismatch, Survey};
 use crate::share::failure::{Failure, FailureClass};
 use crate::share::{Event, OpId, Step};
 use crate::sys::state_file::StateFiles;
-use crate::sys::worker::{self, Answer, Failed, Login, MountRequest, Request, Stage};
+use crate::sys::worker::{self, Answer, CloneFound, Failed, Login, MountRequest, Request, Stage};
 
 /// Workers of one share that were abandoned and hang in the kernel: with this many, no more are started that only ask.
 const MAX_HANGING_WORKERS: usize = 2;
@@ -53,6 +55,8 @@ pub struct Executor {
     host: Arc<Host>,
     events: mpsc::Sender<Event>,
     in_flight: Mutex<BTreeMap<OpId, Arc<Notify>>>,
+    /// At which address the clone is mounted, which the server may have left.
+    clone_at: Mutex<Option<IpAddr>>,
 }
 
 impl Executor {
@@ -64,7 +68,7 @@ impl Executor {
         events: mpsc::Sender<Event>,
     ) -> Arc<Self> {
         let configured = Mutex::new(configured);
-        Arc::new(Self { configured, server, host, events, in_flight: Mutex::default() })
+        Arc::new(Self { configured, server, host, events, in_flight: Mutex::default(), clone_at: Mutex::default() })
     }
 
     /// Takes over another configuration; options and credentials are used at the next mount.
@@ -123,9 +127,13 @@ impl Executor {
             Step::Flush => self.ask(&Request::Flush { share }, abandoned).await,
             Step::Attach => self.ask(&Request::Attach { share, mount_point }, abandoned).await,
             Step::Detach => self.ask(&Request::Detach { share, mount_point }, abandoned).await,
-            Step::Release => self.ask(&Request::Release { share }, abandoned).await,
+            Step::Release => {
+                let released = self.ask(&Request::Release { share }, abandoned).await?;
+                self.cloned_at(None);
+                Ok(released)
+            }
             Step::RaiseFence => {
-                let address = self.address()?;
+                let address = self.address_of_clone()?;
                 self.host.network.raise_fence(&share, address).await;
                 Ok(Done::Plainly)
             }
@@ -135,7 +143,7 @@ impl Executor {
                 Ok(Done::Plainly)
             }
             Step::DestroySockets { since } => {
-                let address = self.address()?;
+                let address = self.address_of_clone()?;
                 let destroyed = self.host.network.destroy_sockets(address, *since, abandoned.notified()).await;
                 destroyed.map(|()| Done::Plainly).map_err(|failed| transient(&failed))
             }
@@ -151,9 +159,19 @@ impl Executor {
         Ok(())
     }
 
-    fn address(&self) -> Result<std::net::IpAddr, Failure> {
+    fn address(&self) -> Result<IpAddr, Failure> {
         let address = self.server.borrow().address;
         address.ok_or_else(|| Failure::transient("the server's name has not been resolved"))
+    }
+
+    /// Where the kernel's connections of this share lead to.
+    fn address_of_clone(&self) -> Result<IpAddr, Failure> {
+        let clone_at = *self.clone_at.lock().unwrap_or_else(PoisonError::into_inner);
+        clone_at.map_or_else(|| self.address(), Ok)
+    }
+
+    fn cloned_at(&self, address: Option<IpAddr>) {
+        *self.clone_at.lock().unwrap_or_else(PoisonError::into_inner) = address;
     }
 
     async fn ask(&self, request: &Request, abandoned: &Notify) -> Result<Done, Failure> {
@@ -169,17 +187,25 @@ impl Executor {
         let read = self.host.files.read_share(&share);
         let memory =
             read.map_err(|error| Failure::transient(format!("cannot read what is held for share {share}: {error}")))?;
-        Ok(Done::Survey(Survey { clone, barrier, attached, memory }))
+        let mismatch = clone.as_ref().and_then(|clone| self.mismatch(clone));
+        self.cloned_at(clone.as_ref().and_then(|clone| clone.address));
+        Ok(Done::Survey(Survey { clone: clone.is_some(), mismatch, barrier, attached, memory }))
+    }
+
+    /// An address that is not known yet differs from none.
+    fn mismatch(&self, clone: &CloneFound) -> Option<Mismatch> {
+        let server = self.server.borrow().address;
+        if clone.address.zip(server).is_some_and(|(of_clone, of_server)| of_clone != of_server) {
+            return Some(Mismatch::Address);
+        }
+        let source = clone.source.trim_start_matches('/').split_once('/').map(|(_, source)| source);
+        (source != Some(&self.configured().share.source)).then_some(Mismatch::Source)
     }
 
     async fn mount(&self, abandoned: &Notify) -> Result<Done, Failure> {
         let Configured { share: settings, credentials } = self.configured();
-        let plan = options::mount_options(
-            &settings,
-            self.address()?,
-            &self.host.kernel.options,
-            self.host.kernel.dirty_limits,
-        );
+        let address = self.address()?;
+        let plan = options::mount_options(&settings, address, &self.host.kernel.options, self.host.kernel.dirty_limits);
         for adjustment in &plan.adjustments {
             match adjustment {
                 Adjustment::Dropped { option, reason } => warn!(%option, reason, "option not used"),
@@ -194,9 +220,18 @@ impl Executor {
             login: login(&credentials)?,
             dirty_data: dirty_data(plan.dirty_data),
         }));
-        let slot = self.host.mount_slot.lock().await;
+        let slot = tokio::select! {
+            slot = self.host.mount_slot.lock() => slot,
+            () = abandoned.notified() => return Err(Failure::transient("ended before its turn to mount")),
+            () = tokio::time::sleep(layers::MOUNT_TURN) => {
+                return Err(Failure::transient("another share's mount does not return"));
+            }
+        };
         let result = run(&request, abandoned.notified()).await;
         drop(slot);
+        if result.is_ok() {
+            self.cloned_at(Some(address));
+        }
         result.map(|_| Done::Plainly).map_err(|failed| match (failed.stage, failed.errno) {
             (Stage::Negotiation, Some(errno)) => Failure::of_mount(failed.to_string(), errno),
             (Stage::Configuration, _) => Failure {

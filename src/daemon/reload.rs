@@ -251,7 +251,7 @@ impl Reloader {
     async fn end(&self, name: &str, handle: ShareHandle, unmounted_by: BootInstant) -> Result<(), String> {
         let mut view = handle.view.clone();
         let wanted = view.borrow().share.wanted();
-        match self.board.command(name, Command::Unmount).await {
+        match self.board.command(name, Command::Retire).await {
             Ok(Ok(_)) => {}
             Ok(Err(refusal)) => return Err(format!("{refusal}; {}", refusal.hint())),
             Err(_) => return Err("the daemon is ending".to_owned()),

@@ -66,8 +66,12 @@ pub const FLUSH: Duration = Duration::from_secs(30);
 /// destroyed, 10 s for a soft write.
 pub const RELEASE: Duration = Duration::from_secs(30);
 
-/// How long a mount may take: connect <= 5 s, negotiate <= 27 s, session set-up and tree connect on top.
-pub const MOUNT: Duration = Duration::from_secs(45);
+/// How long a mount waits for its turn: there is never more than one in flight on the host, and one takes less than a second
+/// at a server that answers.
+pub const MOUNT_TURN: Duration = Duration::from_secs(15);
+
+/// How long a mount may take with that: connect <= 5 s, negotiate <= 27 s, session set-up and tree connect on top.
+pub const MOUNT: Duration = Duration::from_secs(MOUNT_TURN.as_secs() + 45);
 
 /// How long the kept mount is tried before it is released and mounted afresh: several rounds of `REQUEST_AFTER_RECONNECT`.
 pub const RECOVERY: Duration = Duration::from_secs(60);

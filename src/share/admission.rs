@@ -21,7 +21,7 @@ impl Share {
         let so = |already| Ok(if already { Verdict::AlreadySo } else { Verdict::Accepted });
         match command {
             Command::Mount => self.admit_mount(),
-            Command::Unmount => {
+            Command::Unmount | Command::Retire => {
                 self.refuse_if_stuck()?;
                 so(self.operator.wanted == Wanted::Unmounted)
             }
@@ -86,14 +86,17 @@ impl Share {
         match command {
             Command::Mount => {
                 self.operator.wanted = Wanted::Mounted;
+                self.operator.retires = false;
                 self.try_again(now, command.name());
             }
-            Command::Unmount => {
+            Command::Unmount | Command::Retire => {
+                self.operator.retires = command == Command::Retire;
                 self.operator.wanted = Wanted::Unmounted;
                 self.unmount(now, command);
             }
             Command::Remount => {
                 self.operator.wanted = Wanted::Mounted;
+                self.operator.retires = false;
                 self.operator.remounts = true;
                 self.unmount(now, command);
             }

@@ -14,6 +14,8 @@ pub enum Command {
     Mount,
     /// Stop its consumers, write back what is unwritten, unmount it, and leave it so.
     Unmount,
+    /// The same, because it is no longer configured: that is nobody's wish that would have to be remembered.
+    Retire,
     /// Unmount and mount it again, with the options of the present configuration.
     Remount,
     /// Hands off: watch, change nothing.
@@ -32,6 +34,7 @@ impl Command {
         match self {
             Self::Mount => "mount",
             Self::Unmount => "unmount",
+            Self::Retire => "reload",
             Self::Remount => "remount",
             Self::StartMaintenance(_) => "maintenance on",
             Self::EndMaintenance => "maintenance off",

@@ -77,6 +77,7 @@ impl Share {
             }
             Step::Mount => {
                 self.facts.clone = true;
+                self.facts.mismatch = None;
                 self.facts.verified = self.server == Trust::Trusted;
                 self.backoff.reset();
             }
@@ -131,6 +132,9 @@ impl Share {
             }
             Step::LayBarrier => {
                 let delay = self.retry_later(step, &failure);
+                if self.state == State::Offline {
+                    self.enter(now, State::Offline, Reason::OperationFailed { failure });
+                }
                 self.timers.set(Timer::BarrierRetry, now + delay);
                 self.look_again_if_stuck();
             }
@@ -211,13 +215,17 @@ impl Share {
 
     fn block(&mut self, now: BootInstant, step: &Step, failure: Failure) {
         warn!(operation = step.name(), %failure, "a person is needed");
-        self.enter(now, State::Blocked, Reason::OperationFailed { failure });
+        let reason = Reason::OperationFailed { failure };
+        if !self.facts.surveyed {
+            self.operator.blocked_before = Some(reason.clone());
+        }
+        self.enter(now, State::Blocked, reason);
     }
 
     /// What is in place on the host is known. At the start, after maintenance, and when a stuck operation has returned, the
     /// share goes on from there, whatever its state was; else only what somebody else changed matters.
     fn on_survey(&mut self, now: BootInstant, survey: Survey) {
-        let Survey { clone, barrier, attached, memory } = survey;
+        let Survey { clone, mismatch, barrier, attached, memory } = survey;
         let reason = self.reason_to_adopt();
         if !self.remembers {
             self.remember(now, memory);
@@ -227,7 +235,7 @@ impl Share {
         let before =
             if adopts { Facts { fence_asked: self.facts.fence_asked, ..Facts::default() } } else { self.facts.clone() };
         let barrier = before.barrier && barrier; // one that this daemon has not asked for is asked for, and found
-        self.facts = Facts { surveyed: true, barrier, clone, attached: is_attached, ..before };
+        self.facts = Facts { surveyed: true, barrier, clone, mismatch, attached: is_attached, ..before };
         if self.operator.maintenance.is_some() {
             if adopts {
                 self.adopt(now, reason);
@@ -270,7 +278,9 @@ impl Share {
         self.operator.remounts = memory.remounts;
         self.operator.maintenance = memory.maintenance;
         self.operator.blocked_before = memory.blocked;
-        self.outage = memory.outage_since.map(|since| Outage { since, given_up_at: memory.given_up.then_some(now) });
+        // what was given up, but not fenced yet, may still be saved
+        let given_up_at = (memory.given_up && memory.fenced).then_some(now);
+        self.outage = memory.outage_since.map(|since| Outage { since, given_up_at });
         if let Some(until) = memory.maintenance.and_then(|maintenance| maintenance.until) {
             self.timers.set(Timer::Maintenance, until);
         }
@@ -289,6 +299,7 @@ impl Share {
             self.enter(now, State::Suspect, reason);
         } else if clone {
             self.enter(now, State::Holding, reason);
+            self.ask_before_giving_up(now);
         } else if attached || self.outage.is_some() {
             self.enter(now, State::Releasing, reason); // the daemon died while it was giving up
         } else if let Some(blocked) = self.operator.blocked_before.take() {
@@ -296,6 +307,14 @@ impl Share {
         } else {
             let reason = if unwanted { reason } else { Reason::ServerNotSeen };
             self.enter(now, State::Offline, reason);
+        }
+    }
+
+    /// What was over while nobody watched is not over before the server has been asked.
+    fn ask_before_giving_up(&mut self, now: BootInstant) {
+        if !matches!(self.server, Trust::Dead { .. }) {
+            self.timers.postpone(Timer::Patience, now + timer::FIRST_ANSWER);
+            self.timers.postpone(Timer::Hold, now + timer::FIRST_ANSWER);
         }
     }
 }

@@ -48,6 +48,8 @@ pub enum Event {
         /// How far that has got.
         progress: Progress,
     },
+    /// The server's address has become known, or is another one than before.
+    ServerMoved,
     /// Something was mounted on the mount point, or unmounted from it: by nasmount itself or by somebody else.
     MountTableChanged,
     /// The host slept.
@@ -77,12 +79,25 @@ pub enum Done {
 pub struct Survey {
     /// nasmount's own clone of the mount is pinned.
     pub clone: bool,
+    /// In what the clone differs from what is configured.
+    #[serde(default)]
+    pub mismatch: Option<Mismatch>,
     /// The barrier lies on the mount point.
     pub barrier: bool,
     /// What lies on the mount point above the barrier.
     pub attached: Attachment,
     /// What an earlier daemon wrote down.
     pub memory: Memory,
+}
+
+/// In what a mount differs from what is configured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Mismatch {
+    /// It is of another share or directory of the server.
+    Source,
+    /// It is of an address that the server does not have, or no longer.
+    Address,
 }
 
 /// What lies on a mount point.

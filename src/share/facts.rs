@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::command::{Maintenance, Wanted};
 use super::consumers::{Demand, Progress};
 use super::effect::{OpId, Step};
+use super::event::Mismatch;
 use super::state::Reason;
 use super::time::BootInstant;
 
@@ -28,6 +29,8 @@ pub(super) struct Facts {
     pub(super) barrier: bool,
     /// The clone is pinned.
     pub(super) clone: bool,
+    /// In what the clone differs from what is configured.
+    pub(super) mismatch: Option<Mismatch>,
     /// The share lies on the path, above the barrier.
     pub(super) attached: bool,
     /// A fence was asked for and has not been lifted: there may be one.
@@ -75,4 +78,6 @@ pub(super) struct Operator {
     pub(super) unmounts: bool,
     /// And it is to be mounted again after it.
     pub(super) remounts: bool,
+    /// nasmount itself unmounts it for good, which is nobody's wish that would have to be remembered.
+    pub(super) retires: bool,
 }

@@ -10,7 +10,7 @@ use super::ShareSpec;
 use super::backoff::Backoff;
 use super::command::{Command, HoldReason, Maintenance, Refusal, Verdict, Wanted};
 use super::consumers::{Demand, Progress};
-use super::detector::{self, Trust};
+use super::detector::Trust;
 use super::effect::{Effect, OpId, Step};
 use super::event::{Event, Input, Memory};
 use super::facts::{Consumers, Facts, Operator, Outage, Pending};
@@ -128,7 +128,7 @@ impl Share {
             given_up: self.outage.is_some_and(|outage| outage.given_up_at.is_some()),
             fenced: self.facts.fence_asked,
             held_by_operator: self.operator.holds,
-            wanted: self.operator.wanted,
+            wanted: if self.operator.retires { Wanted::Mounted } else { self.operator.wanted },
             remounts: self.operator.remounts,
             maintenance: self.operator.maintenance,
             blocked: self.refused_login(),
@@ -227,7 +227,7 @@ impl Share {
                     self.consumers.progress = progress;
                 }
             }
-            Event::MountTableChanged => self.facts.outdated = true,
+            Event::MountTableChanged | Event::ServerMoved => self.facts.outdated = true,
             Event::Resumed { asleep } => self.on_resumed(asleep),
             Event::ConfigurationLoaded { spec } => self.on_configuration(now, spec),
         }
@@ -399,81 +399,6 @@ impl Share {
         }
     }
 
-    /// The state that follows from what is known, if it is another one.
-    fn transition(&self) -> Option<(State, Reason)> {
-        let facts = &self.facts;
-        let trusted = self.server == Trust::Trusted;
-        let stranger = self.server == Trust::Dead { verdict: detector::Verdict::Stranger };
-        let dead = match self.server {
-            Trust::Dead { verdict } => Some(Reason::ServerDead { verdict }),
-            Trust::Unknown | Trust::Trusted | Trust::Suspect { .. } => None,
-        };
-        if !facts.surveyed {
-            return None;
-        }
-        let idle = self.pending.is_none();
-        match self.state {
-            State::Offline if trusted && idle && facts.barrier && self.may_mount() => {
-                Some((State::Mounting, Reason::ServerBack))
-            }
-            State::Offline if stranger && idle && self.operator.wanted == Wanted::Mounted => {
-                Some((State::Blocked, Reason::ServerChanged))
-            }
-            State::Blocked if trusted && self.reason == Reason::ServerChanged => {
-                Some((State::Offline, Reason::ServerBack))
-            }
-            State::Mounting | State::Recovering if facts.attached && idle => Some(match self.server {
-                _ if facts.verified => (State::Online, Reason::Answers),
-                Trust::Suspect { verdict } => (State::Suspect, Reason::ProbeFailed { verdict }),
-                Trust::Dead { .. } | Trust::Unknown | Trust::Trusted => (State::Suspect, Reason::ServerBack),
-            }),
-            State::Mounting if idle && facts.clone => dead.map(|reason| (State::Holding, reason)),
-            State::Mounting if idle => dead.map(|reason| (State::Offline, reason)),
-            State::Online | State::Suspect if !facts.clone && idle => Some((State::Releasing, Reason::CloneLost)),
-            State::Suspect if trusted && !facts.attached && idle => Some((State::Recovering, Reason::TakenOff)),
-            State::Suspect if trusted && facts.verified => Some((State::Online, Reason::Answers)),
-            State::Suspect => dead.map(|reason| (State::Holding, reason)),
-            State::Online => match self.server {
-                Trust::Suspect { verdict } => Some((State::Suspect, Reason::ProbeFailed { verdict })),
-                Trust::Trusted if !facts.attached && idle => Some((State::Recovering, Reason::TakenOff)),
-                Trust::Dead { .. } | Trust::Unknown | Trust::Trusted => dead.map(|reason| (State::Holding, reason)),
-            },
-            State::Holding if !facts.clone && idle => Some((State::Releasing, Reason::CloneLost)),
-            State::Holding if trusted && idle && self.consumers_seen_to() && !facts.attached => {
-                Some((State::Recovering, Reason::ServerBack))
-            }
-            State::Recovering => dead.map(|reason| (State::Holding, reason)),
-            State::Releasing if idle && self.consumers_let_release() && !facts.clone && !facts.attached => {
-                Some((State::Offline, self.reason.clone()))
-            }
-            State::Offline
-            | State::Mounting
-            | State::Holding
-            | State::Releasing
-            | State::Blocked
-            | State::Maintenance
-            | State::Stuck => None,
-        }
-    }
-
-    fn may_mount(&self) -> bool {
-        self.operator.wanted == Wanted::Mounted && !self.timers.is_set(Timer::Retry)
-    }
-
-    /// A bus that is away, or a stop job that takes long, keeps no share from coming back or from being given up.
-    pub(super) fn consumers_seen_to(&self) -> bool {
-        self.consumers.progress != Progress::Busy || self.consumers.waited
-    }
-
-    /// What could not be stopped is given some time more before the share is released from under it.
-    pub(super) fn consumers_let_release(&self) -> bool {
-        match self.consumers.progress {
-            Progress::Settled => true,
-            Progress::Attempted => self.consumers.waited,
-            Progress::Busy => false,
-        }
-    }
-
     pub(super) fn enter(&mut self, now: BootInstant, state: State, reason: Reason) {
         if state == self.state {
             info!(state = %state, %reason, "state goes on");
@@ -520,6 +445,8 @@ impl Share {
                 self.timers.set(Timer::Recovery, now + layers::RECOVERY);
             }
             State::Releasing => {
+                // the server is well, and nobody has to lose anything
+                self.operator.unmounts |= matches!(self.reason, Reason::Mismatch { .. }) && self.outage.is_none();
                 self.stop_clocks();
                 self.facts.flushed = false;
                 self.timers.set(Timer::ConsumersRetry, now + timer::CONSUMERS_RETRY);

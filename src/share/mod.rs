@@ -51,6 +51,7 @@ pub mod state;
 mod step;
 pub mod time;
 pub mod timer;
+mod transition;
 
 use std::time::Duration;
 

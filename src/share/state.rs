@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::detector::Verdict;
+use super::event::Mismatch;
 use super::failure::Failure;
 
 /// State of a share. The first sentence of each is what anybody on the host may rely on.
@@ -145,6 +146,11 @@ impl State {
         }
     }
 
+    /// Is there a mount in this state that is meant to stay?
+    pub(super) fn keeps_a_mount(self) -> bool {
+        matches!(self, Self::Online | Self::Suspect | Self::Holding | Self::Recovering)
+    }
+
     /// May the share be on the path in this state, at rest?
     pub fn is_open(self) -> bool {
         matches!(self, Self::Online | Self::Suspect)
@@ -212,6 +218,11 @@ pub enum Reason {
     TakenOff,
     /// The kept mount is gone.
     CloneLost,
+    /// The kept mount is not, or no longer, what is configured.
+    Mismatch {
+        /// In what it differs.
+        mismatch: Mismatch,
+    },
     /// An operation outlived its deadline.
     OperationStuck {
         /// Its name.
@@ -242,7 +253,8 @@ impl Reason {
             | Self::NotHealed { .. }
             | Self::Asked { .. }
             | Self::TakenOff
-            | Self::CloneLost => None,
+            | Self::CloneLost
+            | Self::Mismatch { .. } => None,
         }
     }
 }
@@ -264,6 +276,8 @@ impl std::fmt::Display for Reason {
             Self::Asked { command } => write!(f, "an operator asked for it: {command}"),
             Self::TakenOff => f.write_str("somebody else unmounted it"),
             Self::CloneLost => f.write_str("the kept mount is gone"),
+            Self::Mismatch { mismatch: Mismatch::Source } => f.write_str("another source is configured"),
+            Self::Mismatch { mismatch: Mismatch::Address } => f.write_str("the server has another address"),
             Self::OperationStuck { operation } => write!(f, "the operation '{operation}' does not return"),
         }
     }

@@ -3,6 +3,7 @@
 use super::Share;
 use super::detector::Trust;
 use super::effect::Step;
+use super::event::Mismatch;
 use super::state::{Reason, State};
 use super::timer::Timer;
 
@@ -42,9 +43,9 @@ impl Share {
             State::Maintenance | State::Stuck => None,
         };
         let rests = match self.state {
-            State::Online | State::Suspect | State::Holding | State::Offline => true,
+            State::Online | State::Suspect | State::Holding | State::Releasing | State::Offline => true,
             State::Blocked => matches!(self.reason, Reason::ForeignMount { .. }),
-            State::Mounting | State::Recovering | State::Releasing | State::Maintenance | State::Stuck => false,
+            State::Mounting | State::Recovering | State::Maintenance | State::Stuck => false,
         };
         step.or_else(|| (rests && facts.outdated).then_some(Step::Survey))
     }
@@ -117,10 +118,12 @@ impl Share {
     }
 
     /// An operator's unmount loses nothing: consumers are stopped while the share is still there, and what is unwritten is
-    /// written back. If the server goes away meanwhile it becomes a release like any other.
+    /// written back. If the server goes away meanwhile it becomes a release like any other. So does that of a mount at an
+    /// address that the server has left, once what could be written back was: nobody may be there to say goodbye to.
     fn step_of_a_release(&self) -> Option<Step> {
         let facts = &self.facts;
-        let in_order = self.operator.unmounts && self.is_trusted() && !facts.fence_asked;
+        let said_goodbye = facts.mismatch == Some(Mismatch::Address) && facts.flushed;
+        let in_order = self.operator.unmounts && self.is_trusted() && !facts.fence_asked && !said_goodbye;
         let may_go = self.consumers_let_release();
         if in_order {
             return first(&[

@@ -44,6 +44,13 @@ impl Timers {
         self.0.insert(timer, at);
     }
 
+    /// Moves one that is armed so that it does not pass before `at`.
+    pub fn postpone(&mut self, timer: Timer, at: BootInstant) {
+        if let Some(armed) = self.0.get_mut(&timer) {
+            *armed = (*armed).max(at);
+        }
+    }
+
     /// Disarms.
     pub fn stop(&mut self, timer: Timer) {
         self.0.remove(&timer);
@@ -86,6 +93,9 @@ pub const WEDGED_RETRY: Duration = Duration::from_secs(30);
 /// How long a hold waits for consumers that are being stopped, before it lets the share come back or gives up what is in
 /// flight: as long as a signal may take on a loaded machine.
 pub const HOLD_WAITS_FOR: Duration = Duration::from_secs(10);
+
+/// How long a new daemon waits at least before it gives up what was held: a first probe, and the pause of consumers.
+pub const FIRST_ANSWER: Duration = Duration::from_secs(15);
 
 /// How long consumers that could not be stopped, because systemd cannot be reached or because they outlived their time limit,
 /// keep the share from being released from under them.

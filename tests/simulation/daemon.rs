@@ -61,7 +61,7 @@ impl World {
             written_late: (self.host.shares.iter().map(|share| share.disk.clone()).collect(), self.host.held.clone()),
         });
         for server in &mut self.host.servers {
-            server.destroyed_at = None;
+            server.destroyed_at.clear();
         }
         self.watch.daemon_started(now);
         self.note(|| "daemon starts".into());
@@ -98,7 +98,8 @@ impl World {
 
     pub fn start_probe(&mut self, server: usize) {
         let timeout = self.daemon.as_ref().map_or(Duration::ZERO, |daemon| daemon.detectors[server].probe_timeout());
-        let (probed, took) = match self.host.servers[server].seen() {
+        let known = self.host.servers[server].known;
+        let (probed, took) = match self.host.servers[server].seen_at(known) {
             ServerIs::Up => (answer(1), self.latency(1, 20)),
             ServerIs::Slow => (answer(1), self.latency(200, 900)),
             ServerIs::Stranger => (answer(2), self.latency(1, 20)),
@@ -130,10 +131,38 @@ impl World {
     fn trust_changed(&mut self, server: usize, changed: Option<Trust>) -> Check {
         let Some(trust) = changed else { return Ok(()) };
         self.note(|| format!("server {server} {trust:?}"));
+        if matches!(trust, Trust::Dead { .. }) {
+            self.look_the_name_up(server);
+        }
         for share in self.setup.shares_on(server).collect::<Vec<_>>() {
             let at_stake = self.at_stake(share);
             self.watch.shares[share].trust_changed(self.now, trust, at_stake);
             self.share_input(share, Some(Input::Event(Event::ServerTrustChanged { trust })))?;
+        }
+        self.agree()
+    }
+
+    /// The name of a server that does not answer is looked up again and again: it may have moved.
+    fn look_the_name_up(&mut self, server: usize) {
+        let (generation, soon) = (self.generation, self.latency(10, 15_000));
+        self.after(soon, Happening::Resolved { generation, server });
+    }
+
+    /// What the name of a server leads to.
+    pub fn resolved(&mut self, server: usize) -> Check {
+        let now = self.now;
+        let trust = self.daemon.as_ref().map(|daemon| daemon.detectors[server].trust());
+        if !matches!(trust, Some(Trust::Dead { .. })) {
+            return Ok(());
+        }
+        let at = &mut self.host.servers[server];
+        let moved = std::mem::replace(&mut at.known, at.address) != at.address;
+        self.look_the_name_up(server);
+        let Some(daemon) = self.daemon.as_mut().filter(|_| moved) else { return Ok(()) };
+        daemon.detectors[server].handle_change_of_network(now);
+        self.note(|| format!("server {server} has moved"));
+        for share in self.setup.shares_on(server).collect::<Vec<_>>() {
+            self.share_input(share, Some(Input::Event(Event::ServerMoved)))?;
         }
         self.agree()
     }

@@ -27,13 +27,7 @@ impl World {
             Fault::ShareAnswers { share } => self.host.shares[share].silent.take().is_some(),
             Fault::MountsRefused { share, class } => self.host.shares[share].refuses.replace(class) != Some(class),
             Fault::MountsAccepted { share } => self.host.shares[share].refuses.take().is_some(),
-            Fault::DaemonDies { down_for_ms } => {
-                let runs = self.daemon.is_some();
-                if runs {
-                    self.kill_daemon(Duration::from_millis(down_for_ms))?;
-                }
-                runs
-            }
+            Fault::DaemonDies { down_for_ms } => self.daemon_dies(down_for_ms)?,
             Fault::Reboot { down_for_ms } => self.reboot(Duration::from_millis(down_for_ms)),
             Fault::AdminStops { unit } => self.admin_stops(unit),
             Fault::AdminStarts { unit } => self.admin_starts(unit),
@@ -60,6 +54,16 @@ impl World {
             Fault::ForeignMount { share } => self.put_foreign(share, true),
             Fault::ForeignGone { share } => self.put_foreign(share, false),
             Fault::TakenOff { share } => self.take_off(share),
+            Fault::BarrierTaken { share } => self.take_barrier(share),
+            Fault::ServerMoves { server } => {
+                self.host.server_moves(server);
+                true
+            }
+            Fault::SourceEdited { share, down_for_ms } => {
+                self.host.shares[share].source += 1;
+                self.daemon_dies(down_for_ms)?;
+                true
+            }
             Fault::Command { share, typed } => {
                 let command = self.command_of(typed);
                 self.command(share, command)?
@@ -73,14 +77,24 @@ impl World {
                 self.asleep = Some((self.now, self.now + Duration::from_millis(for_ms)));
                 true
             }
-            Fault::SpuriousTimeout => {
-                for share in 0..self.setup.shares.len() {
-                    self.feed(share, Some(Input::Timeout))?;
-                }
-                self.feed_units(None)?;
-                true
-            }
+            Fault::SpuriousTimeout => self.time_out_too_early()?,
         })
+    }
+
+    fn daemon_dies(&mut self, down_for_ms: u64) -> Result<bool, Violation> {
+        let runs = self.daemon.is_some();
+        if runs {
+            self.kill_daemon(Duration::from_millis(down_for_ms))?;
+        }
+        Ok(runs)
+    }
+
+    fn time_out_too_early(&mut self) -> Result<bool, Violation> {
+        for share in 0..self.setup.shares.len() {
+            self.feed(share, Some(Input::Timeout))?;
+        }
+        self.feed_units(None)?;
+        Ok(true)
     }
 
     fn reboot(&mut self, down_for: Duration) -> bool {
@@ -126,6 +140,17 @@ impl World {
         let taken = place.is_open();
         if taken {
             place.ours = false;
+            self.mount_table_changed(share);
+        }
+        taken
+    }
+
+    /// The same of the barrier.
+    fn take_barrier(&mut self, share: usize) -> bool {
+        let place = &mut self.host.shares[share];
+        let taken = place.barrier && !place.ours && !place.foreign;
+        if taken {
+            place.barrier = false;
             self.mount_table_changed(share);
         }
         taken

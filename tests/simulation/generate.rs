@@ -181,7 +181,7 @@ fn other(rng: &mut fastrand::Rng, setup: &Setup) -> Fault {
     let share = rng.usize(0..setup.shares.len());
     let unit = rng.usize(0..setup.units.len().max(1));
     let server = rng.usize(0..setup.servers.len());
-    match rng.u8(0..45) {
+    match rng.u8(0..48) {
         0 => Fault::ShareSilent { share, cure: pick(rng, &[Cure::NewConnection, Cure::NewMount, Cure::OnlyTime]) },
         1 => Fault::ShareAnswers { share },
         2 if rng.bool() => Fault::MountsRefused {
@@ -221,6 +221,9 @@ fn other(rng: &mut fastrand::Rng, setup: &Setup) -> Fault {
         },
         41 => Fault::Hint { server },
         42 => Fault::TrustStranger { server },
+        43 => Fault::BarrierTaken { share },
+        44 => Fault::ServerMoves { server },
+        45 => Fault::SourceEdited { share, down_for_ms: pick(rng, &[50, 1_000, 30_000]) },
         36 | 37 => Fault::Suspend { for_ms: rng.u64(1_000..600_000) },
         _ => Fault::SpuriousTimeout,
     }

@@ -1,15 +1,18 @@
 //! What survives the daemon: the kernel, systemd, the servers and the files in which the daemon's memory is kept. It does
 //! what an operation asks and says how that ended; it knows nothing of why.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use nasmount::share::consumers::HeldUnit;
 use nasmount::share::detector::{Identity, LocalTrouble};
-use nasmount::share::event::{Attachment, Done, Memory, Survey};
+use nasmount::share::event::{Attachment, Done, Memory, Mismatch, Survey};
 use nasmount::share::failure::{Failure, FailureClass};
 use nasmount::share::{BootInstant, Step};
 
 use crate::schedule::{Cure, ServerIs, Setup};
+
+/// The address of a server before it moves.
+const FIRST_ADDRESS: u32 = 1;
 
 /// The kernel's connection of a mounted share.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,16 +33,20 @@ pub struct Server {
     pub local: Option<LocalTrouble>,
     /// Who it is, as it was written down.
     pub pinned: Option<Identity>,
-    /// The shares that want it fenced.
-    pub fenced_for: BTreeSet<usize>,
-    /// When the present daemon began to destroy its sockets the last time.
-    pub destroyed_at: Option<BootInstant>,
+    /// Its address; it may move.
+    pub address: u32,
+    /// The one that nasmount knows, as it was written down.
+    pub known: u32,
+    /// The shares that want it fenced, and at which address.
+    pub fenced_for: BTreeMap<usize, u32>,
+    /// By address: when the present daemon began to destroy the sockets to it the last time.
+    pub destroyed_at: BTreeMap<u32, BootInstant>,
 }
 
 impl Server {
-    /// As this host sees it.
-    pub fn seen(&self) -> ServerIs {
-        if self.local.is_some() { ServerIs::Silent } else { self.is }
+    /// As this host sees it, at an address.
+    pub fn seen_at(&self, address: u32) -> ServerIs {
+        if self.local.is_some() || address != self.address { ServerIs::Silent } else { self.is }
     }
 }
 
@@ -52,6 +59,10 @@ pub struct Place {
     pub connection: Connection,
     pub barrier: bool,
     pub clone: bool,
+    /// At which address of the server, and of which source.
+    pub clone_of: (u32, u32),
+    /// The source that the daemon read in its configuration.
+    pub source: u32,
     /// The share lies on the path.
     pub ours: bool,
     /// Somebody else's mount lies on top.
@@ -137,8 +148,10 @@ impl Host {
             is: ServerIs::Up,
             local: None,
             pinned: None,
-            fenced_for: BTreeSet::new(),
-            destroyed_at: None,
+            address: FIRST_ADDRESS,
+            known: FIRST_ADDRESS,
+            fenced_for: BTreeMap::new(),
+            destroyed_at: BTreeMap::new(),
         });
         let shares = setup.shares.iter().map(|share| Place {
             server: share.server,
@@ -147,6 +160,8 @@ impl Host {
             connection: Connection::Fresh,
             barrier: share.mounted,
             clone: share.mounted,
+            clone_of: (FIRST_ADDRESS, 0),
+            source: 0,
             ours: share.mounted,
             foreign: false,
             disk: Memory::default(),
@@ -170,18 +185,32 @@ impl Host {
         }
     }
 
-    /// Is the server of this share fenced, on behalf of whichever share?
-    pub fn is_fenced(&self, share: usize) -> bool {
-        !self.servers[self.shares[share].server].fenced_for.is_empty()
+    /// Is the server of this share fenced at an address, on behalf of whichever share?
+    pub fn is_fenced(&self, share: usize, address: u32) -> bool {
+        self.server_of(share).fenced_for.values().any(|fenced| *fenced == address)
     }
 
     /// Does this share want its server fenced?
     pub fn wants_fence(&self, share: usize) -> bool {
-        self.servers[self.shares[share].server].fenced_for.contains(&share)
+        self.server_of(share).fenced_for.contains_key(&share)
     }
 
-    fn server_of(&self, share: usize) -> ServerIs {
-        self.servers[self.shares[share].server].seen()
+    fn server_of(&self, share: usize) -> &Server {
+        &self.servers[self.shares[share].server]
+    }
+
+    /// Where the kernel's connections of a share lead to.
+    fn address_of_clone(&self, share: usize) -> u32 {
+        let place = &self.shares[share];
+        if place.clone { place.clone_of.0 } else { self.server_of(share).known }
+    }
+
+    /// It gets another address; what is at the old one from now on never answers.
+    pub fn server_moves(&mut self, server: usize) {
+        self.servers[server].address += 1;
+        for share in self.shares.iter_mut().filter(|share| share.server == server) {
+            share.connection = Connection::Stale;
+        }
     }
 
     /// A server changes.
@@ -203,13 +232,14 @@ impl Host {
 
     /// A reconnecting kernel gets somewhere as soon as somebody accepts: also into a server that never answers.
     fn settle_connections(&mut self, server: usize) {
-        let reaches = match self.servers[server].seen() {
-            _ if !self.servers[server].fenced_for.is_empty() => return,
+        let address = self.servers[server].address;
+        let reaches = match self.servers[server].seen_at(address) {
+            _ if self.servers[server].fenced_for.values().any(|fenced| *fenced == address) => return,
             ServerIs::Up | ServerIs::Slow => Connection::Fresh,
             ServerIs::Hung => Connection::Stale,
             ServerIs::Silent | ServerIs::Refusing | ServerIs::Stranger => return,
         };
-        for share in self.shares.iter_mut().filter(|share| share.server == server) {
+        for share in self.shares.iter_mut().filter(|share| share.server == server && share.clone_of.0 == address) {
             if share.connection == Connection::Reconnecting {
                 share.connection = reaches;
             }
@@ -233,31 +263,34 @@ impl Host {
     /// Does what an operation of a share asks.
     pub fn perform(&mut self, share: usize, step: &Step, started: BootInstant) -> Outcome {
         let server = self.shares[share].server;
-        let fenced = self.is_fenced(share);
-        let answers = self.servers[server].seen().answers();
+        let address = self.address_of_clone(share);
+        let fenced = self.is_fenced(share, address);
+        let Server { known, .. } = self.servers[server];
+        let answers = self.servers[server].seen_at(address).answers();
         let place = &mut self.shares[share];
         match step {
-            Step::Survey => return ends(Done::Survey(place.survey())),
+            Step::Survey => return ends(Done::Survey(place.survey(known))),
             Step::LayBarrier => place.barrier = true,
             Step::Mount => return self.mount(share),
             Step::Verify | Step::Flush => return self.ask(share),
             Step::Attach if !place.clone || place.ours || place.foreign => {
                 return failed(FailureClass::Busy, "attach: nothing to attach, or no place");
             }
-            Step::Attach => place.ours = true,
+            // it goes onto the barrier, which is laid again if somebody took it
+            Step::Attach => (place.barrier, place.ours) = (true, true),
             // only what lies on top
             Step::Detach if place.ours && place.foreign => {
                 return failed(FailureClass::Busy, "detach: somebody else's mount is in the way");
             }
             Step::Detach => place.ours = false,
             Step::RaiseFence => {
-                self.servers[server].fenced_for.insert(share);
+                self.servers[server].fenced_for.insert(share, address);
             }
             Step::LiftFence => {
                 self.servers[server].fenced_for.remove(&share);
                 self.settle_connections(server);
             }
-            Step::DestroySockets { since } => self.destroy_sockets(server, *since, started),
+            Step::DestroySockets { since } => self.destroy_sockets(server, address, *since, started),
             Step::Release if !fenced && !answers => return Outcome::Waits,
             Step::Release => {
                 place.clone = false;
@@ -267,13 +300,14 @@ impl Host {
         ends(Done::Plainly)
     }
 
-    /// Those of all shares of a server, unless another share did so since.
-    fn destroy_sockets(&mut self, server: usize, since: BootInstant, started: BootInstant) {
-        if self.servers[server].destroyed_at.is_some_and(|at| at >= since) {
+    /// Those of all shares of a server to an address, unless another share did so since.
+    fn destroy_sockets(&mut self, server: usize, address: u32, since: BootInstant, started: BootInstant) {
+        let destroyed_at = &mut self.servers[server].destroyed_at;
+        if destroyed_at.get(&address).is_some_and(|at| *at >= since) {
             return;
         }
-        self.servers[server].destroyed_at = Some(started);
-        for share in self.shares.iter_mut().filter(|share| share.server == server) {
+        destroyed_at.insert(address, started);
+        for share in self.shares.iter_mut().filter(|share| share.server == server && share.clone_of.0 == address) {
             share.connection = Connection::Reconnecting;
             share.silent.take_if(|cure| *cure == Cure::NewConnection);
         }
@@ -281,10 +315,12 @@ impl Host {
     }
 
     fn mount(&mut self, share: usize) -> Outcome {
-        if self.is_fenced(share) || self.server_of(share) == ServerIs::Refusing {
+        let address = self.server_of(share).known;
+        let server = self.server_of(share).seen_at(address);
+        if self.is_fenced(share, address) || server == ServerIs::Refusing {
             return failed(FailureClass::Transient, "mount: connection refused");
         }
-        if !self.server_of(share).answers() || self.shares[share].silent == Some(Cure::OnlyTime) {
+        if !server.answers() || self.shares[share].silent == Some(Cure::OnlyTime) {
             return Outcome::Waits;
         }
         let place = &mut self.shares[share];
@@ -292,13 +328,15 @@ impl Host {
             return failed(class, "mount: refused by the server");
         }
         place.clone = true;
+        place.clone_of = (address, place.source);
         place.connection = Connection::Fresh;
         ends(Done::Plainly)
     }
 
     /// An uncached request; also what syncfs needs.
     fn ask(&mut self, share: usize) -> Outcome {
-        let (fenced, answers) = (self.is_fenced(share), self.server_of(share).answers());
+        let address = self.address_of_clone(share);
+        let (fenced, answers) = (self.is_fenced(share, address), self.server_of(share).seen_at(address).answers());
         let place = &mut self.shares[share];
         if !place.clone {
             return failed(FailureClass::Transient, "nothing mounted");
@@ -315,8 +353,14 @@ impl Host {
 }
 
 impl Place {
-    fn survey(&self) -> Survey {
-        Survey { clone: self.clone, barrier: self.barrier, attached: self.attached(), memory: self.disk.clone() }
+    fn survey(&self, address: u32) -> Survey {
+        let mismatch = match self.clone_of {
+            _ if !self.clone => None,
+            (of_clone, _) if of_clone != address => Some(Mismatch::Address),
+            (_, of_clone) => (of_clone != self.source).then_some(Mismatch::Source),
+        };
+        let (attached, memory) = (self.attached(), self.disk.clone());
+        Survey { clone: self.clone, mismatch, barrier: self.barrier, attached, memory }
     }
 }
 

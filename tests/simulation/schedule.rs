@@ -167,6 +167,12 @@ pub enum Fault {
     ForeignGone { share: usize },
     /// Somebody else takes the share off the mount point.
     TakenOff { share: usize },
+    /// And the barrier, while the share is off the path.
+    BarrierTaken { share: usize },
+    /// The server gets another address.
+    ServerMoves { server: usize },
+    /// The daemon is started again with another source configured.
+    SourceEdited { share: usize, down_for_ms: u64 },
     /// An operator types a command.
     Command { share: usize, typed: Typed },
     /// The configuration is read anew.
@@ -206,6 +212,9 @@ impl Fault {
             Self::ForeignMount { .. } => "foreign mount",
             Self::ForeignGone { .. } => "foreign gone",
             Self::TakenOff { .. } => "taken off",
+            Self::BarrierTaken { .. } => "barrier taken",
+            Self::ServerMoves { .. } => "server moves",
+            Self::SourceEdited { .. } => "source edited",
             Self::Command { typed, .. } => match typed {
                 Typed::Mount => "mount",
                 Typed::Unmount => "unmount",

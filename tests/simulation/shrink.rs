@@ -90,6 +90,8 @@ fn fault_share(fault: &mut Fault) -> Option<&mut usize> {
         | Fault::ForeignMount { share }
         | Fault::ForeignGone { share }
         | Fault::TakenOff { share }
+        | Fault::BarrierTaken { share }
+        | Fault::SourceEdited { share, .. }
         | Fault::Command { share, .. } => Some(share),
         Fault::ConfigurationLoaded { change: Change::Patience { share, .. } | Change::Hold { share, .. } } => {
             Some(share)

@@ -90,9 +90,11 @@ fn run(
     let run = unit.run();
     world.host.held.extend(held.map(|held| (unit_name(0).to_owned(), HeldUnit { held, run })));
     if *fence {
-        world.host.servers[0].fenced_for.insert(0);
+        world.host.servers[0].fenced_for.insert(0, 1);
     }
     world.watch.shares[0].unmounted = place.disk.wanted == Wanted::Unmounted;
+    // the earlier daemon was about to fence the server, or had
+    world.watch.shares[0].released = place.disk.given_up && place.disk.fenced;
     world.host.set_server(0, server.0, false);
     let meanwhile = world.now + std::time::Duration::from_secs(8);
     let check = world.run_to(meanwhile).and_then(|()| world.heal()).and_then(|()| world.until_well());

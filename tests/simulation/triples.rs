@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use nasmount::share::State;
 use nasmount::share::consumers::{AfterHold, OnOutage};
+use nasmount::share::detector::LocalTrouble;
 use nasmount::share::failure::FailureClass;
 
 use crate::invariants::{Check, Violation};
@@ -42,6 +43,11 @@ fn faults() -> Vec<Fault> {
         Fault::ForeignMount { share: 0 },
         Fault::ForeignGone { share: 0 },
         Fault::TakenOff { share: 0 },
+        Fault::BarrierTaken { share: 0 },
+        Fault::ServerMoves { server: 0 },
+        Fault::SourceEdited { share: 0, down_for_ms: 500 },
+        Fault::Local { server: 0, trouble: Some(LocalTrouble::NoLink) },
+        Fault::Local { server: 0, trouble: None },
         typed(Typed::Mount),
         typed(Typed::Unmount),
         typed(Typed::Remount),

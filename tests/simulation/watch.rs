@@ -168,7 +168,7 @@ impl ShareWatch {
                 self.unmounted = false;
                 self.refused = false;
             }
-            Command::Unmount => {
+            Command::Unmount | Command::Retire => {
                 self.unmounted = true;
                 self.refused = false;
             }

@@ -226,16 +226,15 @@ impl World {
 
     fn wait(&mut self, worker: &Worker) {
         let in_d_state = self.rng.u8(0..5) == 0;
-        let gives_up = self.rng.bool();
+        let impatient = self.rng.bool();
         let Some(waiting) = self.workers.get_mut(&(worker.share, worker.op)) else { return };
         if std::mem::replace(&mut waiting.waiting, true) {
             return;
         }
         waiting.killable &= !in_d_state;
-        if gives_up {
-            let patience = self.latency(5_000, 60_000);
-            self.due(worker, patience, true);
-        }
+        // mounts are soft: one day the kernel gives up by itself
+        let patience = if impatient { self.latency(5_000, 60_000) } else { self.latency(200_000, 400_000) };
+        self.due(worker, patience, true);
     }
 
     fn end_worker(&mut self, worker: &Worker, result: Result<Done, Failure>) -> Check {

@@ -41,6 +41,10 @@ pub enum Happening {
         started: BootInstant,
         probed: Probed,
     },
+    Resolved {
+        generation: u64,
+        server: usize,
+    },
     WorkerDue {
         generation: u64,
         share: usize,
@@ -292,6 +296,7 @@ impl World {
             Happening::ProbeEnds { generation, server, started, probed } if generation == of => {
                 self.end_probe(server, started, probed)
             }
+            Happening::Resolved { generation, server } if generation == of => self.resolved(server),
             Happening::WorkerDue { generation, share, op, last } if generation == of => {
                 self.worker_due(share, op, last)
             }
@@ -304,6 +309,7 @@ impl World {
                 self.unit_changed(unit, running, run)
             }
             Happening::ProbeEnds { .. }
+            | Happening::Resolved { .. }
             | Happening::WorkerDue { .. }
             | Happening::JobDue { .. }
             | Happening::MountTableChanged { .. }

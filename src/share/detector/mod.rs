@@ -2,7 +2,7 @@
 //!
 //! One failed probe only makes the server *suspect* and has it probed again without delay; `dead_after` failures in a row
 //! make it *dead*; `alive_after` successes in a row make a dead server *trusted* again, and one does for a suspect.
-//! A probe that takes long is a success: slow is not dead ([`pace`]).
+//! A probe that takes long is a success: slow is not dead (`pace`).
 //!
 //! What is wrong with this host itself is known without a probe: a pulled cable, no route, no address. If that lasts for
 //! a moment the server is dead at once. An answer by another machine than before ([`Identity`]) is none: nothing that was

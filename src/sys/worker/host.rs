@@ -7,7 +7,7 @@ use std::path::Path;
 
 use rustix::mount::{FsOpenFlags, MountPropagationFlags, UnmountFlags, fsopen, mount_bind, mount_change};
 
-use super::{Answer, Attempt as _, Failed, Reply, clone};
+use super::{Answer, Attempt as _, CloneFound, Failed, Reply, clone};
 use crate::share::event::Attachment;
 use crate::sys::probe::SMB_PORT;
 use crate::sys::{mountinfo, paths};
@@ -39,8 +39,9 @@ fn any_backing_device_has(file: &str) -> bool {
 pub(super) fn survey(share: &str, mount_point: &Path) -> Reply {
     let entries = mountinfo::read().attempt(|| "cannot read the mounts".into())?;
     let pin = paths::clone_pin(share);
-    let clone = entries.iter().any(|entry| entry.mount_point == pin);
-    let ours = if clone { Some(device_of_clone(share)?) } else { None };
+    let pinned = entries.iter().any(|entry| entry.mount_point == pin);
+    let clone = if pinned { Some(entry_of_clone(share)?) } else { None };
+    let ours = clone.as_ref().map(|entry| entry.device);
     let laid = crate::sys::autofs::laid(&entries);
     let barrier = laid.iter().any(|(owner, on)| owner == share && *on == mount_point);
     let attached = match mountinfo::on(&entries, mount_point).last() {
@@ -49,11 +50,17 @@ pub(super) fn survey(share: &str, mount_point: &Path) -> Reply {
         Some(entry) => Attachment::Foreign(entry.source.clone()),
         None => Attachment::Nothing,
     };
+    let clone = clone.map(|entry| CloneFound { address: address(&entry.options), source: entry.source });
     Ok(Answer::Found { clone, barrier, attached })
 }
 
+/// `addr=10.0.0.1`, as the kernel says it of every CIFS mount.
+fn address(options: &str) -> Option<IpAddr> {
+    options.split(',').find_map(|option| option.strip_prefix("addr="))?.parse().ok()
+}
+
 /// Read through a descriptor of the host's /proc: the namespace has none, and a stat of the share could ask the server.
-fn device_of_clone(share: &str) -> Result<(u32, u32), Failed> {
+fn entry_of_clone(share: &str) -> Result<mountinfo::Entry, Failed> {
     use rustix::fs::{Mode, OFlags, open, openat};
     let flags = OFlags::RDONLY | OFlags::CLOEXEC;
     let own =
@@ -65,9 +72,8 @@ fn device_of_clone(share: &str) -> Result<(u32, u32), Failed> {
         fs::File::from(file).read_to_end(&mut bytes).attempt(|| "cannot read a mountinfo".into())?;
         Ok(bytes)
     })?;
-    let entries = mountinfo::parse(&text);
-    let entry = entries.iter().find(|entry| entry.mount_point == Path::new(paths::SHARE_IN_NAMESPACE));
-    entry.map(|entry| entry.device).ok_or_else(|| Failed {
+    let mut entries = mountinfo::parse(&text).into_iter();
+    entries.find(|entry| entry.mount_point == Path::new(paths::SHARE_IN_NAMESPACE)).ok_or_else(|| Failed {
         attempt: format!("cannot find share {share} in its clone"),
         cause: "the namespace is empty".into(),
         errno: None,
@@ -79,7 +85,8 @@ fn device_of_clone(share: &str) -> Result<(u32, u32), Failed> {
 pub(super) fn detach(share: &str, mount_point: &Path) -> Reply {
     let entries = mountinfo::read().attempt(|| "cannot read the mounts".into())?;
     let pin = paths::clone_pin(share);
-    let ours = if entries.iter().any(|entry| entry.mount_point == pin) { Some(device_of_clone(share)?) } else { None };
+    let pinned = entries.iter().any(|entry| entry.mount_point == pin);
+    let ours = if pinned { Some(entry_of_clone(share)?.device) } else { None };
     let layers = mountinfo::on(&entries, mount_point);
     let is_ours = |entry: &mountinfo::Entry| match ours {
         Some(device) => entry.device == device,

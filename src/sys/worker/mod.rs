@@ -164,8 +164,8 @@ pub enum Answer {
     },
     /// To `Survey`.
     Found {
-        /// The clone is pinned.
-        clone: bool,
+        /// The clone that is pinned.
+        clone: Option<CloneFound>,
         /// The barrier lies on the mount point.
         barrier: bool,
         /// What lies on the mount point.
@@ -183,6 +183,15 @@ pub enum Answer {
     },
     /// To `Resolve`.
     Addresses(BTreeSet<IpAddr>),
+}
+
+/// Of what a clone is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CloneFound {
+    /// `//address/share[/directory]`, as it was mounted.
+    pub source: String,
+    /// The server's address.
+    pub address: Option<IpAddr>,
 }
 
 /// Why a worker failed: what it attempted on what, and the kernel's error number.

@@ -195,8 +195,9 @@ fn the_path_is_barred_unless_open(world: &World, share: usize, machine: &Share) 
         return Ok(());
     }
     let place = &world.host.shares[share];
-    // an operator's unmount stops consumers while the share is still there
-    let in_order = state == State::Releasing && matches!(machine.reason(), Reason::Asked { .. });
+    // an unmount in order stops consumers while the share is still there
+    let orderly = matches!(machine.reason(), Reason::Asked { .. } | Reason::Mismatch { .. });
+    let in_order = state == State::Releasing && orderly;
     if place.is_open() && !in_order {
         return broken(world, "the path is barred", format!("attached in {state}"));
     }

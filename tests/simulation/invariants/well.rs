@@ -16,6 +16,7 @@ pub enum Missing {
     Fence(usize),
     Barrier(usize),
     Foreign(usize),
+    Another(usize),
     Online(usize),
 }
 
@@ -50,6 +51,9 @@ pub fn all_is_well(world: &World) -> Result<(), Missing> {
         if !place.is_open() {
             return Err(Missing::Foreign(share));
         }
+        if place.clone_of != (world.host.servers[place.server].address, place.source) {
+            return Err(Missing::Another(share));
+        }
     }
     Ok(())
 }
@@ -73,6 +77,7 @@ impl Missing {
             Self::Fence(share) => format!("the fence is up; {}", state(share)),
             Self::Barrier(share) => format!("no barrier; {}", state(share)),
             Self::Foreign(share) => format!("not on the path; {}", state(share)),
+            Self::Another(share) => format!("another source, or where the server was; {}", state(share)),
             Self::Online(share) => state(share),
         }
     }

@@ -53,10 +53,11 @@ fn stop_that_never_ends_does_not_keep_the_share_from_being_released() {
 
 #[test]
 fn stop_that_never_began_leaves_nobody_paused_when_the_remount_is_refused() {
-    let story = story(&with(OnOutage::Pause, AfterHold::Stop, 2_000)).hangs("stop", 200, true);
-    let story = story.server(ServerIs::Silent).reaches(State::Offline, 140).paused();
+    let story = story(&with(OnOutage::Pause, AfterHold::Stop, 2_000)).server(ServerIs::Silent);
+    let story = story.reaches(State::Holding, 10).after(1).paused().fault(Fault::BusLost { calls_hang: true });
+    let story = story.reaches(State::Offline, 140).paused();
     let story = story.fault(Fault::MountsRefused { share: 0, class: FailureClass::Credentials }).server_restarted();
-    story.reaches(State::Blocked, 10).after(10).stopped().ends_well();
+    story.reaches(State::Blocked, 10).fault(Fault::BusBack).after(40).stopped().ends_well();
 }
 
 #[test]

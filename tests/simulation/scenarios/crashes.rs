@@ -106,3 +106,10 @@ fn sleep_while_no_daemon_runs_shortens_no_patience() {
     let story = story.is(State::Holding).fenced(false).paused();
     story.after(60).fenced(true).is(State::Holding).ends_well();
 }
+
+#[test]
+fn hold_that_ended_while_no_daemon_ran_is_not_over_for_a_server_that_is_back() {
+    let story = story(&setup().hold_for(60_000)).server(ServerIs::Silent).reaches(State::Holding, 5).after(10);
+    let story = story.crash(100_000).after(90).server_restarted().after(1).reaches(State::Recovering, 20);
+    story.reaches(State::Online, 10).after(2).attempted("Release", 0).runs().ends_well();
+}

@@ -127,3 +127,26 @@ fn unit_that_the_admin_started_and_stopped_while_systemd_could_not_be_heard_stay
     let story = story.fault(Fault::AdminStops { unit: 0 }).after(1).fault(Fault::BusBack).after(1);
     story.server_restarted().reaches(State::Online, 10).after(5).stopped().ends_well();
 }
+
+#[test]
+fn server_that_moved_in_an_outage_is_mounted_where_it_is_now() {
+    let story = story(&setup().patience(60_000)).fault(Fault::ServerMoves { server: 0 }).reaches(State::Holding, 10);
+    let story = story.after(1).paused().reaches(State::Releasing, 40).reaches(State::Online, 30);
+    let moved = |place: &crate::host::Place| place.clone_of == (2, 0);
+    story.share("at the new address", moved).after(5).runs().fenced(false).ends_well();
+}
+
+#[test]
+fn share_of_another_source_is_released_in_order_and_mounted_again() {
+    let story = story(&setup()).fault(Fault::SourceEdited { share: 0, down_for_ms: 500 }).reaches(State::Releasing, 10);
+    let story = story.reaches(State::Mounting, 10).stopped().attempted("RaiseFence", 0).reaches(State::Online, 30);
+    let edited = |place: &crate::host::Place| place.clone_of == (1, 1);
+    story.share("of the other source", edited).after(5).runs().ends_well();
+}
+
+#[test]
+fn barrier_that_somebody_took_is_laid_again() {
+    let story = story(&setup()).server(ServerIs::Silent).reaches(State::Holding, 10).after(1);
+    let story = story.fault(Fault::BarrierTaken { share: 0 }).after(2);
+    story.share("the barrier is back", |place| place.barrier).server_restarted().reaches(State::Online, 10).ends_well();
+}

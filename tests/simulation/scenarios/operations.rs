@@ -16,8 +16,8 @@ fn wrong_password_is_tried_once() {
 
 #[test]
 fn wrong_password_is_tried_once_also_when_the_answer_comes_late() {
-    let story = beginning(&setup()).fails("mount", FailureClass::Credentials, 1).hangs("mount", 60, false);
-    story.reaches(State::Stuck, 60).reaches(State::Blocked, 20).after(600).attempted("Mount", 1);
+    let story = beginning(&setup()).fails("mount", FailureClass::Credentials, 1).hangs("mount", 75, false);
+    story.reaches(State::Stuck, 70).reaches(State::Blocked, 20).after(600).attempted("Mount", 1);
     let story = beginning(&setup()).fails("mount", FailureClass::Credentials, 1).hangs("mount", 10, false);
     let story = story.reaches(State::Mounting, 5).server(ServerIs::Silent).reaches(State::Blocked, 20);
     story.server(ServerIs::Up).after(600).attempted("Mount", 1);
@@ -88,8 +88,8 @@ fn hold_over_while_recovering_then_stuck_stops_consumers() {
 
 #[test]
 fn mount_hangs_and_is_killed() {
-    let story = beginning(&setup()).hangs("mount", 300, true).reaches(State::Stuck, 50);
-    story.reaches(State::Online, 10).attempted("Mount", 2).ends_well();
+    let story = beginning(&setup()).hangs("mount", 300, true).reaches(State::Stuck, 70);
+    story.reaches(State::Online, 10).ends_well();
 }
 
 #[test]

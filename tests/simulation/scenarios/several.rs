@@ -37,7 +37,7 @@ fn two_servers_of_which_one_is_dead() {
     let story = story(&setup_of(&[0, 1], vec![unit(&[0]), unit(&[1])])).fault(away(0)).reaches(State::Holding, 5);
     let story = story.after(200).share_is(1, State::Online).paused();
     let story = story.unit(1, "the other one runs", |unit| unit.running && !unit.frozen);
-    let story = story.sees("the other server is not fenced", |world| !world.host.is_fenced(1));
+    let story = story.sees("the other server is not fenced", |world| !world.host.is_fenced(1, 1));
     story.fault(back(0)).reaches(State::Online, 10).ends_well();
 }
 
@@ -62,7 +62,7 @@ fn mount_that_waits_for_one_that_never_returns_is_tried_again() {
     let setup = setup_of(&[0, 1], Vec::new());
     let story = crate::story::beginning(&setup).hangs("mount", 200, false).fails("mount", FailureClass::Transient, 1);
     let stuck = |world: &World| (0..2).any(|share| world.state_of(share) == Some(State::Stuck));
-    story.after(60).sees("one of them is stuck", stuck).ends_well();
+    story.after(70).sees("one of them is stuck", stuck).ends_well();
 }
 
 /// Two consumers, the second of which is needed by the first.

@@ -1,0 +1,88 @@
+//! Which state follows from what is known.
+
+use super::Share;
+use super::command::Wanted;
+use super::consumers::Progress;
+use super::detector::{self, Trust};
+use super::state::{Reason, State};
+use super::timer::Timer;
+
+impl Share {
+    /// The state that follows from what is known, if it is another one.
+    pub(super) fn transition(&self) -> Option<(State, Reason)> {
+        let facts = &self.facts;
+        let trusted = self.server == Trust::Trusted;
+        let stranger = self.server == Trust::Dead { verdict: detector::Verdict::Stranger };
+        let dead = match self.server {
+            Trust::Dead { verdict } => Some(Reason::ServerDead { verdict }),
+            Trust::Unknown | Trust::Trusted | Trust::Suspect { .. } => None,
+        };
+        if !facts.surveyed {
+            return None;
+        }
+        let idle = self.pending.is_none();
+        if let Some(mismatch) = facts.mismatch.filter(|_| trusted && idle && self.state.keeps_a_mount()) {
+            return Some((State::Releasing, Reason::Mismatch { mismatch }));
+        }
+        match self.state {
+            State::Offline if trusted && idle && facts.barrier && self.may_mount() => {
+                Some((State::Mounting, Reason::ServerBack))
+            }
+            State::Offline if stranger && idle && self.operator.wanted == Wanted::Mounted => {
+                Some((State::Blocked, Reason::ServerChanged))
+            }
+            State::Blocked if trusted && self.reason == Reason::ServerChanged => {
+                Some((State::Offline, Reason::ServerBack))
+            }
+            State::Mounting | State::Recovering if facts.attached && idle => Some(match self.server {
+                _ if facts.verified => (State::Online, Reason::Answers),
+                Trust::Suspect { verdict } => (State::Suspect, Reason::ProbeFailed { verdict }),
+                Trust::Dead { .. } | Trust::Unknown | Trust::Trusted => (State::Suspect, Reason::ServerBack),
+            }),
+            State::Mounting if idle && facts.clone => dead.map(|reason| (State::Holding, reason)),
+            State::Mounting if idle => dead.map(|reason| (State::Offline, reason)),
+            State::Online | State::Suspect if !facts.clone && idle => Some((State::Releasing, Reason::CloneLost)),
+            State::Suspect if trusted && !facts.attached && idle => Some((State::Recovering, Reason::TakenOff)),
+            State::Suspect if trusted && facts.verified => Some((State::Online, Reason::Answers)),
+            State::Suspect => dead.map(|reason| (State::Holding, reason)),
+            State::Online => match self.server {
+                Trust::Suspect { verdict } => Some((State::Suspect, Reason::ProbeFailed { verdict })),
+                Trust::Trusted if !facts.attached && idle => Some((State::Recovering, Reason::TakenOff)),
+                Trust::Dead { .. } | Trust::Unknown | Trust::Trusted => dead.map(|reason| (State::Holding, reason)),
+            },
+            State::Holding if !facts.clone && idle => Some((State::Releasing, Reason::CloneLost)),
+            State::Holding if trusted && idle && self.consumers_seen_to() && !facts.attached => {
+                Some((State::Recovering, Reason::ServerBack))
+            }
+            State::Recovering => dead.map(|reason| (State::Holding, reason)),
+            State::Releasing if idle && self.consumers_let_release() && !facts.clone && !facts.attached => {
+                Some((State::Offline, self.reason.clone()))
+            }
+            State::Offline
+            | State::Mounting
+            | State::Holding
+            | State::Releasing
+            | State::Blocked
+            | State::Maintenance
+            | State::Stuck => None,
+        }
+    }
+
+    fn may_mount(&self) -> bool {
+        self.operator.wanted == Wanted::Mounted && !self.timers.is_set(Timer::Retry)
+    }
+
+    /// A bus that is away, or a stop job that takes long, keeps no share from coming back or from being given up.
+    pub(super) fn consumers_seen_to(&self) -> bool {
+        self.consumers.progress != Progress::Busy || self.consumers.waited
+    }
+
+    /// What could not be stopped is given some time more before the share is released from under it.
+    pub(super) fn consumers_let_release(&self) -> bool {
+        match self.consumers.progress {
+            Progress::Settled => true,
+            Progress::Attempted => self.consumers.waited,
+            Progress::Busy => false,
+        }
+    }
+}
