@@ -59,6 +59,14 @@ pub struct Nasmount<'guest> {
     booted: f64,
 }
 
+/// A command that succeeds while all processes of a unit are stopped, or hang in the kernel.
+pub fn paused(unit: &str) -> String {
+    format!(
+        "( for pid in $(cat /sys/fs/cgroup/system.slice/{unit}/cgroup.procs); do \
+         grep -q '^State:.[TD]' /proc/$pid/status || exit 1; done )"
+    )
+}
+
 /// Where a share appears.
 pub fn mount_point(share: &str) -> String {
     format!("/mnt/nm-{share}")

@@ -8,14 +8,13 @@ use super::c20_hold_over::never_empty;
 use crate::guest::Guest;
 use crate::load::{Kind, Load};
 use crate::nas::{self, Fault};
-use crate::nasmount::{Nasmount, ShareOf, UNHURRIED, barred, mount_point, unharmed};
+use crate::nasmount::{Nasmount, ShareOf, UNHURRIED, barred, mount_point, paused, unharmed};
 
 const DEADLINE: Duration = Duration::from_secs(60);
+const UNIT: &str = "load-kept.service";
 const STOP: &str = "/run/daemon-dies.stop";
 /// Keeps the killed daemon away long enough to look at the host without it.
 const SLOW_RESTART: &str = "/run/systemd/system/nasmount.service.d/slow.conf";
-const PAUSED: &str = "for pid in $(cat /sys/fs/cgroup/system.slice/load-kept.service/cgroup.procs); do \
-                      grep -q '^State:.[TD]' /proc/$pid/status || exit 1; done";
 
 pub fn killed_while_holding(guest: &Guest) -> Result<String> {
     let [nas] = nas::up(guest, [2])?;
@@ -46,17 +45,17 @@ pub fn killed_while_holding(guest: &Guest) -> Result<String> {
 
     let outage = nas.cut(Fault::Link)?;
     nasmount.wait_for_state("kept", "holding")?;
-    guest.wait_for("the consumers to be paused", DEADLINE, PAUSED)?;
+    guest.wait_for("the consumers to be paused", DEADLINE, &paused(UNIT))?;
     let hammer = guest.spawn(&format!("/host/guest/stranger.py {path} hammer --stop {STOP}"))?;
     let daemon = guest.ok("systemctl show -P MainPID nasmount")?;
     guest.ok(&format!("kill -9 {daemon}"))?;
     guest.wait_for("systemd to see it", DEADLINE, "[ $(systemctl show -P SubState nasmount) = auto-restart ]")?;
     barred(guest, &path, "ls,stat,statfs,open,create").context("without the daemon")?;
-    guest.ok(PAUSED).context("the consumers without the daemon")?;
+    guest.ok(&paused(UNIT)).context("the consumers without the daemon")?;
     let restarted = format!("pid=$(systemctl show -P MainPID nasmount); [ $pid != 0 ] && [ $pid != {daemon} ]");
     guest.wait_for("the next daemon", DEADLINE, &restarted)?;
     nasmount.wait_for_state("kept", "holding")?;
-    guest.ok(PAUSED).context("the consumers with the next daemon")?;
+    guest.ok(&paused(UNIT)).context("the consumers with the next daemon")?;
 
     let healed = outage.heal()?;
     let back = nasmount.wait_for_state("kept", "online")? - healed;
@@ -92,10 +91,10 @@ pub fn cannot_come_back(guest: &Guest) -> Result<String> {
     load.wait_for_operations(10, DEADLINE)?;
     let outage = nas.cut(Fault::Link)?;
     nasmount.wait_for_state("kept", "holding")?;
-    guest.wait_for("the consumers to be paused", DEADLINE, PAUSED)?;
+    guest.wait_for("the consumers to be paused", DEADLINE, &paused(UNIT))?;
     guest.ok("mv /etc/nasmount/nasmount.toml /run/ && echo 'nonsense' >/etc/nasmount/nasmount.toml")?;
     guest.ok("systemctl kill --signal=KILL nasmount")?;
-    guest.wait_for("the rescue of the consumers", DEADLINE, &format!("! ( {PAUSED} )"))?;
+    guest.wait_for("the rescue of the consumers", DEADLINE, &format!("! {}", paused(UNIT)))?;
     guest.ok("journalctl -b -u nasmount-rescue | grep -q continued").context("somebody else continued them")?;
     barred(guest, &path, "ls").context("without a daemon that could come back")?;
 

@@ -9,12 +9,11 @@ use serde_json::Value;
 use crate::guest::Guest;
 use crate::load::{Kind, Load};
 use crate::nas::{self, Fault};
-use crate::nasmount::{Nasmount, ShareOf, UNHURRIED, mount_point, unharmed};
+use crate::nasmount::{Nasmount, ShareOf, UNHURRIED, mount_point, paused, unharmed};
 
 const DEADLINE: Duration = Duration::from_secs(60);
+const UNIT: &str = "load-both.service";
 const MORE: &str = "profile = \"transcode\"\npatience = \"2m\"";
-const PAUSED: &str = "for pid in $(cat /sys/fs/cgroup/system.slice/load-both.service/cgroup.procs); do \
-                      grep -q '^State:.[TD]' /proc/$pid/status || exit 1; done";
 
 pub fn run(guest: &Guest) -> Result<String> {
     let [first, second] = nas::up(guest, [3, 4])?;
@@ -36,15 +35,15 @@ pub fn run(guest: &Guest) -> Result<String> {
 
     let away = first.cut(Fault::Link)?;
     nasmount.wait_for_state("first", "holding")?;
-    guest.wait_for("the consumer to be paused", DEADLINE, PAUSED)?;
+    guest.wait_for("the consumer to be paused", DEADLINE, &paused(UNIT))?;
     let away_too = second.cut(Fault::Kill)?;
     nasmount.wait_for_state("second", "holding")?;
     away.heal()?;
     nasmount.wait_for_state("first", "online")?;
-    guest.ok(PAUSED).context("only one of its shares is back")?;
+    guest.ok(&paused(UNIT)).context("only one of its shares is back")?;
     let healed = away_too.heal()?;
     nasmount.wait_for_state("second", "online")?;
-    let goes_on = guest.wait_for("the consumer to go on", DEADLINE, &format!("! ( {PAUSED} )"))?;
+    let goes_on = guest.wait_for("the consumer to go on", DEADLINE, &format!("! {}", paused(UNIT)))?;
     let account = unharmed(&load, first)?;
 
     let compared = replays_to_the_same_states(guest, "first")? + replays_to_the_same_states(guest, "second")?;

@@ -7,13 +7,12 @@ use anyhow::{Context as _, Result, ensure};
 use crate::guest::Guest;
 use crate::load::{Kind, Load};
 use crate::nas::{self, Fault, Nas};
-use crate::nasmount::{Nasmount, ShareOf, UNHURRIED, barred, mount_point, unharmed};
+use crate::nasmount::{Nasmount, ShareOf, UNHURRIED, barred, mount_point, paused, unharmed};
 
 use super::c50_two_shares::replays_to_the_same_states;
 
 const DEADLINE: Duration = Duration::from_secs(60);
-const PAUSED: &str = "for pid in $(cat /sys/fs/cgroup/system.slice/load-asked.service/cgroup.procs); do \
-                      grep -q '^State:.[TD]' /proc/$pid/status || exit 1; done";
+const UNIT: &str = "load-asked.service";
 const CONFIGURATION: &str = "/etc/nasmount/nasmount.toml";
 
 pub fn run(guest: &Guest) -> Result<String> {
@@ -54,12 +53,12 @@ fn exits(guest: &Guest, command: &str, code: i32) -> Result<()> {
 fn held_by_operator(guest: &Guest, nasmount: &Nasmount<'_>, load: &Load<'_>, nas: Nas<'_>) -> Result<()> {
     exits(guest, "nasmount release asked", 0).context("nothing is held")?;
     exits(guest, "nasmount hold asked", 0)?;
-    guest.wait_for("the consumer to be paused", DEADLINE, PAUSED)?;
+    guest.wait_for("the consumer to be paused", DEADLINE, &paused(UNIT))?;
     let outage = nas.cut(Fault::Link)?;
     nasmount.wait_for_state("asked", "holding")?;
     outage.heal()?;
     nasmount.wait_for_state("asked", "online")?;
-    guest.ok(PAUSED).context("the operator holds it still")?;
+    guest.ok(&paused(UNIT)).context("the operator holds it still")?;
     let reasons = nasmount.share("asked")?["hold_reasons"].clone();
     ensure!(reasons == serde_json::json!(["operator"]), "held because of {reasons}");
     exits(guest, "nasmount release asked", 0)?;
@@ -76,7 +75,7 @@ fn hands_off(guest: &Guest, nasmount: &Nasmount<'_>, nas: Nas<'_>) -> Result<()>
     let dead = "nasmount status asked --json | grep -q '\"trust\": \"dead\"'";
     guest.wait_for("the server to be dead", DEADLINE, dead)?;
     ensure!(nasmount.share("asked")?["state"] == "maintenance", "hands were not kept off");
-    exits(guest, PAUSED, 1).context("nobody was to be paused")?;
+    exits(guest, &paused(UNIT), 1).context("nobody was to be paused")?;
     outage.heal()?;
     exits(guest, "nasmount maintenance off asked", 0)?;
     nasmount.wait_for_state("asked", "online").map(drop)
