@@ -66,7 +66,10 @@ fn answer(stream: &UnixStream, owned: &Owned) -> io::Result<()> {
 /// Lays a barrier unless it is there, hands its pipe to systemd, and answers for it from now on. Returns the barrier's root.
 fn own(owned: &Owned, share: &str, mount_point: &Path) -> io::Result<OwnedFd> {
     let mut mine = owned.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some(root) = mine.get(mount_point) {
+    let entries = mountinfo::read()?;
+    let is_laid = autofs::laid(&entries).iter().any(|(owner, on)| owner == share && *on == mount_point);
+    // somebody may have unmounted it: the root that is kept here outlives that
+    if let Some(root) = mine.get(mount_point).filter(|_| is_laid) {
         return root.try_clone();
     }
     let barrier = Barrier::lay(share, mount_point)?;

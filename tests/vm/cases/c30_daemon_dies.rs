@@ -46,6 +46,10 @@ pub fn killed_while_holding(guest: &Guest) -> Result<String> {
     let outage = nas.cut(Fault::Link)?;
     nasmount.wait_for_state("kept", "holding")?;
     guest.wait_for("the consumers to be paused", DEADLINE, &paused(UNIT))?;
+    // a barrier that somebody takes is laid again
+    guest.ok(&format!("umount -l {path}"))?;
+    guest.wait_for("the barrier", DEADLINE, &format!("grep -q ' {path} .* autofs ' /proc/self/mountinfo"))?;
+    barred(guest, &path, "ls").context("behind the second barrier")?;
     let hammer = guest.spawn(&format!("/host/guest/stranger.py {path} hammer --stop {STOP}"))?;
     let daemon = guest.ok("systemctl show -P MainPID nasmount")?;
     guest.ok(&format!("kill -9 {daemon}"))?;
