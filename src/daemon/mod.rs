@@ -111,14 +111,16 @@ async fn prepare() -> anyhow::Result<Kernel> {
 
 /// The veil of every server whose address is known, and the fences of an earlier daemon.
 async fn adopt_network(settings: &Settings, host: &Host) {
-    let literal = |server: &ServerId| -> Option<IpAddr> { settings.servers.get(server)?.host.parse().ok() };
+    let address = |server: &ServerId| {
+        settings.servers.get(server).and_then(|server| server_actor::remembered(server, &host.files).address)
+    };
     let veiled: BTreeMap<String, IpAddr> =
-        settings.servers.keys().filter_map(|server| Some((server.to_string(), literal(server)?))).collect();
+        settings.servers.keys().filter_map(|server| Some((server.to_string(), address(server)?))).collect();
     let mut fenced = BTreeMap::new();
     for share in settings.shares.values() {
         match host.files.read_share(&share.id.to_string()) {
             Ok(memory) if memory.fenced => {
-                fenced.extend(literal(&share.server).map(|address| (share.id.to_string(), address)));
+                fenced.extend(address(&share.server).map(|address| (share.id.to_string(), address)));
             }
             Ok(_) => {}
             Err(error) => warn!(share = %share.id, %error, "cannot read what is held"),

@@ -5,6 +5,7 @@
 //! have them. What was done is in force and what was not is not, so that the next reload tries it again.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -176,8 +177,7 @@ impl Reloader {
                 Ok(())
             }
             PlanStep::AddServer { server } => {
-                self.add_server(server);
-                if let Ok(address) = server.host.parse() {
+                if let Some(address) = self.add_server(server) {
                     self.host.network.veil(&server.id.to_string(), address).await;
                 }
                 Ok(())
@@ -194,7 +194,8 @@ impl Reloader {
         }
     }
 
-    fn add_server(&mut self, server: &ServerSettings) {
+    /// Has a server probed; returns its address, if that is known already.
+    fn add_server(&mut self, server: &ServerSettings) -> Option<IpAddr> {
         let sleep = Sleep::new(self.slept.clone());
         let around = ServerSurroundings {
             network: Arc::clone(&self.host.network),
@@ -208,7 +209,9 @@ impl Reloader {
             trust_stranger: probed.trust_stranger.clone(),
         };
         self.board.actors().servers.insert(server.id.to_string(), handle);
+        let address = probed.view.borrow().address;
         self.servers.insert(server.id.clone(), probed);
+        address
     }
 
     fn add_share(&mut self, share: &ShareSettings, settings: &Settings) {

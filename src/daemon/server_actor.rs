@@ -17,7 +17,7 @@ use crate::share::BootInstant;
 use crate::share::detector::{
     Detector, DetectorSpec, Flapping, Identity, Latency, LocalTrouble, Probed, Trust, Verdict, Whose,
 };
-use crate::sys::state_file::StateFiles;
+use crate::sys::state_file::{ServerMemory, StateFiles};
 use crate::sys::worker::{self, Answer, Request};
 use crate::sys::{clock, probe};
 
@@ -65,14 +65,15 @@ pub struct ServerSurroundings {
     pub network: Arc<Network>,
     /// Changes of this host's network, and what the veil heard.
     pub changes: HostChanges,
-    /// Where identities are written down.
+    /// Where it is written down who a server is and where.
     pub files: StateFiles,
 }
 
 /// Starts the loop; it ends with what is returned, or with the runtime.
 pub fn spawn(settings: ServerSettings, around: ServerSurroundings, sleep: Sleep) -> ProbedServer {
+    let memory = remembered(&settings, &around.files);
     let view = ServerView {
-        address: settings.host.parse().ok(),
+        address: memory.address,
         trust: Trust::Unknown,
         latency: None,
         flapping: None,
@@ -83,15 +84,18 @@ pub fn spawn(settings: ServerSettings, around: ServerSurroundings, sleep: Sleep)
     let span = info_span!("server", name = %settings.id);
     let (sender, configured) = watch::channel(settings.clone());
     let (trust_stranger, trusted) = mpsc::channel(1);
-    let identity = around.files.read_identity(&settings.id.to_string()).unwrap_or_else(|error| {
-        warn!(server = %settings.id, %error, "cannot read who the server was");
-        None
-    });
     let (outcome, outcomes) = mpsc::channel(4);
+    let (remember, to_remember) = watch::channel(memory.clone());
+    tokio::spawn(
+        write_down(settings.id.to_string(), settings.host.clone(), around.files, to_remember).instrument(span.clone()),
+    );
     let actor = ServerActor {
-        detector: Detector::new(detector_spec(&settings), identity, clock::now()),
+        detector: Detector::new(detector_spec(&settings), memory.identity, clock::now()),
+        looked_up: settings.host.parse::<IpAddr>().is_ok(),
         settings,
-        around,
+        network: around.network,
+        changes: around.changes,
+        remember,
         sleep,
         view,
         outcome,
@@ -106,6 +110,27 @@ pub fn spawn(settings: ServerSettings, around: ServerSurroundings, sleep: Sleep)
     ProbedServer { view: receiver, settings: sender, trust_stranger }
 }
 
+/// What is known of a server before it is asked: an address that is configured, or where its name led to last.
+pub fn remembered(settings: &ServerSettings, files: &StateFiles) -> ServerMemory {
+    let memory = files.read_server(&settings.id.to_string(), &settings.host).unwrap_or_else(|error| {
+        warn!(server = %settings.id, %error, "cannot read who the server was");
+        ServerMemory::default()
+    });
+    ServerMemory { address: settings.host.parse().ok().or(memory.address), ..memory }
+}
+
+/// Writes down what is to be remembered, one state after the other; a slow disk skips some, never the last.
+async fn write_down(server: String, host: String, files: StateFiles, mut memory: watch::Receiver<ServerMemory>) {
+    while memory.changed().await.is_ok() {
+        let latest = memory.borrow_and_update().clone();
+        let (files, server, host) = (files.clone(), server.clone(), host.clone());
+        let written = tokio::task::spawn_blocking(move || files.write_server(&server, &host, &latest)).await;
+        if let Err(error) = written.unwrap_or_else(|error| Err(error.into())) {
+            warn!(%error, "cannot write down who the server is: after a restart any other will be believed");
+        }
+    }
+}
+
 fn detector_spec(settings: &ServerSettings) -> DetectorSpec {
     let ProbeSettings { interval, timeout, timeout_max, dead_after, alive_after } = settings.probe;
     DetectorSpec { interval, timeout, timeout_max, dead_after, alive_after, identity: settings.identity }
@@ -115,12 +140,14 @@ fn detector_spec(settings: &ServerSettings) -> DetectorSpec {
 enum Outcome {
     Probed { address: Option<IpAddr>, started: BootInstant, probed: Probed },
     Looked { address: IpAddr, trouble: Option<(LocalTrouble, String)> },
-    Resolved(Option<IpAddr>),
+    Resolved(BTreeSet<IpAddr>),
 }
 
 struct ServerActor {
     settings: ServerSettings,
-    around: ServerSurroundings,
+    network: Arc<Network>,
+    changes: HostChanges,
+    remember: watch::Sender<ServerMemory>,
     sleep: Sleep,
     detector: Detector,
     view: watch::Sender<ServerView>,
@@ -130,6 +157,8 @@ struct ServerActor {
     /// The way to the server may have changed since it was looked at.
     look_again: bool,
     resolving: bool,
+    /// The address is not only what was remembered.
+    looked_up: bool,
     resolve_at: BootInstant,
     /// Hints of the present address that have been heeded.
     hints: u64,
@@ -142,7 +171,7 @@ impl ServerActor {
         mut trusted: mpsc::Receiver<()>,
         mut outcomes: mpsc::Receiver<Outcome>,
     ) {
-        let (mut network, mut hints) = (self.around.changes.network.clone(), self.around.changes.hints.clone());
+        let (mut network, mut hints) = (self.changes.network.clone(), self.changes.hints.clone());
         loop {
             self.start_what_is_due();
             let probe_at = (!self.probing).then(|| self.detector.next_probe_at());
@@ -187,8 +216,9 @@ impl ServerActor {
     fn start_what_is_due(&mut self) {
         let now = clock::now();
         let address = self.address();
-        let doubted = address.is_none() || matches!(self.detector.trust(), Trust::Dead { .. });
-        if self.settings.host.parse::<IpAddr>().is_err() && doubted && !self.resolving && now >= self.resolve_at {
+        let doubted = !self.looked_up || matches!(self.detector.trust(), Trust::Dead { .. });
+        let is_name = self.settings.host.parse::<IpAddr>().is_err();
+        if is_name && doubted && !self.resolving && now >= self.resolve_at {
             self.resolving = true;
             self.resolve_at = now + RESOLVE_INTERVAL;
             let host = self.settings.host.clone();
@@ -236,46 +266,48 @@ impl ServerActor {
             }
             Outcome::Resolved(found) => {
                 self.resolving = false;
-                if let Some(address) = found.filter(|found| Some(*found) != self.address()) {
-                    info!(%address, host = self.settings.host, "resolved");
-                    self.around.network.veil(&self.settings.id.to_string(), address).await;
-                    self.view.send_modify(|view| view.address = Some(address));
-                    self.hints = self.around.changes.hints_of(address);
-                    self.detector.handle_change_of_network(clock::now());
-                    self.look_again = true;
-                }
+                self.resolved(&found).await;
             }
         }
+    }
+
+    async fn resolved(&mut self, found: &BTreeSet<IpAddr>) {
+        let Some(address) = choose(found, self.address()) else { return };
+        self.looked_up = true;
+        if Some(address) == self.address() {
+            return;
+        }
+        info!(%address, host = self.settings.host, "resolved");
+        self.network.veil(&self.settings.id.to_string(), address).await;
+        self.view.send_modify(|view| view.address = Some(address));
+        self.remember();
+        self.hints = self.changes.hints_of(address);
+        self.detector.handle_change_of_network(clock::now());
+        self.look_again = true;
     }
 
     fn probed(&mut self, started: BootInstant, probed: Probed) {
         let now = clock::now();
         debug!(verdict = %probed.verdict, took = ?now.since(started), "probe");
-        let known = self.detector.identity();
         let changed = self.detector.handle_probe(started, now, probed);
-        self.remember_identity(known);
+        self.remember();
         // why it failed may be found out at home
         self.look_again |= matches!(changed, Some(Trust::Suspect { verdict }) if verdict != Verdict::Refused);
         self.publish(changed);
     }
 
-    fn remember_identity(&self, known: Option<Identity>) {
-        let identity = self.detector.identity();
-        if identity == known {
-            return;
-        }
-        let (files, server) = (self.around.files.clone(), self.settings.id.to_string());
-        tokio::task::spawn_blocking(move || {
-            if let Err(error) = files.write_identity(&server, identity) {
-                warn!(server, %error, "cannot write down who the server is: after a restart any other will be believed");
-            }
+    fn remember(&self) {
+        let memory = ServerMemory { identity: self.detector.identity(), address: self.address() };
+        self.remember.send_if_modified(|known| {
+            let changed = *known != memory;
+            *known = memory;
+            changed
         });
     }
 
     fn trust_stranger(&mut self) {
-        let known = self.detector.identity();
         self.detector.trust_stranger(clock::now());
-        self.remember_identity(known);
+        self.remember();
         info!(identity = ?self.detector.identity().map(|identity| identity.to_string()), "trusted by an operator");
         self.publish(None);
     }
@@ -295,7 +327,7 @@ impl ServerActor {
 
     /// The server said FIN or RST to the kernel, which the veil has swallowed.
     fn heed_hints(&mut self) {
-        let Some(heard) = self.address().map(|address| self.around.changes.hints_of(address)) else { return };
+        let Some(heard) = self.address().map(|address| self.changes.hints_of(address)) else { return };
         if std::mem::replace(&mut self.hints, heard) != heard {
             debug!("the server has closed a connection");
             self.detector.handle_hint(clock::now());
@@ -341,21 +373,27 @@ fn whose(verdict: Verdict) -> &'static str {
     }
 }
 
-/// The first address, IPv4 before IPv6: a NAS announces IPv6 addresses sooner than its SMB service listens on them.
-async fn resolve(host: &str) -> Option<IpAddr> {
-    let child = worker::start(&Request::Resolve { host: host.to_owned() }).await.ok()?;
-    match worker::reply(child, tokio::time::sleep(RESOLVE_WITHIN)).await {
-        Ok(Answer::Addresses(addresses)) => first(&addresses),
-        Ok(_) => None,
+async fn resolve(host: &str) -> BTreeSet<IpAddr> {
+    let resolved = async {
+        let child = worker::start(&Request::Resolve { host: host.to_owned() }).await;
+        let child = child.map_err(|error| worker::Failed::local("cannot start a worker", &error))?;
+        worker::reply(child, tokio::time::sleep(RESOLVE_WITHIN)).await
+    };
+    match resolved.await {
+        Ok(Answer::Addresses(addresses)) => addresses,
+        Ok(_) => BTreeSet::new(),
         Err(error) => {
             warn!(%error, host, "name not resolved");
-            None
+            BTreeSet::new()
         }
     }
 }
 
-fn first(addresses: &BTreeSet<IpAddr>) -> Option<IpAddr> {
-    addresses.iter().find(|address| address.is_ipv4()).or_else(|| addresses.first()).copied()
+/// The present address as long as it is one of the server's, which a mount is made on; else the first, IPv4 before IPv6: a NAS
+/// announces IPv6 addresses sooner than its SMB service listens on them.
+fn choose(addresses: &BTreeSet<IpAddr>, present: Option<IpAddr>) -> Option<IpAddr> {
+    let kept = present.filter(|present| addresses.contains(present));
+    kept.or_else(|| addresses.iter().find(|address| address.is_ipv4()).or_else(|| addresses.first()).copied())
 }
 
 /// What is wrong with this host's way to an address. In a worker: links are asked for under the kernel's one lock of all
@@ -369,5 +407,23 @@ async fn look(server: IpAddr) -> Option<(LocalTrouble, String)> {
             warn!(%error, "cannot look at this host's way to the server");
             None
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_is_kept_while_it_is_one_of_the_servers() {
+        let address = |text: &str| text.parse::<IpAddr>().ok();
+        let all = |texts: &[&str]| texts.iter().filter_map(|text| address(text)).collect::<BTreeSet<_>>();
+        let addresses = all(&["10.0.0.5", "10.0.0.6", "fd00::5"]);
+        assert_eq!(choose(&addresses, address("10.0.0.6")), address("10.0.0.6"));
+        assert_eq!(choose(&addresses, address("fd00::5")), address("fd00::5"));
+        assert_eq!(choose(&addresses, address("10.0.0.7")), address("10.0.0.5"), "it has moved");
+        assert_eq!(choose(&addresses, None), address("10.0.0.5"));
+        assert_eq!(choose(&all(&["fd00::5"]), None), address("fd00::5"));
+        assert_eq!(choose(&all(&[]), address("10.0.0.5")), None, "a name that cannot be resolved changes nothing");
     }
 }

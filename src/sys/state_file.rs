@@ -4,7 +4,7 @@
 //! /run/nasmount/share/NAME.json      what a share remembers (`share::event::Memory`)       as long as the boot
 //! /run/nasmount/paused.json          units that may be SIGSTOPped                         as long as the boot
 //! /var/lib/nasmount/stopped.json     units to be started again                            also after a reboot
-//! /var/lib/nasmount/server/NAME.json who a server is     (`share::detector::Identity`)     also after a reboot
+//! /var/lib/nasmount/server/NAME.json who a server is, and where it was ([`ServerMemory`])  also after a reboot
 //! ```
 //!
 //! A unit that was paused and then stopped is in both lists. What is added to a list is on disk before anything is taken off
@@ -17,6 +17,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::{self, Write as _};
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -72,9 +73,21 @@ struct ListFile {
     units: Units,
 }
 
+/// What is remembered of a server: it holds for the `host` that was configured then, and for no other.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ServerMemory {
+    /// Who it is, once that was known.
+    pub identity: Option<Identity>,
+    /// Where its name led to last.
+    pub address: Option<IpAddr>,
+}
+
 #[derive(Default, Serialize, Deserialize)]
+#[serde(default)]
 struct ServerFile {
-    identity: String,
+    host: String,
+    identity: Option<String>,
+    address: Option<IpAddr>,
 }
 
 impl StateFiles {
@@ -133,16 +146,21 @@ impl StateFiles {
         Ok(())
     }
 
-    /// Who a server is, as far as that was known.
-    pub fn read_identity(&self, server: &str) -> io::Result<Option<Identity>> {
+    /// What is remembered of a server that is reached as `host`; nothing if it was another one before.
+    pub fn read_server(&self, server: &str, host: &str) -> io::Result<ServerMemory> {
         let file: ServerFile = read(&self.server(server), |_| ServerFile::default())?;
-        Ok(Identity::parse(&file.identity))
+        if !file.host.eq_ignore_ascii_case(host) {
+            return Ok(ServerMemory::default());
+        }
+        let identity = file.identity.as_deref().and_then(Identity::parse);
+        Ok(ServerMemory { identity, address: file.address })
     }
 
-    /// Writes down who a server is; on a disk, which may keep its writer waiting.
-    pub fn write_identity(&self, server: &str, identity: Option<Identity>) -> io::Result<()> {
-        let file = identity.map(|identity| ServerFile { identity: identity.to_string() });
-        write(&self.server(server), file.as_ref())
+    /// Replaces it; on a disk, which may keep its writer waiting.
+    pub fn write_server(&self, server: &str, host: &str, memory: &ServerMemory) -> io::Result<()> {
+        let identity = memory.identity.map(|identity| identity.to_string());
+        let file = ServerFile { host: host.to_owned(), identity, address: memory.address };
+        write(&self.server(server), (*memory != ServerMemory::default()).then_some(&file))
     }
 
     fn server(&self, server: &str) -> PathBuf {
@@ -344,17 +362,19 @@ mod tests {
     }
 
     #[test]
-    fn servers_are_known_by_name() {
+    fn a_server_is_remembered_by_name_and_host() {
         let (_directory, files) = files();
-        let identity = |byte| Some(Identity([byte; 16]));
-        assert_eq!(files.read_identity("tower").unwrap(), None);
-        files.write_identity("tower", identity(1)).unwrap();
-        files.write_identity("attic", identity(2)).unwrap();
-        files.write_identity("tower", identity(3)).unwrap();
-        assert_eq!(files.read_identity("tower").unwrap(), identity(3));
-        assert_eq!(files.read_identity("attic").unwrap(), identity(2));
-        files.write_identity("attic", None).unwrap();
-        assert_eq!(files.read_identity("attic").unwrap(), None);
+        let memory = |byte| ServerMemory { identity: Some(Identity([byte; 16])), address: "10.0.0.7".parse().ok() };
+        let nothing = ServerMemory::default();
+        assert_eq!(files.read_server("tower", "nas").unwrap(), nothing);
+        files.write_server("tower", "nas", &memory(1)).unwrap();
+        files.write_server("attic", "nas2", &memory(2)).unwrap();
+        files.write_server("tower", "nas", &memory(3)).unwrap();
+        assert_eq!(files.read_server("tower", "NAS").unwrap(), memory(3));
+        assert_eq!(files.read_server("attic", "nas2").unwrap(), memory(2));
+        assert_eq!(files.read_server("tower", "10.0.0.8").unwrap(), nothing, "the name was given to another machine");
+        files.write_server("attic", "nas2", &nothing).unwrap();
+        assert_eq!(files.read_server("attic", "nas2").unwrap(), nothing);
     }
 
     #[test]
