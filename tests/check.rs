@@ -66,7 +66,8 @@ fn run_check(file: &Path, output: Output) -> (Exit, String, String) {
     let roots = ConfigRoots::under(Path::new("/nonexistent"), Some(file), None);
     let args = CheckArgs { config: Some(file.to_owned()), output, colour: Colour::Never };
     let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
-    let exit = check(&roots, &args, &mut stdout, &mut stderr).unwrap();
+    let (exit, written) = check(&roots, &args, &mut stdout, &mut stderr);
+    written.unwrap();
     (exit, String::from_utf8(stdout).unwrap(), String::from_utf8(stderr).unwrap())
 }
 
@@ -216,6 +217,100 @@ fn a_missing_credentials_file_is_reported_where_it_is_named() {
     assert!(stderr.contains("server.tower.credentials: cannot use the credentials file"), "{stderr}");
     assert!(stderr.contains("nasmount.toml:4:15"), "{stderr}");
     assert!(stderr.contains("chmod 600"), "{stderr}");
+}
+
+/// A configuration in a directory of its own, with a share on `mount_point` and this credentials file.
+fn on_this_host(credentials: &str, mount_point: &Path) -> (tempfile::TempDir, PathBuf) {
+    use std::os::unix::fs::PermissionsExt as _;
+    let directory = tempfile::tempdir().unwrap();
+    let (file, login) = (directory.path().join("nasmount.toml"), directory.path().join("tower.cred"));
+    fs::write(&login, credentials).unwrap();
+    fs::set_permissions(&login, fs::Permissions::from_mode(0o600)).unwrap();
+    let text = format!(
+        "[server.tower]\nhost = \"10.0.0.1\"\ncredentials = {login:?}\n\
+         [share.media]\nserver = \"tower\"\nsource = \"media\"\nmount_point = {mount_point:?}\n"
+    );
+    fs::write(&file, text).unwrap();
+    (directory, file)
+}
+
+#[test]
+fn what_is_odd_on_this_host_is_a_warning() {
+    use std::os::unix::fs::symlink;
+    let host = tempfile::tempdir().unwrap();
+    let at = |name: &str| host.path().join(name);
+    fs::create_dir(at("real")).unwrap();
+    symlink(at("real"), at("link")).unwrap();
+    fs::write(at("file"), "").unwrap();
+    let good = "username=bob\npassword=x\n";
+    for (mount_point, said) in [
+        (at("real"), None),
+        (at("not yet"), None),
+        (at("link"), Some(format!("help: use {} itself", at("real").display()))),
+        (at("link/media"), Some(format!("help: use {} itself", at("real/media").display()))),
+        (at("file"), Some(format!("{} is not a directory", at("file").display()))),
+        (at("file/media"), Some(format!("{} is not a directory", at("file").display()))),
+    ] {
+        let (_directory, file) = on_this_host(good, &mount_point);
+        let (exit, _, stderr) = run_check(&file, Output::Text);
+        assert_eq!(exit, Exit::Done, "{stderr}");
+        assert_eq!(stderr.is_empty(), said.is_none(), "{stderr}");
+        assert!(stderr.contains(&said.clone().unwrap_or_default()), "{said:?}: {stderr}");
+    }
+}
+
+#[test]
+fn credentials_that_were_hardly_meant_so_are_mentioned_and_wrong_ones_explained() {
+    let (_directory, file) = on_this_host("username=bob\r\npassword=\"hunter2\"\n", Path::new("/mnt/media"));
+    let (exit, _, stderr) = run_check(&file, Output::Text);
+    assert_eq!(exit, Exit::Done, "{stderr}");
+    assert!(stderr.contains("`username` on line 1") && stderr.contains("line ends of Windows"), "{stderr}");
+    assert!(stderr.contains("`password` on line 2") && stderr.contains("quotation marks"), "{stderr}");
+    assert!(!stderr.contains(SECRET), "{stderr}");
+    let long = format!("username=bob\npassword={}\n", "x".repeat(300));
+    for (text, help) in
+        [(long.as_str(), "choose a shorter one"), ("username=b\0b\n", "text editor"), ("", "username=NAME")]
+    {
+        let (_directory, file) = on_this_host(text, Path::new("/mnt/media"));
+        let (exit, _, stderr) = run_check(&file, Output::Text);
+        assert_eq!(exit, Exit::Usage);
+        assert!(stderr.contains(help), "{stderr}");
+    }
+}
+
+#[test]
+fn a_file_that_cannot_be_read_is_named() {
+    let directory = tempfile::tempdir().unwrap();
+    let (file, drop_in) = (directory.path().join("nasmount.toml"), directory.path().join("conf.d/a.toml"));
+    fs::write(&file, EXAMPLE).unwrap();
+    fs::create_dir_all(&drop_in).unwrap();
+    let (exit, stdout, _) = run_check(&file, Output::Json);
+    let said: serde_json::Value = serde_json::from_str(&stdout).unwrap();
+    let problem = &said["problems"][0];
+    assert_eq!(exit, Exit::Usage);
+    assert_eq!(problem["file"], drop_in.to_str().unwrap());
+    assert_eq!(problem["kind"], "unreadable");
+    assert!(!problem["help"].as_str().unwrap().is_empty());
+}
+
+#[test]
+fn the_exit_code_is_the_same_when_nobody_reads() {
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_nasmount"));
+    let status = command.args(["--config", "tests/check/01-syntax.toml", "check"]).stderr(writer).status().unwrap();
+    assert_eq!(status.code(), Some(Exit::Usage as i32));
+}
+
+#[test]
+fn two_names_of_one_host_have_one_patience() {
+    let text = two_shares("", "profile = \"backup\"").replace(
+        "[share.backup]\nserver = \"tower\"",
+        "[server.again]\nhost = \"TOWER\"\n[share.backup]\nserver = \"again\"",
+    );
+    for share in settings(&text).shares.values() {
+        assert_eq!(share.patience, Duration::from_secs(300));
+    }
 }
 
 #[test]

@@ -6,10 +6,13 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 use super::report::{Exit, finish, write_error};
-use crate::config::credentials::parse_credentials;
-use crate::config::settings::CredentialSource;
+use crate::config::credentials::{Oddity, parse_credentials};
+use crate::config::settings::{CredentialSource, ShareSettings};
 use crate::config::{self, Colour, Invalid, InvalidKind, Loaded, Notice, Warning};
-use crate::sys::config_dir::{ConfigRoots, ConfigTexts, check_credentials_file, read_config, read_credentials};
+use crate::sys::config_dir::{
+    ConfigRoots, ConfigTexts, MountPoint, ReadError, check_credentials_file, mount_point_on_host, read_config,
+    read_credentials,
+};
 
 /// Version of what `--json` prints. Additions do not change it.
 pub const JSON_SCHEMA: u32 = 1;
@@ -39,85 +42,128 @@ pub fn run(args: &CheckArgs) -> Exit {
     let roots = ConfigRoots::system(args.config.as_deref());
     // Buffered: a reader of JSON gets all of it or nothing.
     let mut stdout = io::BufWriter::new(io::stdout().lock());
-    let exit = check(&roots, args, &mut stdout, &mut io::stderr().lock());
-    finish(exit.and_then(|exit| stdout.flush().map(|()| exit)))
+    let (exit, written) = check(&roots, args, &mut stdout, &mut io::stderr().lock());
+    finish(exit, written.and_then(|()| stdout.flush()))
 }
 
-/// The same with its surroundings as arguments.
+/// The same with its surroundings as arguments; how it ends, and whether that could be said.
 pub fn check(
     roots: &ConfigRoots,
     args: &CheckArgs,
     stdout: &mut impl Write,
     stderr: &mut impl Write,
-) -> io::Result<Exit> {
+) -> (Exit, io::Result<()>) {
     let texts = match read_config(roots) {
         Ok(texts) => texts,
-        Err(error) => {
-            let hint = error.hint();
-            if args.output == Output::Json {
-                let file = roots.main.to_string_lossy().into_owned();
-                let message = chain(&error);
-                let help = hint.clone().unwrap_or_default();
-                let finding = Finding { severity: Severity::Error, file, message, help, ..Finding::default() };
-                write_json(stdout, vec![finding])?;
-            } else {
-                write_error(stderr, &error, hint.as_deref())?;
-            }
-            return Ok(Exit::Usage);
-        }
+        Err(error) => return (Exit::Usage, say_unreadable(&error, args.output, stdout, stderr)),
     };
     let (invalid, warnings) = load_and_check(&texts);
-    match args.output {
+    let exit = if invalid.is_empty() { Exit::Done } else { Exit::Usage };
+    let written = match args.output {
         Output::Json => {
             let errors = invalid.iter().map(|Invalid(notice)| Finding::new(Severity::Error, notice));
             let warnings = warnings.iter().map(|Warning(notice)| Finding::new(Severity::Warning, notice));
-            write_json(stdout, errors.chain(warnings).collect())?;
+            write_json(stdout, errors.chain(warnings).collect())
         }
-        Output::Text => {
-            for warning in &warnings {
-                writeln!(stderr, "{}\n", warning.render(args.colour))?;
-            }
-            for problem in &invalid {
-                writeln!(stderr, "{}\n", problem.render(args.colour))?;
-            }
-            if !invalid.is_empty() {
-                let (count, noun) = (invalid.len(), if invalid.len() == 1 { "problem" } else { "problems" });
-                writeln!(stderr, "error: {count} {noun} in the configuration; nothing of it is used")?;
-            }
-        }
-    }
-    Ok(if invalid.is_empty() { Exit::Done } else { Exit::Usage })
+        Output::Text => write_text(stderr, &invalid, &warnings, args.colour),
+    };
+    (exit, written)
 }
 
-/// Everything wrong with the texts and with the credentials files that they name.
+fn say_unreadable(
+    error: &ReadError,
+    output: Output,
+    stdout: &mut impl Write,
+    stderr: &mut impl Write,
+) -> io::Result<()> {
+    let help = error.hint();
+    if output == Output::Text {
+        return write_error(stderr, error, Some(&help));
+    }
+    let (file, message) = (error.path().to_string_lossy().into_owned(), chain(error));
+    let kind = Some(InvalidKind::Unreadable);
+    let finding = Finding { severity: Severity::Error, kind, file, message, help, ..Finding::default() };
+    write_json(stdout, vec![finding])
+}
+
+fn write_text(out: &mut impl Write, invalid: &[Invalid], warnings: &[Warning], colour: Colour) -> io::Result<()> {
+    for warning in warnings {
+        writeln!(out, "{}\n", warning.render(colour))?;
+    }
+    for problem in invalid {
+        writeln!(out, "{}\n", problem.render(colour))?;
+    }
+    match invalid.len() {
+        0 => Ok(()),
+        1 => writeln!(out, "error: 1 problem in the configuration; nothing of it is used"),
+        count => writeln!(out, "error: {count} problems in the configuration; nothing of it is used"),
+    }
+}
+
+/// Everything wrong with the texts and with what they name on this host.
 pub fn load_and_check(texts: &ConfigTexts) -> (Vec<Invalid>, Vec<Warning>) {
     match config::load(&texts.fragments, &texts.profiles) {
         Err(invalid) => (invalid, Vec::new()),
-        Ok(loaded) => (check_credentials(&loaded), loaded.warnings),
+        Ok(mut loaded) => {
+            let mut warnings = std::mem::take(&mut loaded.warnings);
+            let invalid = check_credentials(&loaded, &mut warnings);
+            warnings.extend(check_mount_points(&loaded));
+            (invalid, warnings)
+        }
     }
 }
 
-fn check_credentials(loaded: &Loaded) -> Vec<Invalid> {
+fn check_credentials(loaded: &Loaded, warnings: &mut Vec<Warning>) -> Vec<Invalid> {
     let mut invalid = Vec::new();
     for (id, server) in &loaded.settings.servers {
         let CredentialSource::File(path) = &server.credentials else { continue };
-        if let Err(error) = check_credentials_file(path) {
-            invalid.extend(loaded.invalid_credentials(id, chain(&error), error.help()));
-        } else if let Err(error) = login_in(path) {
-            let help = "it needs the lines `username=NAME` and `password=…`".to_owned();
-            invalid.extend(loaded.invalid_credentials(id, format!("cannot use {}: {error}", path.display()), help));
+        let shown = path.display();
+        let parsed = check_credentials_file(path).map_err(|error| (chain(&error), error.help())).and_then(|()| {
+            let Some(text) = readable(path).map_err(|error| (format!("cannot use {shown}: {error}"), String::new()))?
+            else {
+                return Ok(None); // one that this user cannot read is for root to check
+            };
+            let parsed = parse_credentials(&text);
+            parsed.map(Some).map_err(|error| (format!("cannot use {shown}: {error}"), error.help().to_owned()))
+        });
+        match parsed {
+            Err((message, help)) => invalid.extend(loaded.invalid_credentials(id, message, help)),
+            Ok(credentials) => {
+                for Oddity { line, key, what } in credentials.into_iter().flat_map(|credentials| credentials.oddities) {
+                    let message = format!("the `{key}` on line {line} of {shown}: {what}");
+                    let help = "remove it there, unless it is meant so".to_owned();
+                    warnings.extend(loaded.doubtful_credentials(id, message, help));
+                }
+            }
         }
     }
     invalid
 }
 
-/// Whether the file holds a login; one that this user cannot read is for root to check.
-fn login_in(path: &Path) -> Result<(), String> {
+fn readable(path: &Path) -> io::Result<Option<String>> {
     match read_credentials(path) {
-        Ok(text) => parse_credentials(&text).map(drop).map_err(|error| error.to_string()),
-        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(()),
-        Err(error) => Err(error.to_string()),
+        Ok(text) => Ok(Some(text)),
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(None),
+        Err(error) => Err(error),
     }
+}
+
+/// What the host has where a share is to be mounted. A warning, not an error: it concerns one share, which would be `blocked`.
+fn check_mount_points(loaded: &Loaded) -> Vec<Warning> {
+    let warning = |share: &ShareSettings| {
+        let (message, help) = match mount_point_on_host(&share.mount_point) {
+            MountPoint::Usable => return None,
+            MountPoint::NotADirectory(what) => {
+                (format!("{} is not a directory", what.display()), "move it away, or choose another path".to_owned())
+            }
+            MountPoint::Elsewhere(real) => {
+                let (path, real) = (share.mount_point.display(), real.display());
+                (format!("{path} leads to {real}: nothing is mounted through a link"), format!("use {real} itself"))
+            }
+        };
+        loaded.doubtful_mount_point(&share.id, message, help)
+    };
+    loaded.settings.shares.values().filter_map(warning).collect()
 }
 
 /// An error and its causes in one line.

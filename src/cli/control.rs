@@ -258,7 +258,7 @@ fn say(command: &str, outcomes: &BTreeMap<String, Outcome>, after: &StatusReport
     let text = serde_json::to_string_pretty(&serde_json::json!({
         "schema": SCHEMA, "command": command, "shares": shares,
     }))?;
-    Ok(report::finish(writeln!(std::io::stdout(), "{text}").map(|()| exit)))
+    Ok(report::finish(exit, writeln!(std::io::stdout(), "{text}")))
 }
 
 fn line(share: &str, outcome: &Outcome, now: Option<&ShareStatus>) -> String {

@@ -33,6 +33,6 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Exit> {
             recordings::write_to(path, &text).with_context(|| format!("cannot write {}", path.display()))?;
             Ok(Exit::Done)
         }
-        None => Ok(report::finish(std::io::stdout().write_all(text.as_bytes()).map(|()| Exit::Done))),
+        None => Ok(report::finish(Exit::Done, std::io::stdout().write_all(text.as_bytes()))),
     }
 }

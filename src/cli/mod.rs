@@ -223,5 +223,5 @@ fn start_log(cli: &Cli) {
 fn completions(shell: clap_complete::Shell) -> anyhow::Result<Exit> {
     let mut script = Vec::new(); // generating straight to a closed pipe would panic
     clap_complete::generate(shell, &mut Cli::command(), "nasmount", &mut script);
-    Ok(report::finish(std::io::stdout().write_all(&script).map(|()| Exit::Done)))
+    Ok(report::finish(Exit::Done, std::io::stdout().write_all(&script)))
 }

@@ -32,11 +32,11 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Exit> {
         let mut document = serde_json::to_value(&outcome)?;
         document["schema"] = JSON_SCHEMA.into();
         let text = serde_json::to_string_pretty(&document)? + "\n";
-        return Ok(report::finish(std::io::stdout().write_all(text.as_bytes()).map(|()| exit)));
+        return Ok(report::finish(exit, std::io::stdout().write_all(text.as_bytes())));
     }
     let (out, err) = told(&outcome, arguments.dry_run);
     let written = std::io::stderr().write_all(err.as_bytes());
-    Ok(report::finish(written.and_then(|()| std::io::stdout().write_all(out.as_bytes())).map(|()| exit)))
+    Ok(report::finish(exit, written.and_then(|()| std::io::stdout().write_all(out.as_bytes()))))
 }
 
 /// What goes to stdout, the plan of a dry run, and what to stderr, all else.

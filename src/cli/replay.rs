@@ -78,7 +78,7 @@ pub fn run(arguments: &Arguments, detail: Detail) -> Exit {
     let mut out = io::BufWriter::new(io::stdout().lock());
     let written =
         if arguments.json { write_json(&mut out, recording) } else { write_text(&mut out, recording, detail) };
-    report::finish(written.and_then(|()| out.flush()).map(|()| Exit::Done))
+    report::finish(Exit::Done, written.and_then(|()| out.flush()))
 }
 
 fn read(arguments: &Arguments) -> Result<Recording, CannotReplay> {

@@ -52,11 +52,11 @@ pub fn report(error: &dyn Error, hint: Option<&str>) {
     let _ = write_error(&mut io::stderr().lock(), error, hint);
 }
 
-/// Makes the exit code of what was written: a reader that has gone away (`| head`) is no failure of the command.
-pub fn finish(written: io::Result<Exit>) -> Exit {
+/// The exit code of a command once what it says was written: a reader that has gone away (`| head`) changes nothing.
+pub fn finish(exit: Exit, written: io::Result<()>) -> Exit {
     match written {
-        Ok(exit) => exit,
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Exit::Done,
+        Ok(()) => exit,
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => exit,
         Err(error) => {
             report(&error, None);
             Exit::Failed
@@ -83,8 +83,11 @@ mod tests {
     }
 
     #[test]
-    fn a_reader_that_left_is_no_failure() {
-        assert_eq!(finish(Err(io::ErrorKind::BrokenPipe.into())), Exit::Done);
-        assert_eq!(finish(Ok(Exit::Usage)), Exit::Usage);
+    fn a_reader_that_left_changes_nothing() {
+        let gone = || Err(io::ErrorKind::BrokenPipe.into());
+        assert_eq!(finish(Exit::Done, gone()), Exit::Done);
+        assert_eq!(finish(Exit::Usage, gone()), Exit::Usage);
+        assert_eq!(finish(Exit::Usage, Ok(())), Exit::Usage);
+        assert_eq!(finish(Exit::Done, Err(io::ErrorKind::StorageFull.into())), Exit::Failed);
     }
 }

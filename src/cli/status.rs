@@ -38,7 +38,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Exit> {
     let text = if arguments.json { serde_json::to_string_pretty(&report)? + "\n" } else { render(&report) };
     let online = report.shares.iter().all(|share| share.state == State::Online);
     let exit = if online { Exit::Done } else { Exit::Refused };
-    Ok(report::finish(std::io::stdout().write_all(text.as_bytes()).map(|()| exit)))
+    Ok(report::finish(exit, std::io::stdout().write_all(text.as_bytes())))
 }
 
 fn ask() -> anyhow::Result<StatusReport> {

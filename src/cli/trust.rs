@@ -30,5 +30,5 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Exit> {
         (false, Verdict::Accepted) => format!("{server}: the machine that answers now is trusted\n"),
         (false, Verdict::AlreadySo) => format!("{server}: nobody else answers in its place\n"),
     };
-    Ok(report::finish(std::io::stdout().write_all(text.as_bytes()).map(|()| Exit::Done)))
+    Ok(report::finish(Exit::Done, std::io::stdout().write_all(text.as_bytes())))
 }

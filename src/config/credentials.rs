@@ -55,6 +55,17 @@ pub enum CredentialsError {
     NoUsername,
 }
 
+impl CredentialsError {
+    /// What to do about it.
+    pub fn help(&self) -> &'static str {
+        match self {
+            Self::TooLong { .. } => "choose a shorter one on the server",
+            Self::Nul { .. } => "write the file anew with a text editor: one `key=value` on each line",
+            Self::NoUsername => "it needs the lines `username=NAME` and `password=…`",
+        }
+    }
+}
+
 /// A value that is read exactly as it stands, but was probably not meant so.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Oddity {

@@ -11,6 +11,8 @@ use super::source::{Files, Origin, Place};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum InvalidKind {
+    /// A file cannot be read.
+    Unreadable,
     /// The file is not TOML.
     Syntax,
     /// A key that nasmount does not know.

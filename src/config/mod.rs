@@ -52,6 +52,8 @@ pub struct Loaded {
     pub option_origins: BTreeMap<ShareId, BTreeMap<String, OptionOrigin>>,
     /// Where each server's `credentials` are named, for problems with the file itself.
     pub credentials_places: BTreeMap<ServerId, Place>,
+    /// Where each share's `mount_point` is named, for what the host has there.
+    pub mount_point_places: BTreeMap<ShareId, Place>,
 }
 
 /// Where an option in force comes from.
@@ -71,9 +73,24 @@ pub enum OptionOrigin {
 impl Loaded {
     /// The problem that a server's credentials file is unusable, pointing at the key that names it.
     pub fn invalid_credentials(&self, server: &ServerId, message: String, help: String) -> Option<Invalid> {
+        self.about_credentials(server, InvalidKind::Credentials, message, help).map(Invalid)
+    }
+
+    /// The same for one that is used as it stands, but was hardly meant so.
+    pub fn doubtful_credentials(&self, server: &ServerId, message: String, help: String) -> Option<Warning> {
+        self.about_credentials(server, InvalidKind::Doubtful, message, help).map(Warning)
+    }
+
+    fn about_credentials(&self, server: &ServerId, kind: InvalidKind, message: String, help: String) -> Option<Notice> {
         let place = self.credentials_places.get(server)?.clone();
-        let key = format!("server.{server}.credentials");
-        Some(Invalid(Notice { kind: InvalidKind::Credentials, place, key, message, help, related: None }))
+        Some(Notice { kind, place, key: format!("server.{server}.credentials"), message, help, related: None })
+    }
+
+    /// That what the host has at a mount point is no directory, or not at that place. A warning: the other shares can be mounted.
+    pub fn doubtful_mount_point(&self, share: &ShareId, message: String, help: String) -> Option<Warning> {
+        let place = self.mount_point_places.get(share)?.clone();
+        let key = format!("share.{share}.mount_point");
+        Some(Warning(Notice { kind: InvalidKind::Doubtful, place, key, message, help, related: None }))
     }
 }
 

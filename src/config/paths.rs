@@ -10,12 +10,46 @@ const UNIT_NAME_MAX: usize = 255;
 /// `//` + an IPv6 literal (39) + `/` and the source must fit into fsconfig's 255 bytes.
 const SOURCE_MAX: usize = crate::plan::catalogue::VALUE_MAX - 42;
 
-/// File systems of the kernel and of systemd: nothing of anybody's is mounted in them.
-const RESERVED: &[&str] = &["/proc", "/sys", "/dev", "/run"];
+/// What belongs to the kernel, to systemd, to the packages and to nasmount: nothing of anybody's is mounted in them.
+const RESERVED: &[&str] = &[
+    "/proc",
+    "/sys",
+    "/dev",
+    "/run",
+    "/boot",
+    "/etc",
+    "/bin",
+    "/sbin",
+    "/lib",
+    "/lib32",
+    "/lib64",
+    "/usr/bin",
+    "/usr/sbin",
+    "/usr/lib",
+    "/usr/lib32",
+    "/usr/lib64",
+    "/usr/libexec",
+    "/var/lib/nasmount",
+    "/var/lib/dpkg",
+    "/var/lib/systemd",
+];
 
 /// Directories without which the host does not work; a directory inside of them is fine.
-const NEEDED: &[&str] =
-    &["/bin", "/boot", "/etc", "/lib", "/lib64", "/opt", "/root", "/sbin", "/tmp", "/usr", "/var", "/var/lib"];
+const NEEDED: &[&str] = &[
+    "/home",
+    "/opt",
+    "/root",
+    "/tmp",
+    "/usr",
+    "/usr/local",
+    "/usr/share",
+    "/var",
+    "/var/cache",
+    "/var/lib",
+    "/var/log",
+    "/var/spool",
+    "/var/tmp",
+];
 
 fn bad<T>(message: impl Into<String>, help: impl Into<String>) -> Result<T, BadValue> {
     Err(BadValue { message: message.into(), help: help.into() })
@@ -116,8 +150,11 @@ pub(crate) fn parse_marker(text: &str) -> Result<String, BadValue> {
 /// Checks a server's address or name.
 pub(crate) fn parse_host(text: &str) -> Result<String, BadValue> {
     let example = "write an address or a name: host = \"10.10.0.35\" or host = \"nas.example.org\"";
-    if text.parse::<core::net::IpAddr>().is_ok() {
-        return Ok(text.to_owned());
+    if let Ok(address) = text.parse::<core::net::IpAddr>() {
+        return match unusable_address(address) {
+            None => Ok(text.to_owned()),
+            Some(why) => bad(format!("{text} is {why}"), example),
+        };
     }
     if text.contains(['/', '\\', '@']) {
         return bad("this is not an address or a name", example);
@@ -146,6 +183,21 @@ pub(crate) fn parse_host(text: &str) -> Result<String, BadValue> {
     Ok(text.to_owned())
 }
 
+/// Why nobody's server can be at an address.
+fn unusable_address(address: core::net::IpAddr) -> Option<&'static str> {
+    use core::net::IpAddr;
+    let link_local = |address: core::net::Ipv6Addr| address.segments()[0] & 0xffc0 == 0xfe80;
+    match address {
+        _ if address.is_unspecified() => Some("no address of a server"),
+        _ if address.is_multicast() => Some("an address of a group, not of a server"),
+        IpAddr::V4(address) if address.is_broadcast() => Some("the address of everybody, not of a server"),
+        IpAddr::V6(address) if link_local(address) => {
+            Some("a link-local address, which means nothing without its interface")
+        }
+        IpAddr::V4(_) | IpAddr::V6(_) => None,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     #![expect(clippy::unwrap_used, reason = "tests")]
@@ -156,11 +208,23 @@ mod tests {
     #[test]
     fn mount_points_are_normalised_or_refused() {
         assert_eq!(parse_mount_point("//mnt///media/").unwrap(), Path::new("/mnt/media"));
-        for text in ["", "mnt", "/", "//", "/mnt/../etc", "/mnt/./x", "/proc", "/run/media/x", "/dev/", "/etc", "/usr/"]
-        {
+        for text in [
+            "",
+            "mnt",
+            "/",
+            "//",
+            "/mnt/../x",
+            "/mnt/./x",
+            "/proc",
+            "/run/media/x",
+            "/dev/",
+            "/etc/nas",
+            "/usr/",
+            "/home",
+        ] {
             assert!(parse_mount_point(text).is_err(), "{text}");
         }
-        for text in ["/devices", "/srv", "/home/me/nas", "/etc/x", "/run2"] {
+        for text in ["/devices", "/srv", "/home/me/nas", "/etc2/x", "/run2", "/usr/local/nas"] {
             assert!(parse_mount_point(text).is_ok(), "{text}");
         }
         assert!(parse_mount_point(&format!("/{}", "ä".repeat(40))).is_err(), "320 bytes when escaped");
@@ -193,7 +257,23 @@ mod tests {
         for text in ["10.10.0.35", "fd00::1", "nas", "nas.example.org.", "my_nas"] {
             assert_eq!(parse_host(text).unwrap(), text);
         }
-        for text in ["", "10.10.0.350", "[fd00::1]", "nas:445", "//nas", "bob:pw@nas", "fe80::1%eth0", "na s", "-x"] {
+        for text in [
+            "",
+            "10.10.0.350",
+            "[fd00::1]",
+            "nas:445",
+            "//nas",
+            "bob:pw@nas",
+            "fe80::1%eth0",
+            "na s",
+            "-x",
+            "0.0.0.0",
+            "::",
+            "224.0.0.1",
+            "ff02::1",
+            "255.255.255.255",
+            "fe80::1",
+        ] {
             assert!(parse_host(text).is_err(), "{text}");
         }
     }

@@ -22,16 +22,17 @@ pub(super) fn warn_about_hold(path: &str, share: &ShareFragment, hold_for: HoldF
     }
 }
 
-/// Gives all shares of a server the longest patience among them and fits `echo_interval` to it.
+/// Gives all shares of a host the longest patience among them and fits `echo_interval` to it. Two servers of the configuration
+/// may be one host, with two logins: its connections are given up by address.
 pub(super) fn settle_patience(
     mut drafts: Vec<Draft>,
     servers: &mut BTreeMap<ServerId, ServerSettings>,
     problems: &mut Problems<'_>,
 ) -> Vec<Draft> {
+    let longest_by_host = longest_by_host(&drafts, servers);
     for (id, server) in servers {
+        let Some(longest) = longest_by_host.get(&server.host.to_ascii_lowercase()) else { continue };
         let shares: Vec<&mut Draft> = drafts.iter_mut().filter(|draft| draft.settings.server == *id).collect();
-        let longest = shares.iter().max_by_key(|draft| draft.settings.patience);
-        let Some(longest) = longest.map(|draft| (draft.settings.patience, draft.name.clone())) else { continue };
         server.probe.timeout_max = layers::timeout_max(&server.probe, longest.0);
         for draft in shares {
             let share_probe = draft.settings.probe_interval;
@@ -41,11 +42,28 @@ pub(super) fn settle_patience(
             }
             let own = draft.settings.patience;
             draft.settings.patience = longest.0;
-            warn_about_neighbour(draft, own, &longest, problems);
+            warn_about_neighbour(draft, own, longest, problems);
             settle_echo_interval(draft, &server.probe, &longest.1, problems);
         }
     }
     drafts
+}
+
+/// The longest patience at each host, and the share that asks for it.
+fn longest_by_host(
+    drafts: &[Draft],
+    servers: &BTreeMap<ServerId, ServerSettings>,
+) -> BTreeMap<String, (Duration, String)> {
+    let mut longest = BTreeMap::<String, (Duration, String)>::new();
+    for draft in drafts {
+        let Some(server) = servers.get(&draft.settings.server) else { continue };
+        let patience = draft.settings.patience;
+        let entry = longest.entry(server.host.to_ascii_lowercase()).or_insert_with(|| (patience, draft.name.clone()));
+        if patience > entry.0 {
+            *entry = (patience, draft.name.clone());
+        }
+    }
+    longest
 }
 
 fn refuse_patience(draft: &Draft, violation: &LayerViolation, problems: &mut Problems<'_>) {

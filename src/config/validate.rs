@@ -49,12 +49,13 @@ pub(crate) struct Validated {
     settings: Settings,
     option_origins: BTreeMap<ShareId, BTreeMap<String, OptionOrigin>>,
     credentials_places: BTreeMap<ServerId, Place>,
+    mount_point_places: BTreeMap<ShareId, Place>,
 }
 
 impl Validated {
     pub(crate) fn into_loaded(self, warnings: Vec<Warning>) -> Loaded {
-        let Self { settings, option_origins, credentials_places } = self;
-        Loaded { settings, warnings, option_origins, credentials_places }
+        let Self { settings, option_origins, credentials_places, mount_point_places } = self;
+        Loaded { settings, warnings, option_origins, credentials_places, mount_point_places }
     }
 }
 
@@ -96,8 +97,10 @@ pub(crate) fn validate(
         return None;
     }
     let option_origins = drafts.iter().map(|draft| (draft.settings.id.clone(), draft.option_origins.clone())).collect();
+    let place = |draft: &Draft| (draft.settings.id.clone(), problems.files.place(draft.mount_point_origin));
+    let mount_point_places = drafts.iter().map(place).collect();
     let shares = drafts.into_iter().map(|draft| (draft.settings.id.clone(), draft.settings)).collect();
-    Some(Validated { settings: Settings { servers, shares }, option_origins, credentials_places })
+    Some(Validated { settings: Settings { servers, shares }, option_origins, credentials_places, mount_point_places })
 }
 
 fn check_name(kind: &str, name: &str, at: Origin, problems: &mut Problems<'_>) {

@@ -11,6 +11,7 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::{fs, io};
 
+use super::mountinfo;
 use crate::config::{SourceText, shipped_profiles};
 
 /// Largest file that is read: a configuration of a thousand shares has less than a tenth of it.
@@ -87,21 +88,30 @@ pub enum ReadError {
 }
 
 impl ReadError {
-    /// What to do about it, if there is something.
-    pub fn hint(&self) -> Option<String> {
+    /// Which file or directory.
+    pub fn path(&self) -> &Path {
         match self {
-            Self::NoConfiguration { .. } => {
-                Some("write it (README.md has examples); --config names another file".to_owned())
-            }
-            Self::Read { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
-                Some("run it as root".to_owned())
-            }
-            Self::Read { .. }
-            | Self::NotAFile { .. }
-            | Self::TooLarge { .. }
-            | Self::NotText { .. }
-            | Self::TooMany { .. } => None,
+            Self::NoConfiguration { path }
+            | Self::Read { path, .. }
+            | Self::NotAFile { path }
+            | Self::TooLarge { path }
+            | Self::NotText { path }
+            | Self::TooMany { path } => path,
         }
+    }
+
+    /// What to do about it.
+    pub fn hint(&self) -> String {
+        match self {
+            Self::NoConfiguration { .. } => "write it (README.md has examples); --config names another file",
+            Self::Read { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => "run it as root",
+            Self::Read { .. } => "see that it is there and can be read; a link to /dev/null stands for no file",
+            Self::NotAFile { .. } => "replace it by a file; a link to /dev/null stands for no file",
+            Self::TooLarge { .. } => "this is no configuration of nasmount: move it away",
+            Self::NotText { .. } => "save it as UTF-8",
+            Self::TooMany { .. } => "put several tables into one file",
+        }
+        .to_owned()
     }
 }
 
@@ -185,6 +195,45 @@ fn read_text(path: &Path) -> Result<String, ReadError> {
         return Err(ReadError::TooLarge { path });
     }
     String::from_utf8(bytes).map_err(|_| ReadError::NotText { path })
+}
+
+/// What is where a share is to be mounted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum MountPoint {
+    /// A directory, or nothing yet, or a mount; or it cannot be seen by this user.
+    Usable,
+    /// This is something else than a directory.
+    NotADirectory(PathBuf),
+    /// A symbolic link is in its way; it leads there.
+    Elsewhere(PathBuf),
+}
+
+/// Looks at a mount point, and at nothing that is mounted from elsewhere, which might not answer.
+pub fn mount_point_on_host(mount_point: &Path) -> MountPoint {
+    let mounts = mountinfo::read().unwrap_or_default();
+    for part in mount_point.ancestors().collect::<Vec<_>>().into_iter().rev() {
+        match mountinfo::on(&mounts, part).last() {
+            Some(_) if part == mount_point => return MountPoint::Usable,
+            Some(mount) if is_from_elsewhere(&mount.fstype) => return MountPoint::Usable,
+            Some(_) => continue,
+            None => {}
+        }
+        let Ok(metadata) = fs::symlink_metadata(part) else { return MountPoint::Usable };
+        if metadata.is_symlink() {
+            let Ok(target) = fs::canonicalize(part) else { return MountPoint::NotADirectory(part.to_owned()) };
+            let rest = mount_point.strip_prefix(part).unwrap_or(Path::new(""));
+            return MountPoint::Elsewhere(target.join(rest).components().collect());
+        }
+        if !metadata.is_dir() {
+            return MountPoint::NotADirectory(part.to_owned());
+        }
+    }
+    MountPoint::Usable
+}
+
+fn is_from_elsewhere(fstype: &str) -> bool {
+    const FROM_ELSEWHERE: &[&str] = &["9p", "afs", "autofs", "ceph", "cifs", "nfs", "nfs4", "smb3"];
+    FROM_ELSEWHERE.contains(&fstype) || fstype.starts_with("fuse")
 }
 
 /// Text of a credentials file.
@@ -322,7 +371,7 @@ mod tests {
         let roots = ConfigRoots::under(root.path(), None, None);
         let error = read_config(&roots).unwrap_err();
         assert!(matches!(error, ReadError::NoConfiguration { .. }));
-        assert!(error.hint().is_some());
+        assert!(error.hint().contains("--config"));
         fs::create_dir_all(&roots.main).unwrap();
         assert!(matches!(read_config(&roots).unwrap_err(), ReadError::NotAFile { .. }));
         fs::remove_dir(&roots.main).unwrap();
