@@ -60,7 +60,7 @@ fn answer(stream: &UnixStream, owned: &Owned) -> io::Result<()> {
     stream.set_write_timeout(Some(TALK_WITHIN))?;
     let wish = barrier_socket::receive_wish(stream)?;
     let root = own(owned, &wish.share, &wish.mount_point);
-    barrier_socket::answer(stream, root.map_err(|error| error.to_string()))
+    barrier_socket::answer(stream, root)
 }
 
 /// Lays a barrier unless it is there, hands its pipe to systemd, and answers for it from now on. Returns the barrier's root.

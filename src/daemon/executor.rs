@@ -24,6 +24,9 @@ use crate::sys::worker::{self, Answer, CloneFound, Failed, Login, MountRequest, 
 /// Workers of one share that were abandoned and hang in the kernel: with this many, no more are started that only ask.
 const MAX_HANGING_WORKERS: usize = 2;
 
+/// What helps when something that the configuration names is not as it should be.
+const MEND_CONFIGURATION: &str = "mend it, or correct the configuration; then `nasmount reload`";
+
 /// What the running kernel can do.
 #[derive(Debug)]
 pub struct Kernel {
@@ -134,7 +137,8 @@ impl Executor {
             }
             Step::RaiseFence => {
                 let address = self.address_of_clone()?;
-                self.host.network.raise_fence(&share, address).await;
+                let raised = self.host.network.raise_fence(&share, address).await;
+                raised.map_err(|error| Failure::transient(format!("cannot raise the fence: {error}")))?;
                 Ok(Done::Plainly)
             }
             Step::LiftFence => {
@@ -145,7 +149,7 @@ impl Executor {
             Step::DestroySockets { since } => {
                 let address = self.address_of_clone()?;
                 let destroyed = self.host.network.destroy_sockets(address, *since, abandoned.notified()).await;
-                destroyed.map(|()| Done::Plainly).map_err(|failed| transient(&failed))
+                destroyed.map(|()| Done::Plainly).map_err(|failed| classed(&failed))
             }
         }
     }
@@ -175,12 +179,12 @@ impl Executor {
     }
 
     async fn ask(&self, request: &Request, abandoned: &Notify) -> Result<Done, Failure> {
-        run(request, abandoned.notified()).await.map(|_| Done::Plainly).map_err(|failed| transient(&failed))
+        run(request, abandoned.notified()).await.map(|_| Done::Plainly).map_err(|failed| classed(&failed))
     }
 
     async fn survey(&self, share: String, mount_point: PathBuf, abandoned: &Notify) -> Result<Done, Failure> {
         let request = Request::Survey { share: share.clone(), mount_point };
-        let found = run(&request, abandoned.notified()).await.map_err(|failed| transient(&failed))?;
+        let found = run(&request, abandoned.notified()).await.map_err(|failed| classed(&failed))?;
         let Answer::Found { clone, barrier, attached } = found else {
             return Err(Failure::transient("a worker answered something else"));
         };
@@ -234,11 +238,7 @@ impl Executor {
         }
         result.map(|_| Done::Plainly).map_err(|failed| match (failed.stage, failed.errno) {
             (Stage::Negotiation, Some(errno)) => Failure::of_mount(failed.to_string(), errno),
-            (Stage::Configuration, _) => Failure {
-                errno: failed.errno,
-                ..Failure::configuration(failed.to_string(), "correct the configuration, then `nasmount reload`")
-            },
-            (Stage::Negotiation | Stage::Other, _) => transient(&failed),
+            (Stage::Negotiation | Stage::Configuration | Stage::Other, _) => classed(&failed),
         })
     }
 }
@@ -267,13 +267,14 @@ async fn run(request: &Request, end: impl Future<Output = ()>) -> worker::Reply 
     worker::reply(child, end).await
 }
 
-/// EBUSY passes when whoever is in the way goes away; so may anything else, sooner.
-fn transient(failed: &Failed) -> Failure {
-    let class = match failed.errno {
-        Some(libc::EBUSY) => FailureClass::Busy,
-        _ => FailureClass::Transient,
+/// EBUSY passes when whoever is in the way goes away; so may anything else, sooner, but what the configuration names wrongly.
+fn classed(failed: &Failed) -> Failure {
+    let failure = match (failed.stage, failed.errno) {
+        (Stage::Configuration, _) => Failure::configuration(failed.to_string(), MEND_CONFIGURATION),
+        (_, Some(libc::EBUSY)) => Failure { class: FailureClass::Busy, ..Failure::transient(failed.to_string()) },
+        _ => Failure::transient(failed.to_string()),
     };
-    Failure { class, errno: failed.errno, ..Failure::transient(failed.to_string()) }
+    Failure { errno: failed.errno, ..failure }
 }
 
 /// A systemd credential is a file in a directory that only this unit sees (systemd.exec(5)).

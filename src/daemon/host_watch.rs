@@ -103,15 +103,18 @@ async fn listen_to_the_veil(hints: watch::Sender<BTreeMap<IpAddr, u64>>) {
     }
 }
 
-/// Whoever loads a ruleset of his own may flush everybody's: `nftables.service` of Debian does.
+/// Whoever loads a ruleset of his own may flush everybody's: `nftables.service` of Debian does. What could not be laid is
+/// tried again.
 async fn keep_rules(network: Arc<Network>) {
     loop {
         let error = match RulesListener::open() {
             Ok(listener) => loop {
-                if let Err(error) = listener.changed().await {
-                    break error;
+                match tokio::time::timeout(RETRY, listener.changed()).await {
+                    Ok(Err(error)) => break error,
+                    Ok(Ok(())) => tokio::time::sleep(RULES_SETTLE_WITHIN).await,
+                    Err(_) if network.is_applied().await => continue,
+                    Err(_) => {}
                 }
-                tokio::time::sleep(RULES_SETTLE_WITHIN).await;
                 network.keep_rules().await;
             },
             Err(error) => error,

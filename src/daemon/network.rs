@@ -25,6 +25,7 @@ struct Inner {
     fenced: BTreeMap<String, IpAddr>,
     applied: Option<Rules>,
     report: Report,
+    has_worked: bool,
     warned: bool,
 }
 
@@ -56,7 +57,14 @@ impl Inner {
             }
         };
         self.applied = Some(applied);
+        (self.has_worked, self.warned) = (true, false);
         Ok(())
+    }
+
+    fn warn_once(&mut self, error: &io::Error) {
+        if !std::mem::replace(&mut self.warned, true) {
+            warn!(%error, "no veil and no fence: is the package nftables installed?");
+        }
     }
 }
 
@@ -84,40 +92,54 @@ impl Network {
         self.apply_or_warn().await;
     }
 
-    /// Somebody changed nftables: what is missing of ours is laid again.
+    /// Somebody may have changed nftables: what is missing of ours is laid, also what could not be laid before.
     pub async fn keep_rules(&self) {
         {
             let mut inner = self.inner.lock().await;
-            let Some(applied) = inner.applied.clone() else { return };
-            match applied.are_in_force().await {
-                Ok(true) => return,
-                Ok(false) => warn!("somebody flushed veil and fence: laying them again"),
-                Err(error) => {
-                    warn!(%error, "cannot see whether veil and fence are in force");
-                    return;
+            let wanted = inner.rules();
+            if let Some(applied) = inner.applied.clone().filter(|applied| *applied == wanted) {
+                match applied.are_in_force().await {
+                    Ok(true) => return,
+                    Ok(false) => warn!("somebody flushed veil and fence: laying them again"),
+                    Err(error) => {
+                        warn!(%error, "cannot see whether veil and fence are in force");
+                        return;
+                    }
                 }
+                inner.applied = None;
             }
-            inner.applied = None;
         }
         self.apply_or_warn().await;
+    }
+
+    /// Whether all that is wanted could be laid.
+    pub async fn is_applied(&self) -> bool {
+        let inner = self.inner.lock().await;
+        inner.applied.as_ref() == Some(&inner.rules())
     }
 
     /// Without nftables there is neither veil nor fence: outages by a restarting server then cost what they cost with a
     /// plain mount, and the log says so once.
     async fn apply_or_warn(&self) {
         let mut inner = self.inner.lock().await;
-        if let Err(error) = inner.apply().await
-            && !std::mem::replace(&mut inner.warned, true)
-        {
-            warn!(%error, "no veil and no fence: is the package nftables installed?");
+        if let Err(error) = inner.apply().await {
+            inner.warn_once(&error);
         }
     }
 
-    /// Raises the fence to a server for a share. Without nftables there is none, and giving up goes on without it: only
-    /// callers in `smb2_reconnect` then wait for the server.
-    pub async fn raise_fence(&self, share: &str, server: IpAddr) {
-        self.inner.lock().await.fenced.insert(share.to_owned(), server);
-        self.apply_or_warn().await;
+    /// Raises the fence to a server for a share. A host on which nftables never worked has none, and giving up goes on without
+    /// it: only callers in `smb2_reconnect` then wait for the server.
+    pub async fn raise_fence(&self, share: &str, server: IpAddr) -> io::Result<()> {
+        let mut inner = self.inner.lock().await;
+        inner.fenced.insert(share.to_owned(), server);
+        match inner.apply().await {
+            Err(error) if inner.has_worked => Err(error),
+            Err(error) => {
+                inner.warn_once(&error);
+                Ok(())
+            }
+            Ok(()) => Ok(()),
+        }
     }
 
     /// Lifts it; it stays while another share of the server wants it. A fence that is up has to come down, so that this

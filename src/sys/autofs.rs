@@ -50,7 +50,10 @@ impl Barrier {
         let entries = mountinfo::read()?;
         match mountinfo::on(&entries, mount_point).into_iter().find(|entry| entry.fstype == "autofs") {
             Some(entry) if entry.source == source => Self::take_over(entry),
-            Some(entry) => Err(io::Error::other(format!("there is another autofs mount on it ({})", entry.source))),
+            Some(entry) => {
+                let cause = format!("there is another autofs mount on it ({})", entry.source);
+                Err(io::Error::new(io::ErrorKind::ResourceBusy, cause))
+            }
             None => Self::mount(&source, mount_point),
         }
     }

@@ -31,18 +31,40 @@ pub struct Lay {
     pub mount_point: PathBuf,
 }
 
+/// Why there is no barrier.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Refused {
+    /// The cause, for people.
+    pub why: String,
+    /// Its number, if it has one.
+    pub errno: Option<i32>,
+    /// It does not pass by itself: the mount point is not one.
+    pub needs_a_person: bool,
+}
+
+impl From<io::Error> for Refused {
+    fn from(error: io::Error) -> Self {
+        use io::ErrorKind::{AlreadyExists, InvalidInput, NotADirectory, ReadOnlyFilesystem, ResourceBusy};
+        let busy = (error.kind() == ResourceBusy).then_some(libc::EBUSY);
+        let errno = error.raw_os_error().or(busy);
+        // a file has that name, or a parent of it is one, or it is a link, or it cannot be made where it should be
+        let needs_a_person = matches!(error.kind(), AlreadyExists | InvalidInput | NotADirectory | ReadOnlyFilesystem);
+        Self { why: error.to_string(), errno, needs_a_person }
+    }
+}
+
 /// The answer: nothing, or why not.
-type Laid = Result<(), String>;
+type Laid = Result<(), Refused>;
 
 /// Asks the barrier's owner for the barrier of a share; returns its root directory.
-pub fn lay(share: &str, mount_point: &Path) -> io::Result<OwnedFd> {
+pub fn lay(share: &str, mount_point: &Path) -> Result<OwnedFd, Refused> {
     let stream = UnixStream::connect(paths::BARRIER_SOCKET)
         .map_err(|error| io::Error::new(error.kind(), format!("nasmount-barrier.service does not run ({error})")))?;
     let wish = Lay { share: share.to_owned(), mount_point: mount_point.to_owned() };
     send(&stream, &wish, None)?;
     let (answer, root): (Laid, _) = receive(&stream)?;
-    answer.map_err(io::Error::other)?;
-    root.ok_or_else(|| io::Error::other("the barrier's owner sent no descriptor"))
+    answer?;
+    root.ok_or_else(|| io::Error::other("the barrier's owner sent no descriptor").into())
 }
 
 /// The owner's side: one wish.
@@ -51,10 +73,10 @@ pub fn receive_wish(stream: &UnixStream) -> io::Result<Lay> {
 }
 
 /// The owner's side: its answer.
-pub fn answer(stream: &UnixStream, result: Result<OwnedFd, String>) -> io::Result<()> {
+pub fn answer(stream: &UnixStream, result: io::Result<OwnedFd>) -> io::Result<()> {
     let (laid, root): (Laid, _) = match result {
         Ok(root) => (Ok(()), Some(root)),
-        Err(why) => (Err(why), None),
+        Err(error) => (Err(error.into()), None),
     };
     send(stream, &laid, root.as_ref().map(|root| root.as_fd()))
 }

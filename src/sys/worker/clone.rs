@@ -15,8 +15,8 @@ use rustix::mount::{
     move_mount, open_tree,
 };
 
-use super::{Answer, Attempt as _, Failed, Reply};
-use crate::sys::{barrier_socket, paths};
+use super::{Answer, Attempt as _, Failed, Reply, Stage};
+use crate::sys::{barrier_socket, mountinfo, paths};
 
 /// CIFS_IOC_SHUTDOWN, `_IOR('X', 125, __u32)`, since 5.13.
 const CIFS_IOC_SHUTDOWN: libc::c_ulong = 0x8004_587D;
@@ -97,8 +97,12 @@ pub(super) fn flush(share: &str) -> Reply {
 
 /// The root of the barrier on a mount point, from its owner.
 pub(super) fn barrier(share: &str, mount_point: &Path) -> Result<OwnedFd, Failed> {
-    barrier_socket::lay(share, mount_point)
-        .attempt(|| format!("cannot have the barrier laid on {}", mount_point.display()))
+    barrier_socket::lay(share, mount_point).map_err(|refused| Failed {
+        attempt: format!("cannot have the barrier laid on {}", mount_point.display()),
+        cause: refused.why,
+        errno: refused.errno,
+        stage: if refused.needs_a_person { Stage::Configuration } else { Stage::Other },
+    })
 }
 
 /// Puts the clone on the path, above the barrier: needs no lock of the share.
@@ -107,8 +111,7 @@ pub(super) fn attach(share: &str, mount_point: &Path) -> Reply {
         open_tree(CWD, paths::SHARE_IN_NAMESPACE, OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC)
             .attempt(|| format!("cannot copy the clone of share {share}"))
     })?;
-    let entries = crate::sys::mountinfo::read().attempt(|| "cannot read the mounts".into())?;
-    if let Some(top) = crate::sys::mountinfo::on(&entries, mount_point).last().filter(|top| top.fstype != "autofs") {
+    if let Some(top) = mountinfo::on(&mounts()?, mount_point).last().filter(|top| top.fstype != "autofs") {
         let attempt = format!("cannot attach share {share} to {}", mount_point.display());
         return Err(super::host::in_the_way(&attempt, top));
     }
@@ -121,22 +124,26 @@ pub(super) fn attach(share: &str, mount_point: &Path) -> Reply {
 
 /// Shuts the file system down and drops the clone; the last to let go of a mount tears it down, which is why this is a worker.
 pub(super) fn release(share: &str) -> Reply {
-    if is_pinned(share)? {
+    if is_pinned(share, &mounts()?) {
         inside(share, || shut_down(share))?;
     }
     forget(share)
 }
 
-fn is_pinned(share: &str) -> Result<bool, Failed> {
+/// Whether a share has a clone, by the mounts of the host.
+pub(super) fn is_pinned(share: &str, mounts: &[mountinfo::Entry]) -> bool {
     let pin = paths::clone_pin(share);
-    let entries = crate::sys::mountinfo::read().attempt(|| "cannot read the mounts".into())?;
-    Ok(entries.iter().any(|entry| entry.mount_point == pin))
+    mounts.iter().any(|entry| entry.mount_point == pin)
+}
+
+fn mounts() -> Result<Vec<mountinfo::Entry>, Failed> {
+    mountinfo::read().attempt(|| "cannot read the mounts".into())
 }
 
 /// Drops the clone.
 pub(super) fn forget(share: &str) -> Reply {
     let pin = paths::clone_pin(share);
-    if is_pinned(share)? {
+    if is_pinned(share, &mounts()?) {
         rustix::mount::unmount(&pin, UnmountFlags::DETACH)
             .attempt(|| format!("cannot drop the clone of share {share}"))?;
     }

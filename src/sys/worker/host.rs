@@ -38,9 +38,7 @@ fn any_backing_device_has(file: &str) -> bool {
 /// What is in place for a share; asks nobody but the kernel's mount tables.
 pub(super) fn survey(share: &str, mount_point: &Path) -> Reply {
     let entries = mountinfo::read().attempt(|| "cannot read the mounts".into())?;
-    let pin = paths::clone_pin(share);
-    let pinned = entries.iter().any(|entry| entry.mount_point == pin);
-    let clone = if pinned { Some(entry_of_clone(share)?) } else { None };
+    let clone = if clone::is_pinned(share, &entries) { Some(entry_of_clone(share)?) } else { None };
     let ours = clone.as_ref().map(|entry| entry.device);
     let laid = crate::sys::autofs::laid(&entries);
     let barrier = laid.iter().any(|(owner, on)| owner == share && *on == mount_point);
@@ -84,9 +82,7 @@ fn entry_of_clone(share: &str) -> Result<mountinfo::Entry, Failed> {
 /// Takes the share off the path, if it lies on top there; what somebody else laid over it is in the way (EBUSY).
 pub(super) fn detach(share: &str, mount_point: &Path) -> Reply {
     let entries = mountinfo::read().attempt(|| "cannot read the mounts".into())?;
-    let pin = paths::clone_pin(share);
-    let pinned = entries.iter().any(|entry| entry.mount_point == pin);
-    let ours = if pinned { Some(entry_of_clone(share)?.device) } else { None };
+    let ours = if clone::is_pinned(share, &entries) { Some(entry_of_clone(share)?.device) } else { None };
     let layers = mountinfo::on(&entries, mount_point);
     let is_ours = |entry: &mountinfo::Entry| match ours {
         Some(device) => entry.device == device,

@@ -1,4 +1,5 @@
-//! A wrong password and a share that is not there: said once, in `status`, and never tried again by themselves.
+//! A wrong password, a share that is not there, a mount point that is a file: said once, in `status`, and never tried again by
+//! themselves.
 
 use std::time::Duration;
 
@@ -10,7 +11,10 @@ use crate::nasmount::{Nasmount, ShareOf, barred, mount_point};
 
 const CREDENTIALS: &str = "/etc/nasmount/case.cred";
 /// The shares, and the class of the failure that blocks each.
-const BLOCKED: [(&str, &str); 2] = [("secret", "credentials"), ("unknown", "configuration")];
+const BLOCKED: [(&str, &str); 3] =
+    [("secret", "credentials"), ("unknown", "configuration"), (NO_DIRECTORY, "configuration")];
+/// Its mount point is a file at first.
+const NO_DIRECTORY: &str = "file";
 /// A daemon that hammers would try several times in so long.
 const LENGTH: Duration = Duration::from_secs(12);
 
@@ -18,26 +22,21 @@ pub fn run(guest: &Guest) -> Result<String> {
     let [first, second] = nas::up(guest, [1, 2])?;
     guest.write_file(CREDENTIALS, "username=nasuser\npassword=wrong\n")?;
     guest.ok(&format!("chmod 600 {CREDENTIALS}"))?;
+    let share = |name, nas, source, credentials| ShareOf {
+        name,
+        nas,
+        source,
+        more: "",
+        probe: "",
+        credentials,
+        units: Vec::new(),
+    };
     let shares = [
-        ShareOf {
-            name: "secret",
-            nas: first,
-            source: "secret",
-            more: "",
-            probe: "",
-            credentials: Some(CREDENTIALS),
-            units: Vec::new(),
-        },
-        ShareOf {
-            name: "unknown",
-            nas: second,
-            source: "nothing-of-this-name",
-            more: "",
-            probe: "",
-            credentials: None,
-            units: Vec::new(),
-        },
+        share("secret", first, "secret", Some(CREDENTIALS)),
+        share("unknown", second, "nothing-of-this-name", None),
+        share(NO_DIRECTORY, second, "media", None),
     ];
+    guest.ok(&format!("echo kept >{}", mount_point(NO_DIRECTORY)))?;
     let mut facts = Vec::new();
     let begun = guest.ok("date +%s.%N")?; // other cases have mounted the same shares in this boot
     let nasmount = Nasmount::start(guest, &shares)?;
@@ -47,7 +46,9 @@ pub fn run(guest: &Guest) -> Result<String> {
         ensure!(share["reason"]["failure"]["class"] == class, "the reason is {}", share["reason"]);
         ensure!(share["hint"].is_string(), "there is no hint: {share}");
         facts.push(format!("{name}: {}", share["reason_text"]));
-        barred(guest, &mount_point(name), "ls,create")?;
+        if name != NO_DIRECTORY {
+            barred(guest, &mount_point(name), "ls,create")?;
+        }
     }
     // what brings every other share back brings no new attempt
     let outage = first.cut(Fault::Link)?;
@@ -73,6 +74,9 @@ pub fn run(guest: &Guest) -> Result<String> {
     guest.ok(&format!("printf 'username=nasuser\\npassword=pw1,with comma\\n' >{CREDENTIALS}"))?;
     guest.ok("nasmount mount secret")?;
     nasmount.wait_for_state("secret", "online")?;
+    let mount_point = mount_point(NO_DIRECTORY);
+    guest.ok(&format!("grep -qx kept {mount_point} && rm {mount_point} && nasmount mount {NO_DIRECTORY}"))?;
+    nasmount.wait_for_state(NO_DIRECTORY, "online")?;
     nasmount.remove()?;
-    Ok(format!("{}; with the right password it came online", facts.join("; ")))
+    Ok(format!("{}; with the right password, and without the file, they came online", facts.join("; ")))
 }
