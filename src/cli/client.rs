@@ -65,7 +65,10 @@ impl Client {
     /// Connects.
     pub async fn connect() -> anyhow::Result<Self> {
         within(async {
-            let connection = zbus::Connection::system().await.context("cannot reach the system bus")?;
+            let connection = zbus::Connection::system().await.map_err(|error| {
+                let hint = "is D-Bus running? `systemctl status dbus`";
+                Hinted::new(format!("cannot reach the system bus: {error}"), hint) // zbus says its causes itself
+            })?;
             let manager = ManagerClientProxy::new(&connection).await.context("cannot reach nasmount")?;
             Ok(Self { manager })
         })

@@ -22,15 +22,35 @@ const LOOK_EVERY: Duration = Duration::from_millis(200);
 /// State changes nearer to each other than this are the same one, read twice from two clocks.
 const SAME_MOMENT: f64 = 0.01;
 
-/// Which shares, and how long to wait.
+/// Which shares.
 #[derive(Debug, clap::Args)]
-pub struct Arguments {
+struct Which {
     /// Shares
     #[arg(required_unless_present = "all", value_name = "SHARE")]
     shares: Vec<String>,
     /// All shares
     #[arg(long, conflicts_with = "shares")]
     all: bool,
+}
+
+impl Which {
+    /// Their names, or the first that is none.
+    fn among(&self, report: &StatusReport) -> Result<Vec<String>, &str> {
+        if self.all {
+            return Ok(report.shares.iter().map(|share| share.name.clone()).collect());
+        }
+        match self.shares.iter().find(|name| find(report, name).is_none()) {
+            Some(missing) => Err(missing),
+            None => Ok(self.shares.clone()),
+        }
+    }
+}
+
+/// Which shares, and how long to wait.
+#[derive(Debug, clap::Args)]
+pub struct Arguments {
+    #[command(flatten)]
+    which: Which,
     /// Return as soon as it is accepted
     #[arg(long)]
     no_wait: bool,
@@ -65,8 +85,8 @@ pub enum Maintenance {
 /// `wait SHARE`
 #[derive(Debug, clap::Args)]
 pub struct WaitArguments {
-    /// Share
-    share: String,
+    #[command(flatten)]
+    which: Which,
     /// How long to wait at most
     #[arg(long, default_value = "30s", value_name = "TIME", value_parser = humantime::parse_duration)]
     timeout: Duration,
@@ -127,13 +147,10 @@ pub fn run(arguments: &Arguments, wish: Wish) -> anyhow::Result<Exit> {
     block_on(async {
         let client = Client::connect().await?;
         let before = client.status().await?;
-        let shares: Vec<String> = match arguments.all {
-            true => before.shares.iter().map(|share| share.name.clone()).collect(),
-            false => arguments.shares.clone(),
+        let shares = match arguments.which.among(&before) {
+            Ok(shares) => shares,
+            Err(missing) => return Ok(no_such_share(missing)),
         };
-        if let Some(missing) = shares.iter().find(|name| find(&before, name).is_none()) {
-            return Ok(no_such_share(missing));
-        }
         let mut outcomes = BTreeMap::new();
         for share in &shares {
             let outcome = match client.wish(share, wish).await? {
@@ -151,14 +168,14 @@ pub fn run(arguments: &Arguments, wish: Wish) -> anyhow::Result<Exit> {
     })
 }
 
-/// `wait SHARE`: until it is online.
+/// `wait SHARE`: until all of them are online.
 pub fn wait_for(arguments: &WaitArguments) -> anyhow::Result<Exit> {
     block_on(async {
         let client = Client::connect().await?;
-        if find(&client.status().await?, &arguments.share).is_none() {
-            return Ok(no_such_share(&arguments.share));
-        }
-        let outcomes = BTreeMap::from([(arguments.share.clone(), None)]);
+        let outcomes = match arguments.which.among(&client.status().await?) {
+            Ok(shares) => shares.into_iter().map(|share| (share, None)).collect(),
+            Err(missing) => return Ok(no_such_share(missing)),
+        };
         let getting = |now: &ShareStatus| if now.state == State::Online { Getting::There } else { Getting::Waiting };
         let (outcomes, after) = wait(&client, outcomes, arguments.timeout, &getting).await?;
         say("wait", &outcomes, &after, arguments.json)

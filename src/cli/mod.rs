@@ -15,7 +15,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
-use clap::{CommandFactory as _, Parser, Subcommand};
+use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use tracing::level_filters::LevelFilter;
 
 use crate::config::Colour;
@@ -62,7 +62,7 @@ enum Command {
     /// Keep nasmount's hands off shares
     #[command(subcommand)]
     Maintenance(control::Maintenance),
-    /// Wait until a share is online; exit status 3 if it is not in time
+    /// Wait until shares are online; exit status 3 if they are not in time
     Wait(control::WaitArguments),
     /// Trust the machine that answers at a server's address now, although it is another one than before
     Trust(trust::Arguments),
@@ -101,7 +101,7 @@ enum Command {
 
 /// Runs what was typed.
 pub fn run() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = parse();
     start_log(&cli);
     let exit = dispatch(cli).unwrap_or_else(|error| {
         let hint = error.downcast_ref::<Hinted>().map(|hinted| hinted.hint.clone());
@@ -109,6 +109,14 @@ pub fn run() -> ExitCode {
         Exit::Failed
     });
     exit.into()
+}
+
+/// What was typed; a mistake in it is said without colour, too, if that was asked for.
+fn parse() -> Cli {
+    let plain = std::env::args_os().any(|argument| argument == "--no-color");
+    let colour = if plain { clap::ColorChoice::Never } else { clap::ColorChoice::Auto };
+    let matches = Cli::command().color(colour).get_matches();
+    Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
 }
 
 /// An error with something to do about it.

@@ -10,7 +10,7 @@ use super::failure::Failure;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum State {
-    /// The share answered an uncached request within the last probe interval; consumers run or are being let go.
+    /// The share answered an uncached request within the last probe interval and 20 s; consumers run or are being let go.
     Online,
     /// A probe failed, or nasmount has just started; nothing has been done yet that anyone could notice. The share is on
     /// the path and consumers are as they were.
@@ -70,7 +70,7 @@ impl State {
     pub fn promise(self) -> &'static str {
         match self {
             Self::Online => {
-                "The share answered an uncached request within the last probe interval; consumers run or are being let go."
+                "The share answered an uncached request within the last probe interval and 20 s; consumers run or are being let go."
             }
             Self::Suspect => {
                 "A probe failed, or nasmount has just started; nothing has been done yet that anyone could notice."

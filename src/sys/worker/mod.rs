@@ -319,6 +319,9 @@ pub async fn reply(mut child: Child, end: impl Future<Output = ()>) -> Reply {
 /// The worker's side: serves the request on standard input.
 pub fn serve() -> io::Result<()> {
     rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))?;
+    if rustix::process::getppid().is_none_or(rustix::process::Pid::is_init) {
+        return Ok(()); // the daemon died before that was said
+    }
     // the login passes through this process: no core dump, no ptrace
     rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)?;
     let mut text = String::new();
