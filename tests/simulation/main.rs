@@ -1,7 +1,8 @@
 //! The state machines in a simulated world: thousands of fault schedules under virtual time.
 //!
 //! `SCHEDULES=n` runs n of them, `SEED=n` one with its trace, `SCHEDULE=json` one that was printed, `FAILURES=n` goes on
-//! until n have failed.
+//! until n have failed. What fails is made smaller and stored as JSON under `target/tmp/failed-schedules`; the next run begins
+//! with it.
 #![expect(
     clippy::unwrap_used,
     clippy::print_stdout,
@@ -26,6 +27,8 @@ mod triples;
 mod watch;
 mod workers;
 mod world;
+
+use std::collections::{BTreeMap, BTreeSet};
 
 use nasmount::share::State;
 
@@ -72,13 +75,19 @@ fn report(schedule: &Schedule, found: &invariants::Violation) {
     let trace = world.trace.unwrap_or_default();
     println!("{}", trace[trace.len().saturating_sub(120)..].join("\n"));
     println!("seed {} broke the rule '{}' at {}: {}", schedule.seed, found.rule, found.at, found.message);
-    println!("shrunk: {}", serde_json::to_string(&smallest).unwrap());
+    let kept = quiet::keep_failed(schedule.seed, &serde_json::to_string_pretty(&smallest).unwrap());
+    println!("shrunk and stored: {}", kept.display());
     println!("replay: SEED={} cargo test --test simulation no_schedule -- --nocapture", schedule.seed);
 }
 
-fn corpus() -> std::collections::BTreeMap<String, Schedule> {
-    let parsed = |json: String| serde_json::from_str(&json).unwrap();
-    quiet::corpus().into_iter().map(|(name, json)| (name, parsed(json))).collect()
+fn parsed(texts: BTreeMap<String, String>) -> BTreeMap<String, Schedule> {
+    texts.into_iter().map(|(name, json)| (name, serde_json::from_str(&json).unwrap())).collect()
+}
+
+fn corpus() -> BTreeMap<String, Schedule> {
+    let corpus = parsed(quiet::corpus());
+    assert!(!corpus.is_empty(), "the corpus is gone");
+    corpus
 }
 
 fn add(sum: &mut Figures, figures: &Figures) {
@@ -99,7 +108,10 @@ fn no_schedule_breaks_a_rule() {
     let schedules: Box<dyn Iterator<Item = Schedule>> = match given {
         Some(schedule) => Box::new(std::iter::once(schedule)),
         // what was found once counts, too
-        None => Box::new(corpus().into_values().chain(seeds.map(Schedule::generate))),
+        None => {
+            let known = parsed(quiet::failed()).into_values().chain(corpus().into_values());
+            Box::new(known.chain(seeds.map(Schedule::generate)))
+        }
     };
     let listener = quiet::Listener::default();
     let mut sum = Figures::default();
@@ -134,9 +146,9 @@ fn every_kind_makes_a_difference(sum: &Figures) {
 }
 
 /// What `State::may_become` says is neither too little nor too much.
-fn transitions_are_those_that_are_foreseen(seen: &std::collections::BTreeSet<(State, State)>) {
+fn transitions_are_those_that_are_foreseen(seen: &BTreeSet<(State, State)>) {
     let foreseen = |from: State| from.may_become().iter().map(move |to| (from, *to));
-    let foreseen: std::collections::BTreeSet<_> = State::ALL.into_iter().flat_map(foreseen).collect();
+    let foreseen: BTreeSet<_> = State::ALL.into_iter().flat_map(foreseen).collect();
     let unforeseen: Vec<_> = seen.difference(&foreseen).collect();
     let unseen: Vec<_> = foreseen.difference(seen).collect();
     assert!(unforeseen.is_empty() && unseen.is_empty(), "not foreseen: {unforeseen:?}, never seen: {unseen:?}");

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -76,10 +76,30 @@ pub fn stopwatch() -> impl Fn() -> Duration {
     move || started.elapsed()
 }
 
-/// Name and text of every file of the corpus, in order.
+/// Name and text of every schedule of the corpus, in order.
 pub fn corpus() -> BTreeMap<String, String> {
-    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/simulation/corpus");
-    let entries = std::fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path());
+    schedules(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/simulation/corpus"))
+}
+
+/// The same of what has failed in this checkout; it stays until somebody deletes it, or moves it to the corpus.
+pub fn failed() -> BTreeMap<String, String> {
+    schedules(&failures())
+}
+
+/// Stores a schedule that has failed; returns where.
+pub fn keep_failed(seed: u64, json: &str) -> PathBuf {
+    std::fs::create_dir_all(failures()).unwrap();
+    let path = failures().join(format!("seed-{seed}.json"));
+    std::fs::write(&path, json).unwrap();
+    path
+}
+
+fn failures() -> PathBuf {
+    Path::new(env!("CARGO_TARGET_TMPDIR")).join("failed-schedules")
+}
+
+fn schedules(directory: &Path) -> BTreeMap<String, String> {
+    let entries = std::fs::read_dir(directory).into_iter().flatten().map(|entry| entry.unwrap().path());
     let schedules = entries.filter(|path| path.extension().is_some_and(|extension| extension == "json"));
     schedules.map(|path| (path.display().to_string(), std::fs::read_to_string(path).unwrap())).collect()
 }

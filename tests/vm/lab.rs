@@ -213,7 +213,7 @@ impl Lab {
 ///
 /// Rules in a namespace of their own keep the netfilter hooks of the whole kernel in use. The first rule and the last patch a
 /// jump into code that other processors execute, and qemu's TCG can go on executing the breakpoint that this puts there for a
-/// moment: both processors of a 6.1 guest were seen at that place in `ip_local_deliver` for good (qemu 10.0, MTTCG).
+/// moment: both processors of a 6.1 guest were seen at that place in `ip_local_deliver` for good (qemu 7.2, MTTCG).
 const PREPARE: &str = "set -e
 dmesg -n 5
 ip netns add lab
