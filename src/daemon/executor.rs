@@ -27,6 +27,10 @@ const MAX_HANGING_WORKERS: usize = 2;
 /// What helps when something that the configuration names is not as it should be.
 const MEND_CONFIGURATION: &str = "mend it, or correct the configuration; then `nasmount reload`";
 
+/// What helps when the marker is not there.
+const NO_MARKER: &str =
+    "is the volume of this share mounted on the NAS? If it is, create the `marker` in it, or correct the key";
+
 /// What the running kernel can do.
 #[derive(Debug)]
 pub struct Kernel {
@@ -125,7 +129,7 @@ impl Executor {
             Step::Mount => self.mount(abandoned).await,
             Step::Verify => {
                 self.refuse_if_wedged()?;
-                self.ask(&Request::Verify { share }, abandoned).await
+                self.ask(&Request::Verify { share, marker: settings.marker }, abandoned).await
             }
             Step::Flush => self.ask(&Request::Flush { share }, abandoned).await,
             Step::Attach => self.ask(&Request::Attach { share, mount_point }, abandoned).await,
@@ -223,6 +227,8 @@ impl Executor {
             attributes: plan.attributes.into_iter().map(attribute).collect(),
             login: login(&credentials)?,
             dirty_data: dirty_data(plan.dirty_data),
+            read_ahead: settings.read_ahead,
+            marker: settings.marker,
         }));
         let slot = tokio::select! {
             slot = self.host.mount_slot.lock() => slot,
@@ -238,7 +244,7 @@ impl Executor {
         }
         result.map(|_| Done::Plainly).map_err(|failed| match (failed.stage, failed.errno) {
             (Stage::Negotiation, Some(errno)) => Failure::of_mount(failed.to_string(), errno),
-            (Stage::Negotiation | Stage::Configuration | Stage::Other, _) => classed(&failed),
+            (Stage::Negotiation | Stage::Configuration | Stage::Contents | Stage::Other, _) => classed(&failed),
         })
     }
 }
@@ -271,6 +277,8 @@ async fn run(request: &Request, end: impl Future<Output = ()>) -> worker::Reply 
 fn classed(failed: &Failed) -> Failure {
     let failure = match (failed.stage, failed.errno) {
         (Stage::Configuration, _) => Failure::configuration(failed.to_string(), MEND_CONFIGURATION),
+        // a NAS that starts shows the share before the volume in it
+        (Stage::Contents, _) => Failure { hint: Some(NO_MARKER.to_owned()), ..Failure::transient(failed.to_string()) },
         (_, Some(libc::EBUSY)) => Failure { class: FailureClass::Busy, ..Failure::transient(failed.to_string()) },
         _ => Failure::transient(failed.to_string()),
     };

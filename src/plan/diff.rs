@@ -44,14 +44,14 @@ pub enum PlanStep {
         /// As it is now.
         server: ServerSettings,
         /// What is another.
-        changed: ServerChange,
+        changed: Changed,
     },
     /// Take over what a share is told.
     ChangeShare {
         /// As it is now.
         share: ShareSettings,
         /// What is another.
-        changed: ShareChange,
+        changed: Changed,
     },
     /// Begin a share.
     AddShare {
@@ -71,24 +71,19 @@ pub enum Retired {
     Replaced(&'static str),
 }
 
-/// What is another about a server.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct ServerChange {
-    /// How it is probed; in force at once.
-    pub probe: bool,
-    /// How nasmount logs in; used at the next mount.
-    pub credentials: bool,
+/// The keys that are other ones.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Changed {
+    /// In force at once.
+    pub at_once: Vec<&'static str>,
+    /// Used at the next mount.
+    pub at_mount: Vec<&'static str>,
 }
 
-/// What is another about a share.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct ShareChange {
-    /// `patience` or `hold_for`; in force at once.
-    pub spec: bool,
-    /// The list of its consumers; loaded before this, for all shares, and named here for `status`.
-    pub consumers: bool,
-    /// Options, profile or the limit of unwritten data; used at the next mount.
-    pub options: bool,
+impl Changed {
+    fn is_empty(&self) -> bool {
+        self.at_once.is_empty() && self.at_mount.is_empty()
+    }
 }
 
 /// What follows from a new configuration for what runs.
@@ -115,7 +110,7 @@ pub fn diff(old: &Settings, new: &Settings) -> Vec<PlanStep> {
     for (id, after) in new.shares.iter().filter(|(id, _)| stays(id)) {
         let Some(before) = old.shares.get(id) else { continue };
         let changed = share_change(before, after);
-        if changed != ShareChange::default() {
+        if !changed.is_empty() {
             steps.push(PlanStep::ChangeShare { share: after.clone(), changed });
         }
     }
@@ -158,11 +153,8 @@ fn servers(old: &Settings, new: &Settings, steps: &mut Vec<PlanStep>) {
     for after in new.servers.values() {
         match old.servers.get(&after.id) {
             Some(before) if before.host == after.host => {
-                let changed = ServerChange {
-                    probe: before.probe != after.probe,
-                    credentials: before.credentials != after.credentials,
-                };
-                if changed != ServerChange::default() {
+                let changed = server_change(before, after);
+                if !changed.is_empty() {
                     steps.push(PlanStep::ChangeServer { server: after.clone(), changed });
                 }
             }
@@ -171,14 +163,41 @@ fn servers(old: &Settings, new: &Settings, steps: &mut Vec<PlanStep>) {
     }
 }
 
-fn share_change(before: &ShareSettings, after: &ShareSettings) -> ShareChange {
-    let ShareSettings { id: _, server: _, source: _, mount_point: _, profile, options, .. } = after;
-    let ShareSettings { patience, hold_for, dirty_limit, consumers, .. } = after;
-    ShareChange {
-        spec: before.patience != *patience || before.hold_for != *hold_for,
-        consumers: before.consumers != *consumers,
-        options: before.profile != *profile || before.options != *options || before.dirty_limit != *dirty_limit,
+// both name every field, so that no new one is forgotten
+
+fn server_change(before: &ServerSettings, after: &ServerSettings) -> Changed {
+    let ServerSettings { id: _, host: _, credentials, identity, probe } = after;
+    Changed {
+        at_once: keys(&[("probe", before.probe != *probe), ("identity", before.identity != *identity)]),
+        at_mount: keys(&[("credentials", before.credentials != *credentials)]),
     }
+}
+
+fn share_change(before: &ShareSettings, after: &ShareSettings) -> Changed {
+    let ShareSettings { id: _, server: _, source: _, mount_point: _, profile, options, .. } = after;
+    let ShareSettings { patience, hold_for, probe_interval, on_access, marker, leftover_holders, .. } = after;
+    let ShareSettings { dirty_limit, read_ahead, consumers, .. } = after;
+    Changed {
+        at_once: keys(&[
+            ("patience", before.patience != *patience),
+            ("hold_for", before.hold_for != *hold_for),
+            ("probe_interval", before.probe_interval != *probe_interval),
+            ("on_access", before.on_access != *on_access),
+            ("marker", before.marker != *marker),
+            ("kill_holders", before.leftover_holders != *leftover_holders),
+            ("consumers", before.consumers != *consumers),
+        ]),
+        at_mount: keys(&[
+            ("profile", before.profile != *profile),
+            ("options", before.options != *options),
+            ("dirty_limit", before.dirty_limit != *dirty_limit),
+            ("read_ahead", before.read_ahead != *read_ahead),
+        ]),
+    }
+}
+
+fn keys(compared: &[(&'static str, bool)]) -> Vec<&'static str> {
+    compared.iter().filter(|(_, differs)| *differs).map(|(key, _)| *key).collect()
 }
 
 impl PlanStep {
@@ -229,12 +248,13 @@ impl PlanStep {
     /// What the operator still has to do or to know, once it is done.
     pub fn note(&self) -> Option<String> {
         match self {
-            Self::ChangeShare { share, changed } if changed.options => {
-                let id = &share.id;
-                Some(format!("share {id}: options apply at the next mount; `nasmount remount {id}`"))
+            Self::ChangeShare { share, changed } if !changed.at_mount.is_empty() => {
+                let (id, what) = (&share.id, changed.at_mount.join(", "));
+                Some(format!("share {id}: at the next mount: {what}; `nasmount remount {id}`"))
             }
-            Self::ChangeServer { server, changed } if changed.credentials => {
-                Some(format!("server {}: credentials apply at the next mount of its shares", server.id))
+            Self::ChangeServer { server, changed } if !changed.at_mount.is_empty() => {
+                let what = changed.at_mount.join(", ");
+                Some(format!("server {}: at the next mount of its shares: {what}", server.id))
             }
             Self::LoadConsumers
             | Self::RetireShare { .. }
@@ -249,10 +269,7 @@ impl PlanStep {
 
 impl fmt::Display for PlanStep {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let list = |parts: &[(bool, &'static str)]| {
-            let named: Vec<_> = parts.iter().filter(|(is, _)| *is).map(|(_, name)| *name).collect();
-            named.join(", ")
-        };
+        let list = |changed: &Changed| [changed.at_once.as_slice(), &changed.at_mount].concat().join(", ");
         match self {
             Self::LoadConsumers => write!(f, "take over the consumers; who is no longer one is let go"),
             Self::RetireShare { share, why: Retired::Removed } => {
@@ -264,16 +281,10 @@ impl fmt::Display for PlanStep {
             Self::RemoveServer { server } => write!(f, "server {server}: no longer probed"),
             Self::AddServer { server } => write!(f, "server {}: probe {}", server.id, server.host),
             Self::ChangeServer { server, changed } => {
-                let what = list(&[(changed.probe, "probe"), (changed.credentials, "credentials")]);
-                write!(f, "server {}: take over {what}", server.id)
+                write!(f, "server {}: take over {}", server.id, list(changed))
             }
             Self::ChangeShare { share, changed } => {
-                let what = list(&[
-                    (changed.spec, "patience and hold_for"),
-                    (changed.consumers, "consumers"),
-                    (changed.options, "options"),
-                ]);
-                write!(f, "share {}: take over {what}", share.id)
+                write!(f, "share {}: take over {}", share.id, list(changed))
             }
             Self::AddShare { share, .. } => {
                 write!(f, "share {}: mount {} on {}", share.id, share.source, share.mount_point.display())

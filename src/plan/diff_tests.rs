@@ -43,22 +43,43 @@ fn patience_and_hold_reach_the_living_share() {
     let steps = plan("mount_point = \"/mnt/music\"", "mount_point = \"/mnt/music\"\nhold_for = \"7m\"");
     let [PlanStep::ChangeShare { share, changed }] = steps.as_slice() else { panic!("{steps:?}") };
     assert_eq!(share.id.to_string(), "music");
-    assert_eq!(*changed, ShareChange { spec: true, ..ShareChange::default() });
+    assert_eq!(*changed, Changed { at_once: vec!["hold_for"], at_mount: vec![] });
     assert_eq!(steps[0].note(), None);
 }
 
 #[test]
 fn options_wait_for_the_next_mount() {
     let steps = plan("mount_point = \"/mnt/music\"", "mount_point = \"/mnt/music\"\noptions = { uid = 1234 }");
-    assert!(matches!(&steps[..], [PlanStep::ChangeShare { changed, .. }] if changed.options && !changed.spec));
-    assert_eq!(steps[0].note().unwrap(), "share music: options apply at the next mount; `nasmount remount music`");
+    assert!(matches!(&steps[..], [PlanStep::ChangeShare { changed, .. }] if changed.at_once.is_empty()));
+    assert_eq!(steps[0].note().unwrap(), "share music: at the next mount: options; `nasmount remount music`");
+}
+
+#[test]
+fn each_key_is_noticed_by_itself() {
+    for line in [
+        "patience = \"2m\"",
+        "probe_interval = \"20s\"",
+        "on_access = \"wait 10s\"",
+        "marker = \".here\"",
+        "kill_holders = true",
+        "dirty_limit = \"1MiB\"",
+        "read_ahead = \"1MiB\"",
+        "profile = \"backup\"",
+    ] {
+        let steps = plan("mount_point = \"/mnt/music\"", &format!("mount_point = \"/mnt/music\"\n{line}"));
+        let key = line.split(' ').next().unwrap();
+        let step = said(&steps).into_iter().find(|step| step.starts_with("share music: take over")).unwrap();
+        assert!(step.contains(key), "{line}: {step}");
+    }
+    let steps = plan("host = \"10.0.0.1\"", "host = \"10.0.0.1\"\nidentity = \"any\"");
+    assert_eq!(said(&steps), ["server tower: take over identity"]);
 }
 
 #[test]
 fn consumers_are_taken_over_before_anything_else() {
     let steps = plan("unit = \"player.service\"", "unit = \"other.service\"");
     assert_eq!(steps[0], PlanStep::LoadConsumers);
-    assert!(matches!(&steps[1..], [PlanStep::ChangeShare { changed, .. }] if changed.consumers && !changed.options));
+    assert!(matches!(&steps[1..], [PlanStep::ChangeShare { changed, .. }] if changed.at_once == ["consumers"]));
 }
 
 #[test]
@@ -68,7 +89,7 @@ fn probes_and_credentials_leave_the_server_and_its_shares() {
         "host = \"10.0.0.1\"\ncredentials = \"/etc/nasmount/tower.cred\"\nprobe = { dead_after = 5 }",
     );
     let [PlanStep::ChangeServer { changed, .. }, rest @ ..] = steps.as_slice() else { panic!("{steps:?}") };
-    assert_eq!(*changed, ServerChange { probe: true, credentials: true });
+    assert_eq!(*changed, Changed { at_once: vec!["probe"], at_mount: vec!["credentials"] });
     assert!(steps[0].note().unwrap().contains("next mount"));
     // a longer detection may ask for other time-outs of the kernel, never for another share
     assert!(rest.iter().all(|step| matches!(step, PlanStep::ChangeShare { .. })), "{rest:?}");

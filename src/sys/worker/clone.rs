@@ -9,7 +9,7 @@ use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 use std::path::Path;
 
 use nix::sched::{CloneFlags, setns, unshare};
-use rustix::fs::{CWD, Mode, OFlags};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, StatxFlags, statx};
 use rustix::mount::{
     MountFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags, mount_bind, mount_change,
     move_mount, open_tree,
@@ -79,11 +79,23 @@ fn leave_old_root() -> Result<(), Failed> {
 }
 
 /// Asks the server: statfs is never served from a cache (measured on 6.1 and 6.12).
-pub(super) fn verify(share: &str) -> Reply {
+pub(super) fn verify(share: &str, marker: Option<&str>) -> Reply {
     inside(share, || {
-        rustix::fs::statfs(paths::SHARE_IN_NAMESPACE).attempt(|| format!("share {share} did not answer statfs"))
+        rustix::fs::statfs(paths::SHARE_IN_NAMESPACE).attempt(|| format!("share {share} did not answer statfs"))?;
+        match marker {
+            Some(marker) => find_marker(&open_root(share)?, marker),
+            None => Ok(()),
+        }
     })?;
     Ok(Answer::Done)
+}
+
+/// A volume that the NAS has not mounted yet is an empty directory, and a share all the same. The marker tells them apart;
+/// `FORCE_SYNC` because a cache would still know it (`cifs_getattr`, fs/smb/client/inode.c).
+pub(super) fn find_marker(root: &OwnedFd, marker: &str) -> Result<(), Failed> {
+    let flags = AtFlags::STATX_FORCE_SYNC | AtFlags::SYMLINK_NOFOLLOW;
+    let found = statx(root, marker, flags, StatxFlags::TYPE).map(drop);
+    found.attempt(|| format!("cannot find the marker {marker}")).map_err(|failed| failed.at(Stage::Contents))
 }
 
 /// Writes back what is unwritten, and hands on the error if some of it was lost.

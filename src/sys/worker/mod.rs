@@ -44,10 +44,12 @@ pub enum Request {
     },
     /// Mount detached, verify, pin as the share's clone.
     Mount(Box<MountRequest>),
-    /// statfs through the clone.
+    /// statfs through the clone, and is the marker there?
     Verify {
         /// Share.
         share: String,
+        /// A path below its root that has to exist.
+        marker: Option<String>,
     },
     /// Write back what is unwritten, through the clone.
     Flush {
@@ -112,6 +114,10 @@ pub struct MountRequest {
     pub login: Login,
     /// What is to be done about unwritten data.
     pub dirty_data: DirtyData,
+    /// How many bytes are read ahead, unless that is left to the kernel.
+    pub read_ahead: Option<u64>,
+    /// A path below the root that has to exist.
+    pub marker: Option<String>,
 }
 
 /// How much a mount may leave unwritten.
@@ -216,6 +222,8 @@ pub enum Stage {
     Negotiation,
     /// What the configuration names was looked up: files, options, users.
     Configuration,
+    /// It was looked whether the share holds what it should.
+    Contents,
     /// Anything else.
     Other,
 }
@@ -339,7 +347,7 @@ fn perform(request: Request) -> Reply {
         Request::Survey { share, mount_point } => host::survey(&share, &mount_point),
         Request::LayBarrier { share, mount_point } => clone::barrier(&share, &mount_point).map(|_| Answer::Done),
         Request::Mount(request) => mount::mount(&request),
-        Request::Verify { share } => clone::verify(&share),
+        Request::Verify { share, marker } => clone::verify(&share, marker.as_deref()),
         Request::Flush { share } => clone::flush(&share),
         Request::Attach { share, mount_point } => clone::attach(&share, &mount_point),
         Request::Detach { share, mount_point } => host::detach(&share, &mount_point),

@@ -36,12 +36,16 @@ pub(super) fn mount(request: &MountRequest) -> Reply {
     let attributes = request.attributes.iter().copied().map(flag).collect();
     let mount = fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes)
         .attempt(|| format!("cannot make a mount of {}", request.source))?;
-    match request.dirty_data {
-        DirtyData::Unlimited => {}
-        DirtyData::Limited(limit) => limit_dirty_data(&before, limit)?,
-        DirtyData::WrittenThrough => write_through(&mount, request)?,
+    for device in backing_devices().difference(&before) {
+        tune(device, request)?;
+    }
+    if request.dirty_data == DirtyData::WrittenThrough {
+        write_through(&mount, request)?;
     }
     verify(&mount, &request.source).map_err(|failed| failed.at(Stage::Negotiation))?;
+    if let Some(marker) = &request.marker {
+        clone::find_marker(&mount, marker)?;
+    }
     clone::pin(&request.share, &mount)?;
     Ok(Answer::Done)
 }
@@ -153,11 +157,17 @@ fn backing_devices() -> BTreeSet<PathBuf> {
     devices.map(|device| device.path()).filter(|path| name(path).starts_with("cifs-")).collect()
 }
 
-fn limit_dirty_data(before: &BTreeSet<PathBuf>, limit: u64) -> Result<(), Failed> {
-    for device in backing_devices().difference(before) {
-        let what = || format!("cannot limit unwritten data in {}", device.display());
-        fs::write(device.join("strict_limit"), "1").attempt(what)?;
-        fs::write(device.join("max_bytes"), limit.to_string()).attempt(what)?;
+fn tune(device: &Path, request: &MountRequest) -> Result<(), Failed> {
+    let set = |file: &str, value: u64| {
+        let path = device.join(file);
+        fs::write(&path, value.to_string()).attempt(|| format!("cannot write {value} to {}", path.display()))
+    };
+    if let DirtyData::Limited(limit) = request.dirty_data {
+        set("strict_limit", 1)?;
+        set("max_bytes", limit)?;
     }
-    Ok(())
+    match request.read_ahead {
+        Some(bytes) => set("read_ahead_kb", bytes / 1024),
+        None => Ok(()),
+    }
 }
