@@ -1,12 +1,12 @@
 //! A wrong password, a share that is not there, a mount point that is a file: said once, in `status`, and never tried again by
-//! themselves.
+//! themselves. A share without its marker is not shown, and mounted by itself when the marker is there.
 
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 
 use crate::guest::Guest;
-use crate::nas::{self, Fault};
+use crate::nas::{self, Fault, Nas};
 use crate::nasmount::{Nasmount, ShareOf, barred, mount_point};
 
 const CREDENTIALS: &str = "/etc/nasmount/case.cred";
@@ -15,8 +15,13 @@ const BLOCKED: [(&str, &str); 3] =
     [("secret", "credentials"), ("unknown", "configuration"), (NO_DIRECTORY, "configuration")];
 /// Its mount point is a file at first.
 const NO_DIRECTORY: &str = "file";
+/// A share that has a marker, and how much is read ahead, which nobody else asks for.
+const MARKED: &str = "marked";
+const MARKED_MORE: &str = "marker = \"here/.it is\"\nread_ahead = \"768KiB\"\nprobe_interval = \"1s\"";
 /// A daemon that hammers would try several times in so long.
 const LENGTH: Duration = Duration::from_secs(12);
+
+const LIMIT: Duration = Duration::from_secs(60);
 
 pub fn run(guest: &Guest) -> Result<String> {
     let [first, second] = nas::up(guest, [1, 2])?;
@@ -26,7 +31,7 @@ pub fn run(guest: &Guest) -> Result<String> {
         name,
         nas,
         source,
-        more: "",
+        more: if name == MARKED { MARKED_MORE } else { "" },
         probe: "",
         credentials,
         units: Vec::new(),
@@ -35,6 +40,7 @@ pub fn run(guest: &Guest) -> Result<String> {
         share("secret", first, "secret", Some(CREDENTIALS)),
         share("unknown", second, "nothing-of-this-name", None),
         share(NO_DIRECTORY, second, "media", None),
+        share(MARKED, second, "media", None),
     ];
     guest.ok(&format!("echo kept >{}", mount_point(NO_DIRECTORY)))?;
     let mut facts = Vec::new();
@@ -77,6 +83,24 @@ pub fn run(guest: &Guest) -> Result<String> {
     let mount_point = mount_point(NO_DIRECTORY);
     guest.ok(&format!("grep -qx kept {mount_point} && rm {mount_point} && nasmount mount {NO_DIRECTORY}"))?;
     nasmount.wait_for_state(NO_DIRECTORY, "online")?;
+    comes_with_its_marker(guest, &nasmount, second)?;
     nasmount.remove()?;
-    Ok(format!("{}; with the right password, and without the file, they came online", facts.join("; ")))
+    Ok(format!("{}; with the right password, without the file and with the marker they came online", facts.join("; ")))
+}
+
+fn comes_with_its_marker(guest: &Guest, nasmount: &Nasmount<'_>, nas: Nas<'_>) -> Result<()> {
+    let missing = format!("nasmount status {MARKED} --json | grep -q 'cannot find the marker'");
+    let (path, marker) = (mount_point(MARKED), format!("'{}/here/.it is'", nas.export("media")));
+    guest.wait_for("the marker to be missed", LIMIT, &missing)?;
+    ensure!(nasmount.share(MARKED)?["hint"].is_string(), "there is no hint");
+    barred(guest, &path, "ls,create")?;
+    guest.ok(&format!("mkdir {}/here && touch {marker}", nas.export("media")))?;
+    nasmount.wait_for_state(MARKED, "online")?;
+    guest.ok("grep -qx 768 /sys/class/bdi/cifs-*/read_ahead_kb").context("read_ahead")?;
+    guest.ok(&format!("rm {marker}"))?;
+    guest.wait_for("the marker to be missed again", LIMIT, &missing)?;
+    barred(guest, &path, "ls,create")?;
+    guest.ok(&format!("touch {marker}"))?;
+    nasmount.wait_for_state(MARKED, "online")?;
+    Ok(())
 }
