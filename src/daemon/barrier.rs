@@ -1,5 +1,6 @@
 //! The barrier's owner, `nasmount barrier`: a service of its own, so that the path stays barred while the daemon is dead, being
-//! restarted or upgraded. It does two things: lay barriers when asked, and fail every access to them.
+//! restarted or upgraded. It does two things: lay barriers when asked, and fail every access to them, at once or after a wait for
+//! the share. After a restart of this service accesses fail at once until the daemon speaks of the share again.
 //!
 //! If this process dies, systemd keeps the barriers' pipes open (its fd store), so that accesses wait instead of finding an empty
 //! directory, and the next one takes the barriers over.
@@ -16,14 +17,23 @@ use anyhow::Context as _;
 use sd_notify::NotifyState;
 use tracing::{info, warn};
 
-use crate::sys::autofs::Barrier;
+use crate::config::settings::OnAccess;
+use crate::sys::autofs::{Access, Barrier};
+use crate::sys::barrier_socket::{Barred, Wish};
 use crate::sys::{autofs, barrier_socket, listen, mountinfo, paths};
 
 /// How long one asker may keep the others waiting.
 const TALK_WITHIN: Duration = Duration::from_secs(2);
 
-/// The mount points that this process answers for, with the roots of their barriers.
-type Owned = Arc<Mutex<BTreeMap<PathBuf, OwnedFd>>>;
+/// The mount points that this process answers for.
+type Owned = Arc<Mutex<BTreeMap<PathBuf, Mine>>>;
+
+/// A barrier that this process answers for.
+#[derive(Debug)]
+struct Mine {
+    root: OwnedFd,
+    access: Arc<Access>,
+}
 
 /// Runs the service; returns only on an error that keeps it from working at all.
 pub fn run() -> anyhow::Result<()> {
@@ -34,7 +44,9 @@ pub fn run() -> anyhow::Result<()> {
     let owned = Owned::default();
     let entries = mountinfo::read().context("cannot read the mounts")?;
     for (share, mount_point) in autofs::laid(&entries) {
-        match own(&owned, &share, mount_point) {
+        let barred = Barred { share, mount_point: mount_point.to_owned(), on_access: OnAccess::default() };
+        let share = &barred.share;
+        match own(&owned, &barred) {
             Ok(_) => info!(share, mount_point = %mount_point.display(), "barrier taken over"),
             Err(error) => warn!(share, %error, "cannot take the barrier over"),
         }
@@ -58,19 +70,35 @@ fn serve(listener: &UnixListener, owned: &Owned) {
 fn answer(stream: &UnixStream, owned: &Owned) -> io::Result<()> {
     stream.set_read_timeout(Some(TALK_WITHIN))?;
     stream.set_write_timeout(Some(TALK_WITHIN))?;
-    let wish = barrier_socket::receive_wish(stream)?;
-    let root = own(owned, &wish.share, &wish.mount_point);
-    barrier_socket::answer(stream, root)
+    match barrier_socket::receive_wish(stream)? {
+        Wish::Lay(barred) => barrier_socket::answer(stream, own(owned, &barred).map(Some)),
+        Wish::Heed(Barred { mount_point, on_access, .. }) => {
+            if let Some(mine) = owned.lock().unwrap_or_else(PoisonError::into_inner).get(&mount_point) {
+                mine.access.set_wait(wait(on_access));
+            }
+            barrier_socket::answer(stream, Ok(None))
+        }
+    }
+}
+
+fn wait(on_access: OnAccess) -> Duration {
+    match on_access {
+        OnAccess::Fail => Duration::ZERO,
+        OnAccess::Wait(wait) => wait,
+    }
 }
 
 /// Lays a barrier unless it is there, hands its pipe to systemd, and answers for it from now on. Returns the barrier's root.
-fn own(owned: &Owned, share: &str, mount_point: &Path) -> io::Result<OwnedFd> {
+fn own(owned: &Owned, Barred { share, mount_point, on_access }: &Barred) -> io::Result<OwnedFd> {
     let mut mine = owned.lock().unwrap_or_else(PoisonError::into_inner);
     let entries = mountinfo::read()?;
-    let is_laid = autofs::laid(&entries).iter().any(|(owner, on)| owner == share && *on == mount_point);
-    // somebody may have unmounted it: the root that is kept here outlives that
-    if let Some(root) = mine.get(mount_point).filter(|_| is_laid) {
-        return root.try_clone();
+    let is_laid = autofs::laid(&entries).iter().any(|(owner, on)| owner == share && on == mount_point);
+    if let Some(Mine { root, access }) = mine.get(mount_point) {
+        if is_laid {
+            access.set_wait(wait(*on_access));
+            return root.try_clone();
+        }
+        access.end(); // somebody unmounted it: the root that is kept here outlives that
     }
     let barrier = Barrier::lay(share, mount_point)?;
     let name = NotifyState::FdName(share);
@@ -78,18 +106,19 @@ fn own(owned: &Owned, share: &str, mount_point: &Path) -> io::Result<OwnedFd> {
     sd_notify::notify(&[NotifyState::FdStoreRemove, name.clone()])?;
     sd_notify::notify_with_fds(&[NotifyState::FdStore, name], &[barrier.requests().as_fd()])?;
     let root = barrier.root().try_clone()?;
-    mine.insert(mount_point.to_owned(), barrier.root().try_clone()?);
+    let access = Arc::new(Access::default());
+    access.set_wait(wait(*on_access));
+    mine.insert(mount_point.clone(), Mine { root: barrier.root().try_clone()?, access: Arc::clone(&access) });
     drop(mine);
     info!(share, mount_point = %mount_point.display(), "barrier laid");
-    let (owned, mount_point) = (Arc::clone(owned), mount_point.to_owned());
+    let (owned, mount_point) = (Arc::clone(owned), mount_point.clone());
     std::thread::Builder::new().name(format!("barrier {share}")).spawn(move || {
-        let end = loop {
-            if let Err(error) = barrier.fail_next() {
-                break error;
-            }
-        };
+        let end = barrier.serve(&access);
         info!(mount_point = %mount_point.display(), reason = %end, "barrier gone");
-        owned.lock().unwrap_or_else(PoisonError::into_inner).remove(&mount_point);
+        let mut mine = owned.lock().unwrap_or_else(PoisonError::into_inner);
+        if mine.get(&mount_point).is_some_and(|mine| Arc::ptr_eq(&mine.access, &access)) {
+            mine.remove(&mount_point); // else another one lies there by now
+        }
     })?;
     Ok(root)
 }

@@ -12,12 +12,13 @@ use tracing::{Instrument as _, debug, info, warn};
 use super::network::Network;
 use super::server_actor::ServerView;
 use super::share_actor::Configured;
-use crate::config::settings::CredentialSource;
+use crate::config::settings::{CredentialSource, ShareSettings};
 use crate::plan::layers;
 use crate::plan::options::{self, Adjustment, DirtyData, DirtyLimitSupport, KernelOptions, MountAttribute};
 use crate::share::event::{Done, Mismatch, Survey};
 use crate::share::failure::{Failure, FailureClass};
 use crate::share::{Event, OpId, Step};
+use crate::sys::barrier_socket::Barred;
 use crate::sys::state_file::StateFiles;
 use crate::sys::worker::{self, Answer, CloneFound, Failed, Login, MountRequest, Request, Stage};
 
@@ -80,7 +81,18 @@ impl Executor {
 
     /// Takes over another configuration; options and credentials are used at the next mount.
     pub fn configure(&self, configured: Configured) {
-        *self.configured.lock().unwrap_or_else(PoisonError::into_inner) = configured;
+        let barred = barred(&configured.share);
+        let before =
+            std::mem::replace(&mut *self.configured.lock().unwrap_or_else(PoisonError::into_inner), configured);
+        if before.share.on_access != barred.on_access {
+            let request = Request::SetAccess(barred);
+            let told = async move {
+                if let Err(error) = run(&request, tokio::time::sleep(layers::LOCAL_STEP)).await {
+                    warn!(%error, "accesses meet what they met until the share comes onto its path again");
+                }
+            };
+            tokio::spawn(told.in_current_span());
+        }
     }
 
     fn configured(&self) -> Configured {
@@ -122,17 +134,18 @@ impl Executor {
 
     async fn perform(&self, step: &Step, abandoned: &Notify) -> Result<Done, Failure> {
         let settings = self.configured().share;
+        let barred = barred(&settings);
         let (share, mount_point) = (settings.id.to_string(), settings.mount_point);
         match step {
             Step::Survey => self.survey(share, mount_point, abandoned).await,
-            Step::LayBarrier => self.ask(&Request::LayBarrier { share, mount_point }, abandoned).await,
+            Step::LayBarrier => self.ask(&Request::LayBarrier(barred), abandoned).await,
             Step::Mount => self.mount(abandoned).await,
             Step::Verify => {
                 self.refuse_if_wedged()?;
                 self.ask(&Request::Verify { share, marker: settings.marker }, abandoned).await
             }
             Step::Flush => self.ask(&Request::Flush { share }, abandoned).await,
-            Step::Attach => self.ask(&Request::Attach { share, mount_point }, abandoned).await,
+            Step::Attach => self.ask(&Request::Attach(barred), abandoned).await,
             Step::Detach => self.ask(&Request::Detach { share, mount_point }, abandoned).await,
             Step::Release => {
                 let released = self.ask(&Request::Release { share }, abandoned).await?;
@@ -247,6 +260,10 @@ impl Executor {
             (Stage::Negotiation | Stage::Configuration | Stage::Contents | Stage::Other, _) => classed(&failed),
         })
     }
+}
+
+fn barred(share: &ShareSettings) -> Barred {
+    Barred { share: share.id.to_string(), mount_point: share.mount_point.clone(), on_access: share.on_access }
 }
 
 fn attribute(attribute: MountAttribute) -> worker::Attribute {

@@ -10,13 +10,19 @@
 use std::fs;
 use std::io;
 use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
+use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::mount::UnmountFlags;
 use rustix::process::getpgrp;
 use sys_mount::{Mount, MountFlags};
 
+use super::clock;
 use super::mountinfo::{self, Entry};
+use crate::share::BootInstant;
 
 /// Source of a barrier in mountinfo, followed by the share's name.
 pub const SOURCE_PREFIX: &str = "nasmount:";
@@ -26,6 +32,9 @@ const OPTIONS: &str = "minproto=5,maxproto=5,direct";
 
 /// `struct autofs_dev_ioctl` without its path: version (1.0), size, descriptor, two arguments.
 const HEADER_LENGTH: usize = 24;
+
+/// How often a barrier that nobody asks looks whether it has been replaced.
+const LOOK_AROUND: Duration = Duration::from_secs(60);
 
 #[derive(Clone, Copy)]
 enum Call {
@@ -38,9 +47,12 @@ enum Call {
 /// A barrier this process owns.
 #[derive(Debug)]
 pub struct Barrier {
+    mount_point: PathBuf,
     control: fs::File,
     root: OwnedFd,
     requests: OwnedFd,
+    /// Only its events count: the mount table has changed.
+    mounts: fs::File,
 }
 
 impl Barrier {
@@ -81,7 +93,8 @@ impl Barrier {
     fn open(entry: &Entry, requests: OwnedFd) -> io::Result<Self> {
         let control = fs::OpenOptions::new().read(true).write(true).open("/dev/autofs")?;
         let root = open_mount(&control, entry)?;
-        Ok(Self { control, root, requests })
+        let mounts = fs::File::open("/proc/self/mountinfo")?;
+        Ok(Self { mount_point: entry.mount_point.clone(), control, root, requests, mounts })
     }
 
     fn take_over(entry: &Entry) -> io::Result<Self> {
@@ -103,9 +116,53 @@ impl Barrier {
         &self.root
     }
 
-    /// Waits for one access and fails it. An error means that the barrier is gone.
-    pub fn fail_next(&self) -> io::Result<()> {
-        /// `struct autofs_v5_packet` has 304 bytes on 64-bit machines; one read returns one packet.
+    /// Answers accesses as `access` says. Returns why it ended: the barrier is gone, or another has taken its place.
+    pub fn serve(&self, access: &Access) -> io::Error {
+        let mut waiting = Vec::new();
+        loop {
+            if access.ended.load(Ordering::Relaxed) {
+                return io::Error::other("laid anew");
+            }
+            if let Err(error) = self.serve_once(access, &mut waiting) {
+                return error;
+            }
+        }
+    }
+
+    fn serve_once(&self, access: &Access, waiting: &mut Vec<(u32, BootInstant)>) -> io::Result<()> {
+        let next = waiting.iter().map(|(_, until)| until.since(clock::now())).min();
+        let limit = Timespec::try_from(next.unwrap_or(LOOK_AROUND).min(LOOK_AROUND)).map_err(io::Error::other)?;
+        let asked = {
+            let mut events = [PollFd::new(&self.requests, PollFlags::IN), PollFd::new(&self.mounts, PollFlags::PRI)];
+            let watched = if waiting.is_empty() { 1 } else { 2 };
+            rustix::io::retry_on_intr(|| rustix::event::poll(&mut events[..watched], Some(&limit)))?;
+            !events[0].revents().is_empty()
+        };
+        if asked {
+            let token = self.next_request()?;
+            match access.wait() {
+                Duration::ZERO => self.fail(token, libc::EHOSTDOWN)?,
+                wait => waiting.push((token, clock::now() + wait)),
+            }
+        }
+        if waiting.is_empty() {
+            return Ok(());
+        }
+        let errno = if self.is_covered()? { libc::ESTALE } else { libc::EHOSTDOWN };
+        let now = clock::now();
+        for (token, _) in waiting.extract_if(.., |(_, until)| errno == libc::ESTALE || *until <= now) {
+            self.fail(token, errno)?;
+        }
+        Ok(())
+    }
+
+    fn is_covered(&self) -> io::Result<bool> {
+        let mounts = mountinfo::read()?;
+        Ok(mountinfo::on(&mounts, &self.mount_point).last().is_some_and(|top| top.fstype != "autofs"))
+    }
+
+    /// Reads one request: `struct autofs_v5_packet` has 304 bytes on 64-bit machines, and one read returns one.
+    fn next_request(&self) -> io::Result<u32> {
         const PACKET_LENGTH: usize = 304;
         /// Offset of `wait_queue_token`, after two integers.
         const TOKEN_AT: std::ops::Range<usize> = 8..12;
@@ -115,9 +172,35 @@ impl Barrier {
             return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the barrier was unmounted"));
         }
         let token: [u8; 4] = packet[TOKEN_AT].try_into().map_err(io::Error::other)?;
-        let down = (-libc::EHOSTDOWN).cast_unsigned();
-        call(&self.control, Call::Fail, self.root.as_raw_fd(), [u32::from_ne_bytes(token), down], None)?;
+        Ok(u32::from_ne_bytes(token))
+    }
+
+    fn fail(&self, token: u32, errno: i32) -> io::Result<()> {
+        call(&self.control, Call::Fail, self.root.as_raw_fd(), [token, (-errno).cast_unsigned()], None)?;
         Ok(())
+    }
+}
+
+/// What accesses to a barrier meet; others may change it while it is served.
+#[derive(Debug, Default)]
+pub struct Access {
+    wait: Mutex<Duration>,
+    ended: AtomicBool,
+}
+
+impl Access {
+    /// How long the accesses that come wait for the share; zero fails them at once.
+    pub fn set_wait(&self, wait: Duration) {
+        *self.wait.lock().unwrap_or_else(PoisonError::into_inner) = wait;
+    }
+
+    fn wait(&self) -> Duration {
+        *self.wait.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The barrier was unmounted by somebody: whoever serves it ends within a minute.
+    pub fn end(&self) {
+        self.ended.store(true, Ordering::Relaxed);
     }
 }
 

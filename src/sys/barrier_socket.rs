@@ -9,7 +9,7 @@ use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags,
@@ -18,17 +18,30 @@ use rustix::net::{
 use serde::{Deserialize, Serialize};
 
 use super::paths;
+use crate::config::settings::OnAccess;
 
 /// Longest message: a path of 4,096 bytes, escaped.
 const MESSAGE_MAX: usize = 16 * 1024;
 
-/// A wish: lay a barrier, or say that it is there.
-#[derive(Debug, Serialize, Deserialize)]
-pub struct Lay {
+/// Of which barrier is spoken, and what accesses to it meet.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Barred {
     /// Name of the share.
     pub share: String,
     /// Its mount point.
     pub mount_point: PathBuf,
+    /// How long accesses wait for the share.
+    pub on_access: OnAccess,
+}
+
+/// What is wished.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Wish {
+    /// Lay a barrier, or say that it is there.
+    Lay(Barred),
+    /// If it is there, have accesses meet something else.
+    Heed(Barred),
 }
 
 /// Why there is no barrier.
@@ -57,25 +70,32 @@ impl From<io::Error> for Refused {
 type Laid = Result<(), Refused>;
 
 /// Asks the barrier's owner for the barrier of a share; returns its root directory.
-pub fn lay(share: &str, mount_point: &Path) -> Result<OwnedFd, Refused> {
+pub fn lay(barred: &Barred) -> Result<OwnedFd, Refused> {
+    ask(&Wish::Lay(barred.clone()))?.ok_or_else(|| io::Error::other("the barrier's owner sent no descriptor").into())
+}
+
+/// Tells the barrier's owner what accesses meet from now on.
+pub fn heed(barred: &Barred) -> Result<(), Refused> {
+    ask(&Wish::Heed(barred.clone())).map(drop)
+}
+
+fn ask(wish: &Wish) -> Result<Option<OwnedFd>, Refused> {
     let stream = UnixStream::connect(paths::BARRIER_SOCKET)
         .map_err(|error| io::Error::new(error.kind(), format!("nasmount-barrier.service does not run ({error})")))?;
-    let wish = Lay { share: share.to_owned(), mount_point: mount_point.to_owned() };
-    send(&stream, &wish, None)?;
+    send(&stream, wish, None)?;
     let (answer, root): (Laid, _) = receive(&stream)?;
-    answer?;
-    root.ok_or_else(|| io::Error::other("the barrier's owner sent no descriptor").into())
+    answer.map(|()| root)
 }
 
 /// The owner's side: one wish.
-pub fn receive_wish(stream: &UnixStream) -> io::Result<Lay> {
+pub fn receive_wish(stream: &UnixStream) -> io::Result<Wish> {
     receive(stream).map(|(wish, _)| wish)
 }
 
 /// The owner's side: its answer.
-pub fn answer(stream: &UnixStream, result: io::Result<OwnedFd>) -> io::Result<()> {
+pub fn answer(stream: &UnixStream, result: io::Result<Option<OwnedFd>>) -> io::Result<()> {
     let (laid, root): (Laid, _) = match result {
-        Ok(root) => (Ok(()), Some(root)),
+        Ok(root) => (Ok(()), root),
         Err(error) => (Err(error.into()), None),
     };
     send(stream, &laid, root.as_ref().map(|root| root.as_fd()))

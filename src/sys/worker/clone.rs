@@ -16,6 +16,7 @@ use rustix::mount::{
 };
 
 use super::{Answer, Attempt as _, Failed, Reply, Stage};
+use crate::sys::barrier_socket::{Barred, Refused};
 use crate::sys::{barrier_socket, mountinfo, paths};
 
 /// CIFS_IOC_SHUTDOWN, `_IOR('X', 125, __u32)`, since 5.13.
@@ -108,17 +109,24 @@ pub(super) fn flush(share: &str) -> Reply {
 }
 
 /// The root of the barrier on a mount point, from its owner.
-pub(super) fn barrier(share: &str, mount_point: &Path) -> Result<OwnedFd, Failed> {
-    barrier_socket::lay(share, mount_point).map_err(|refused| Failed {
-        attempt: format!("cannot have the barrier laid on {}", mount_point.display()),
-        cause: refused.why,
-        errno: refused.errno,
-        stage: if refused.needs_a_person { Stage::Configuration } else { Stage::Other },
-    })
+pub(super) fn barrier(barred: &Barred) -> Result<OwnedFd, Failed> {
+    let attempt = || format!("cannot have the barrier laid on {}", barred.mount_point.display());
+    barrier_socket::lay(barred).map_err(|refusal| refused(attempt(), refusal))
+}
+
+/// Has accesses to the barrier meet something else.
+pub(super) fn set_access(barred: &Barred) -> Reply {
+    let attempt = || format!("cannot tell the barrier on {} of on_access", barred.mount_point.display());
+    barrier_socket::heed(barred).map(|()| Answer::Done).map_err(|refusal| refused(attempt(), refusal))
+}
+
+fn refused(attempt: String, Refused { why, errno, needs_a_person }: Refused) -> Failed {
+    Failed { attempt, cause: why, errno, stage: if needs_a_person { Stage::Configuration } else { Stage::Other } }
 }
 
 /// Puts the clone on the path, above the barrier: needs no lock of the share.
-pub(super) fn attach(share: &str, mount_point: &Path) -> Reply {
+pub(super) fn attach(barred: &Barred) -> Reply {
+    let Barred { share, mount_point, .. } = barred;
     let copy = inside(share, || {
         open_tree(CWD, paths::SHARE_IN_NAMESPACE, OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC)
             .attempt(|| format!("cannot copy the clone of share {share}"))
@@ -127,7 +135,7 @@ pub(super) fn attach(share: &str, mount_point: &Path) -> Reply {
         let attempt = format!("cannot attach share {share} to {}", mount_point.display());
         return Err(super::host::in_the_way(&attempt, top));
     }
-    let barrier = barrier(share, mount_point)?;
+    let barrier = barrier(barred)?;
     let by_descriptors = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
     move_mount(&copy, "", &barrier, "", by_descriptors)
         .attempt(|| format!("cannot attach share {share} to {}", mount_point.display()))?;

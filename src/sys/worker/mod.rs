@@ -22,6 +22,8 @@ use tokio::process::{Child, Command};
 use crate::share::detector::LocalTrouble;
 use crate::share::event::Attachment;
 
+use super::barrier_socket::Barred;
+
 /// What a worker can be asked for.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -36,12 +38,9 @@ pub enum Request {
         mount_point: PathBuf,
     },
     /// Have the barrier of a share laid.
-    LayBarrier {
-        /// Share.
-        share: String,
-        /// Its mount point.
-        mount_point: PathBuf,
-    },
+    LayBarrier(Barred),
+    /// Have accesses to it meet something else, if it lies there.
+    SetAccess(Barred),
     /// Mount detached, verify, pin as the share's clone.
     Mount(Box<MountRequest>),
     /// statfs through the clone, and is the marker there?
@@ -57,12 +56,7 @@ pub enum Request {
         share: String,
     },
     /// Clone onto the path.
-    Attach {
-        /// Share.
-        share: String,
-        /// Its mount point.
-        mount_point: PathBuf,
-    },
+    Attach(Barred),
     /// Share off the path, if it is what lies there.
     Detach {
         /// Share.
@@ -345,11 +339,12 @@ fn perform(request: Request) -> Reply {
     match request {
         Request::Prepare => host::prepare(),
         Request::Survey { share, mount_point } => host::survey(&share, &mount_point),
-        Request::LayBarrier { share, mount_point } => clone::barrier(&share, &mount_point).map(|_| Answer::Done),
+        Request::LayBarrier(barred) => clone::barrier(&barred).map(|_| Answer::Done),
+        Request::SetAccess(barred) => clone::set_access(&barred),
         Request::Mount(request) => mount::mount(&request),
         Request::Verify { share, marker } => clone::verify(&share, marker.as_deref()),
         Request::Flush { share } => clone::flush(&share),
-        Request::Attach { share, mount_point } => clone::attach(&share, &mount_point),
+        Request::Attach(barred) => clone::attach(&barred),
         Request::Detach { share, mount_point } => host::detach(&share, &mount_point),
         Request::Release { share } => clone::release(&share),
         Request::Retire { share, mount_point } => host::retire(&share, &mount_point),

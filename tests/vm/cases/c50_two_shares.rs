@@ -1,33 +1,37 @@
-//! One consumer that needs two shares on two servers: it goes on when both are back, and only then. And what the daemon recorded
-//! of it replays to the same states.
+//! One consumer that needs two shares on two servers: it goes on when both are back, and only then. Strangers wait for a share that
+//! is configured so, and go on without an error. And what the daemon recorded of it all replays to the same states.
 
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 
-use crate::guest::Guest;
+use crate::guest::{Guest, Job};
 use crate::load::{Kind, Load};
 use crate::nas::{self, Fault};
-use crate::nasmount::{Nasmount, ShareOf, UNHURRIED, mount_point, paused, unharmed};
+use crate::nasmount::{Nasmount, ShareOf, UNHURRIED, mount_point, paused, strangers, unharmed};
 
 const DEADLINE: Duration = Duration::from_secs(60);
 const UNIT: &str = "load-both.service";
 const MORE: &str = "profile = \"transcode\"\npatience = \"2m\"";
+/// The first share comes back later than this, the second one sooner.
+const WAITS: [&str; 2] = ["\non_access = \"wait 1s\"", "\non_access = \"wait 2m\""];
+const CALLS: &str = "ls,stat,create";
 
 pub fn run(guest: &Guest) -> Result<String> {
     let [first, second] = nas::up(guest, [3, 4])?;
     let load = Load::new(guest, "both", &Kind::ALL);
-    let share = |name, nas| ShareOf {
+    let more = WAITS.map(|wait| format!("{MORE}{wait}"));
+    let share = |name, nas, more| ShareOf {
         name,
         nas,
         source: "media",
-        more: MORE,
+        more,
         probe: UNHURRIED,
         credentials: None,
         units: vec![load.unit()],
     };
-    let nasmount = Nasmount::start(guest, &[share("first", first), share("second", second)])?;
+    let nasmount = Nasmount::start(guest, &[share("first", first, &more[0]), share("second", second, &more[1])])?;
     nasmount.wait_for_state("first", "online")?;
     nasmount.wait_for_state("second", "online")?;
     let load = load.start(&mount_point("first"))?;
@@ -38,20 +42,41 @@ pub fn run(guest: &Guest) -> Result<String> {
     guest.wait_for("the consumer to be paused", DEADLINE, &paused(UNIT))?;
     let away_too = second.cut(Fault::Kill)?;
     nasmount.wait_for_state("second", "holding")?;
+    let patient = guest.spawn(&format!("/host/guest/stranger.py {} {CALLS} --limit 120", mount_point("second")))?;
+    for report in strangers(guest, &mount_point("first"), "ls")? {
+        let waited = report["ms"].as_f64().is_some_and(|ms| ms >= 1000.0);
+        ensure!(report["result"] == "EHOSTDOWN" && waited, "a stranger on the first share met {report}");
+    }
     away.heal()?;
     nasmount.wait_for_state("first", "online")?;
     guest.ok(&paused(UNIT)).context("only one of its shares is back")?;
     let healed = away_too.heal()?;
     nasmount.wait_for_state("second", "online")?;
+    let waited = patience_paid(patient)?;
     let goes_on = guest.wait_for("the consumer to go on", DEADLINE, &format!("! {}", paused(UNIT)))?;
     let account = unharmed(&load, first)?;
 
     let compared = replays_to_the_same_states(guest, "first")? + replays_to_the_same_states(guest, "second")?;
     nasmount.remove()?;
     Ok(format!(
-        "went on {:.1} s after the second came back; {account}; {compared} transitions replayed",
+        "went on {:.1} s after the second came back; strangers waited for it {waited:.0} s at most, without an error; \
+         {account}; {compared} transitions replayed",
         goes_on - healed
     ))
+}
+
+/// Those who waited succeed; returns the longest wait in seconds.
+fn patience_paid(job: Job<'_>) -> Result<f64> {
+    let output = job.wait(DEADLINE)?;
+    let mut longest = 0.0_f64;
+    for line in output.stdout.lines() {
+        let report: Value = serde_json::from_str(line)?;
+        let ms = report["ms"].as_f64().unwrap_or_default();
+        ensure!(report["result"] == "ok" && ms > 1000.0, "a stranger on the second share met {report}");
+        longest = longest.max(ms / 1000.0);
+    }
+    ensure!(longest > 0.0, "no stranger reported: {output:?}");
+    Ok(longest)
 }
 
 /// What `nasmount replay` makes of the daemon's recording is what the daemon did, as its log has it.
