@@ -131,3 +131,20 @@ pub struct ConsumerStatus {
     /// What is being done to it.
     pub operation: Option<UnitStep>,
 }
+
+/// A process that has a share open.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Holder {
+    /// Its id.
+    pub pid: i32,
+    /// Its name (`/proc/PID/comm`).
+    pub command: String,
+    /// Its service or scope, if it is in one.
+    pub unit: Option<String>,
+    /// Open files and directories.
+    pub files: usize,
+    /// Those of them that can be written to.
+    pub writable: usize,
+    /// Whether its working directory or root is there: 0 to 2.
+    pub directories: usize,
+}

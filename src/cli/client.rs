@@ -8,7 +8,7 @@ use super::Hinted;
 use crate::daemon::reload::Outcome;
 use crate::dbus::{ManagerClientProxy, NO_SUCH_SERVER, NO_SUCH_SHARE, REFUSED};
 use crate::share::{Refusal, Verdict};
-use crate::status::StatusReport;
+use crate::status::{Holder, StatusReport};
 
 /// The daemon answers within milliseconds, whatever hangs: more means that the bus does not work.
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
@@ -118,6 +118,13 @@ impl Client {
         // zbus waits for ever unless it is told otherwise
         let answer = self.manager.reload(dry_run).await.map_err(|error| explain(&error, "that"))?;
         serde_json::from_str(&answer).context("cannot read the daemon's answer")
+    }
+
+    /// Who has a share open; only root may ask.
+    pub async fn holders(&self, share: &str) -> anyhow::Result<Vec<Holder>> {
+        let asking =
+            async { self.manager.list_holders(share).await.map_err(|error| explain(&error, "who has it open")) };
+        serde_json::from_str(&within(asking).await?).context("cannot read the daemon's answer")
     }
 
     /// The recording of a share; `None` if there is none of that name.

@@ -47,7 +47,7 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Show how servers, shares and consumers are
+    /// Show how servers, shares and consumers are; with -v also who has shares open (as root)
     Status(status::Arguments),
     /// Mount shares and keep them mounted; tries again what is blocked
     Mount(control::Arguments),
@@ -136,7 +136,10 @@ impl Hinted {
 
 fn dispatch(cli: Cli) -> anyhow::Result<Exit> {
     match cli.command {
-        Command::Status(arguments) => return status::run(&arguments),
+        Command::Status(arguments) => {
+            let detail = if cli.verbose > 0 { status::Detail::Holders } else { status::Detail::Usual };
+            return status::run(&arguments, detail);
+        }
         Command::Mount(arguments) => return control::run(&arguments, Wish::Mount),
         Command::Unmount(arguments) => return control::run(&arguments, Wish::Unmount),
         Command::Remount(arguments) => return control::run(&arguments, Wish::Remount),
@@ -210,7 +213,7 @@ fn start_log(cli: &Cli) {
         (true, _) => LevelFilter::ERROR,
         (false, 0) => usual,
         // it prints itself what there is more to say, and the machine would say it again
-        (false, 1) if matches!(cli.command, Command::Replay(_)) => usual,
+        (false, 1) if matches!(cli.command, Command::Replay(_) | Command::Status(_)) => usual,
         (false, 1) => usual.max(LevelFilter::DEBUG),
         (false, _) => LevelFilter::TRACE,
     };

@@ -1,5 +1,6 @@
 //! `nasmount status`.
 
+use std::collections::BTreeMap;
 use std::io::Write as _;
 
 use comfy_table::{ContentArrangement, Table, presets};
@@ -11,7 +12,7 @@ use crate::share::State;
 use crate::share::command::{HoldReason, Wanted};
 use crate::share::consumers::{Held, Progress};
 use crate::share::detector::Trust;
-use crate::status::{ConsumerStatus, ServerStatus, ShareStatus, StatusReport};
+use crate::status::{ConsumerStatus, Holder, ServerStatus, ShareStatus, StatusReport};
 
 /// `status [SHARE] [--json]`
 #[derive(Debug, clap::Args)]
@@ -23,8 +24,17 @@ pub struct Arguments {
     json: bool,
 }
 
+/// What is shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Detail {
+    /// How everything is.
+    Usual,
+    /// Also who has the shares open.
+    Holders,
+}
+
 /// Prints the status. 0: all that was asked for is online; 3: something is not; 4: no such share.
-pub fn run(arguments: &Arguments) -> anyhow::Result<Exit> {
+pub fn run(arguments: &Arguments, detail: Detail) -> anyhow::Result<Exit> {
     let mut report = ask()?;
     if let Some(name) = &arguments.share {
         report.shares.retain(|share| share.name == *name);
@@ -35,7 +45,16 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Exit> {
         };
         report.servers.retain(|server| server.name == share.server);
     }
-    let text = if arguments.json { serde_json::to_string_pretty(&report)? + "\n" } else { render(&report) };
+    let holders = if detail == Detail::Holders { ask_for_holders(&report)? } else { BTreeMap::new() };
+    let text = if arguments.json {
+        let mut document = serde_json::to_value(&report)?;
+        if detail == Detail::Holders {
+            document["holders"] = serde_json::to_value(&holders)?;
+        }
+        serde_json::to_string_pretty(&document)? + "\n"
+    } else {
+        render(&report) + &render_holders(&holders)
+    };
     let online = report.shares.iter().all(|share| share.state == State::Online);
     let exit = if online { Exit::Done } else { Exit::Refused };
     Ok(report::finish(exit, std::io::stdout().write_all(text.as_bytes())))
@@ -43,6 +62,31 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Exit> {
 
 fn ask() -> anyhow::Result<StatusReport> {
     block_on(async { Client::connect().await?.status().await })
+}
+
+/// By share; those that nobody has open are there, too.
+fn ask_for_holders(report: &StatusReport) -> anyhow::Result<BTreeMap<String, Vec<Holder>>> {
+    block_on(async {
+        let client = Client::connect().await?;
+        let mut holders = BTreeMap::new();
+        for share in &report.shares {
+            holders.insert(share.name.clone(), client.holders(&share.name).await?);
+        }
+        Ok(holders)
+    })
+}
+
+fn render_holders(holders: &BTreeMap<String, Vec<Holder>>) -> String {
+    let mut text = String::new();
+    for (share, holders) in holders {
+        text.push_str(&format!("\n{share}: {}\n", if holders.is_empty() { "nobody has it open" } else { "open in" }));
+        for Holder { pid, command, unit, files, writable, directories } in holders {
+            let unit = unit.as_deref().unwrap_or("no unit");
+            let there = if *directories > 0 { ", is in it" } else { "" };
+            text.push_str(&format!("  {command} ({pid}, {unit}): {files} files, {writable} writable{there}\n"));
+        }
+    }
+    text
 }
 
 fn render(report: &StatusReport) -> String {
@@ -178,7 +222,7 @@ fn duration(seconds: f64) -> String {
 #[cfg(test)]
 mod tests {
     #![expect(clippy::unwrap_used, reason = "tests")]
-    use super::{StatusReport, duration, render};
+    use super::*;
 
     #[test]
     fn what_operator_and_server_did_is_said() {
@@ -205,6 +249,24 @@ mod tests {
         ] {
             assert!(text.contains(said), "{text}");
         }
+    }
+
+    #[test]
+    fn holders_are_listed_by_share() {
+        let holder = Holder {
+            pid: 7,
+            command: "cat".into(),
+            unit: Some("a.service".into()),
+            files: 2,
+            writable: 1,
+            directories: 1,
+        };
+        let holders = BTreeMap::from([("films".to_owned(), vec![]), ("music".to_owned(), vec![holder])]);
+        let text = render_holders(&holders);
+        assert_eq!(
+            text,
+            "\nfilms: nobody has it open\n\nmusic: open in\n  cat (7, a.service): 2 files, 1 writable, is in it\n"
+        );
     }
 
     #[test]

@@ -15,9 +15,11 @@ use super::share_actor::{CommandAnswer, ShareHandle, ShareView};
 use crate::share::consumers::Progress;
 use crate::share::{BootInstant, Command, Event, State};
 use crate::status::{
-    self, ConsumerStatus, FlappingStatus, LatencyStatus, MaintenanceStatus, ServerStatus, ShareStatus, StatusReport,
+    self, ConsumerStatus, FlappingStatus, Holder, LatencyStatus, MaintenanceStatus, ServerStatus, ShareStatus,
+    StatusReport,
 };
 use crate::sys::clock;
+use crate::sys::worker::{self, Answer, Failed, Request};
 
 /// Everything that others may see and ask; assembled on demand: reading it waits for nobody. A reload changes it.
 #[derive(Debug)]
@@ -111,6 +113,25 @@ impl Board {
             let events = handle.events.clone();
             tokio::spawn(async move { events.send(Event::MountTableChanged).await });
         }
+    }
+
+    /// Who has a share open, as a worker finds it; an error in words if that takes too long.
+    pub async fn holders(&self, share: &str) -> Result<Result<Vec<Holder>, String>, NoAnswer> {
+        /// Some thousand processes with some thousand files each.
+        const WITHIN: Duration = Duration::from_secs(4);
+        if !self.actors().shares.contains_key(share) {
+            return Err(NoAnswer::NoSuchShare);
+        }
+        let asked = async {
+            let child = worker::start(&Request::ListHolders { share: share.to_owned() }).await;
+            let child = child.map_err(|error| Failed::local("cannot start a worker", &error))?;
+            worker::reply(child, tokio::time::sleep(WITHIN)).await
+        };
+        Ok(match asked.await {
+            Ok(Answer::Holders(holders)) => Ok(holders),
+            Ok(answer) => Err(format!("a worker answered something else: {answer:?}")),
+            Err(failed) => Err(failed.to_string()),
+        })
     }
 
     /// Asks for a reload and waits for what came of it.

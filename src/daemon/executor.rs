@@ -12,7 +12,7 @@ use tracing::{Instrument as _, debug, info, warn};
 use super::network::Network;
 use super::server_actor::ServerView;
 use super::share_actor::Configured;
-use crate::config::settings::{CredentialSource, ShareSettings};
+use crate::config::settings::{CredentialSource, LeftoverHolders, ShareSettings};
 use crate::plan::layers;
 use crate::plan::options::{self, Adjustment, DirtyData, DirtyLimitSupport, KernelOptions, MountAttribute};
 use crate::share::event::{Done, Mismatch, Survey};
@@ -20,7 +20,7 @@ use crate::share::failure::{Failure, FailureClass};
 use crate::share::{Event, OpId, Step};
 use crate::sys::barrier_socket::Barred;
 use crate::sys::state_file::StateFiles;
-use crate::sys::worker::{self, Answer, CloneFound, Failed, Login, MountRequest, Request, Stage};
+use crate::sys::worker::{self, Answer, CloneFound, Failed, Login, MountRequest, Request, Stage, holders};
 
 /// Workers of one share that were abandoned and hang in the kernel: with this many, no more are started that only ask.
 const MAX_HANGING_WORKERS: usize = 2;
@@ -147,11 +147,7 @@ impl Executor {
             Step::Flush => self.ask(&Request::Flush { share }, abandoned).await,
             Step::Attach => self.ask(&Request::Attach(barred), abandoned).await,
             Step::Detach => self.ask(&Request::Detach { share, mount_point }, abandoned).await,
-            Step::Release => {
-                let released = self.ask(&Request::Release { share }, abandoned).await?;
-                self.cloned_at(None);
-                Ok(released)
-            }
+            Step::Release => self.release(share, settings.leftover_holders, abandoned).await,
             Step::RaiseFence => {
                 let address = self.address_of_clone()?;
                 let raised = self.host.network.raise_fence(&share, address).await;
@@ -197,6 +193,21 @@ impl Executor {
 
     async fn ask(&self, request: &Request, abandoned: &Notify) -> Result<Done, Failure> {
         run(request, abandoned.notified()).await.map(|_| Done::Plainly).map_err(|failed| classed(&failed))
+    }
+
+    async fn release(&self, share: String, leftover: LeftoverHolders, abandoned: &Notify) -> Result<Done, Failure> {
+        let kill_holders = leftover == LeftoverHolders::Kill;
+        let request = Request::Release { share, kill_holders };
+        let released = run(&request, abandoned.notified()).await.map_err(|failed| classed(&failed))?;
+        self.cloned_at(None);
+        if let Answer::Holders(left) = released
+            && !left.is_empty()
+        {
+            let (who, files) = (holders::in_words(&left), left.iter().map(|holder| holder.files).sum::<usize>());
+            let writable: usize = left.iter().map(|holder| holder.writable).sum();
+            warn!(who, files, writable, killed = kill_holders, "given up while in use: these files are dead");
+        }
+        Ok(Done::Plainly)
     }
 
     async fn survey(&self, share: String, mount_point: PathBuf, abandoned: &Notify) -> Result<Done, Failure> {

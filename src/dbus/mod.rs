@@ -129,6 +129,15 @@ impl Manager {
         }
     }
 
+    /// Who has a share open: a list of `Holder` as JSON.
+    async fn list_holders(&self, share: &str) -> Result<String, Error> {
+        match self.board.holders(share).await {
+            Ok(Ok(holders)) => serde_json::to_string(&holders).map_err(|error| Error::Failed(error.to_string())),
+            Ok(Err(why)) => Err(Error::Failed(why)),
+            Err(_) => Err(Error::NoSuchShare(share.to_owned())),
+        }
+    }
+
     /// What happened to a share in the last hours, as JSON lines for `nasmount replay`.
     fn dump(&self, share: &str) -> Result<String, Error> {
         self.board.recorders.dump(share).ok_or_else(|| Error::NoSuchShare(share.to_owned()))
@@ -162,6 +171,8 @@ pub trait ManagerClient {
     fn reload(&self, dry_run: bool) -> zbus::Result<String>;
     /// Trust whoever answers at a server's address.
     fn trust(&self, server: &str) -> zbus::Result<String>;
+    /// Who has a share open.
+    fn list_holders(&self, share: &str) -> zbus::Result<String>;
     /// The recording of a share.
     fn dump(&self, share: &str) -> zbus::Result<String>;
 }

@@ -15,7 +15,7 @@ use rustix::mount::{
     move_mount, open_tree,
 };
 
-use super::{Answer, Attempt as _, Failed, Reply, Stage};
+use super::{Answer, Attempt as _, Failed, Reply, Stage, holders};
 use crate::sys::barrier_socket::{Barred, Refused};
 use crate::sys::{barrier_socket, mountinfo, paths};
 
@@ -143,11 +143,18 @@ pub(super) fn attach(barred: &Barred) -> Reply {
 }
 
 /// Shuts the file system down and drops the clone; the last to let go of a mount tears it down, which is why this is a worker.
-pub(super) fn release(share: &str) -> Reply {
+/// Answers who had it open.
+pub(super) fn release(share: &str, kill_holders: bool) -> Reply {
+    let mut left = Vec::new();
     if is_pinned(share, &mounts()?) {
+        left = holders::holders(share)?;
         inside(share, || shut_down(share))?;
+        if kill_holders {
+            holders::kill(&left);
+        }
     }
-    forget(share)
+    forget(share)?;
+    Ok(Answer::Holders(left))
 }
 
 /// Whether a share has a clone, by the mounts of the host.

@@ -52,6 +52,12 @@ pub(super) fn survey(share: &str, mount_point: &Path) -> Reply {
     Ok(Answer::Found { clone, barrier, attached })
 }
 
+/// The device number of a share's file system, if it has a clone.
+pub(super) fn device_of_clone(share: &str) -> Result<Option<(u32, u32)>, Failed> {
+    let entries = mountinfo::read().attempt(|| "cannot read the mounts".into())?;
+    if clone::is_pinned(share, &entries) { Ok(Some(entry_of_clone(share)?.device)) } else { Ok(None) }
+}
+
 /// `addr=10.0.0.1`, as the kernel says it of every CIFS mount.
 fn address(options: &str) -> Option<IpAddr> {
     options.split(',').find_map(|option| option.strip_prefix("addr="))?.parse().ok()
@@ -82,7 +88,7 @@ fn entry_of_clone(share: &str) -> Result<mountinfo::Entry, Failed> {
 /// Takes the share off the path, if it lies on top there; what somebody else laid over it is in the way (EBUSY).
 pub(super) fn detach(share: &str, mount_point: &Path) -> Reply {
     let entries = mountinfo::read().attempt(|| "cannot read the mounts".into())?;
-    let ours = if clone::is_pinned(share, &entries) { Some(entry_of_clone(share)?.device) } else { None };
+    let ours = device_of_clone(share)?;
     let layers = mountinfo::on(&entries, mount_point);
     let is_ours = |entry: &mountinfo::Entry| match ours {
         Some(device) => entry.device == device,

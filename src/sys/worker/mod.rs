@@ -5,6 +5,7 @@
 //! abandoned, and never waited for.
 
 mod clone;
+pub mod holders;
 mod host;
 mod mount;
 
@@ -21,6 +22,7 @@ use tokio::process::{Child, Command};
 
 use crate::share::detector::LocalTrouble;
 use crate::share::event::Attachment;
+use crate::status::Holder;
 
 use super::barrier_socket::Barred;
 
@@ -66,6 +68,13 @@ pub enum Request {
     },
     /// CIFS_IOC_SHUTDOWN, then drop the clone.
     Release {
+        /// Share.
+        share: String,
+        /// SIGKILL to whoever still has it open.
+        kill_holders: bool,
+    },
+    /// Who has a share open.
+    ListHolders {
         /// Share.
         share: String,
     },
@@ -171,6 +180,8 @@ pub enum Answer {
         /// What lies on the mount point.
         attached: Attachment,
     },
+    /// To `Release` and `ListHolders`: who had it open.
+    Holders(Vec<Holder>),
     /// To `DestroySockets`.
     Destroyed {
         /// How many.
@@ -346,7 +357,8 @@ fn perform(request: Request) -> Reply {
         Request::Flush { share } => clone::flush(&share),
         Request::Attach(barred) => clone::attach(&barred),
         Request::Detach { share, mount_point } => host::detach(&share, &mount_point),
-        Request::Release { share } => clone::release(&share),
+        Request::Release { share, kill_holders } => clone::release(&share, kill_holders),
+        Request::ListHolders { share } => holders::list(&share),
         Request::Retire { share, mount_point } => host::retire(&share, &mount_point),
         Request::DestroySockets { server } => super::sockets::destroy(server)
             .map(|sockets| Answer::Destroyed { sockets })

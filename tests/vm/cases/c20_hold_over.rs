@@ -13,12 +13,15 @@ use crate::nasmount::{Nasmount, ShareOf, UNHURRIED, barred, mount_point, unharme
 const DEADLINE: Duration = Duration::from_secs(60);
 const STOP: &str = "/run/hold-over.stop";
 
+/// Nobody told nasmount of it.
+const HOLDER: &str = "leftover.service";
+
 pub fn run(guest: &Guest) -> Result<String> {
     let [nas] = nas::up(guest, [1])?;
     let load = Load::new(guest, "held", &Kind::ALL);
     let path = mount_point("held");
     let unit = "held.service";
-    let more = "patience = \"8s\"\nhold_for = \"20s\"";
+    let more = "patience = \"8s\"\nhold_for = \"20s\"\nkill_holders = true";
     let share = ShareOf {
         name: "held",
         nas,
@@ -37,6 +40,12 @@ pub fn run(guest: &Guest) -> Result<String> {
     guest.ok(&format!("systemctl daemon-reload && systemctl start {unit}"))?;
     load.wait_for_operations(10, DEADLINE)?;
 
+    guest.ok(&format!("systemd-run --quiet --unit={HOLDER} sh -c 'exec 3<{path}/pattern; exec sleep infinity'"))?;
+    guest.wait_for(
+        "the holder to be listed",
+        DEADLINE,
+        &format!("nasmount status held -v | grep '{HOLDER}): 1 files'"),
+    )?;
     let hammer = guest.spawn(&format!("/host/guest/stranger.py {path} hammer --stop {STOP}"))?;
     let outage = nas.cut(Fault::Link)?;
     nasmount.wait_for_state("held", "holding")?;
@@ -45,6 +54,9 @@ pub fn run(guest: &Guest) -> Result<String> {
     ensure!(["inactive", "failed"].contains(&state.trim()), "the consumer is {state}");
     let stopped = nasmount.share("held")?["consumers"][0]["held"].clone();
     ensure!(stopped == "stopped", "nasmount says of the consumer: {stopped}");
+    guest.wait_for("the holder's end", DEADLINE, &format!("! systemctl is-active --quiet {HOLDER}"))?;
+    guest.ok(&format!("journalctl -b -u nasmount | grep 'given up while in use.*{HOLDER}: sleep'"))?;
+    guest.ok(&format!("systemctl reset-failed {HOLDER}"))?;
     barred(guest, &path, "ls,stat,statfs,open,create")?;
     guest.ok(&format!("! touch {path}/underneath && ! mkdir {path}/underneath"))?;
     let released = offline - outage.began;

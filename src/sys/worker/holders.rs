@@ -1,0 +1,153 @@
+//! Who has a share open: files, working directories and roots, found in /proc without asking the share.
+//!
+//! A mapped file whose descriptor was closed is not found: /proc/PID/maps waits for a lock that a process hanging in a page
+//! fault of the share holds.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+use rustix::fs::{AtFlags, CWD, StatxFlags, statx};
+use rustix::process::{Pid, Signal, kill_process};
+
+use super::{Answer, Attempt as _, Failed, Reply, host};
+use crate::status::Holder;
+
+/// Those who have the share's file system open, wherever it is or was mounted.
+pub(super) fn holders(share: &str) -> Result<Vec<Holder>, Failed> {
+    let device = host::device_of_clone(share)?;
+    device.map_or_else(|| Ok(Vec::new()), of_device)
+}
+
+pub(super) fn list(share: &str) -> Reply {
+    holders(share).map(Answer::Holders)
+}
+
+/// SIGKILL to all of them; who is gone already is as good as killed.
+pub(super) fn kill(holders: &[Holder]) {
+    for pid in holders.iter().filter_map(|holder| Pid::from_raw(holder.pid)) {
+        let _ = kill_process(pid, Signal::KILL);
+    }
+}
+
+fn of_device(device: (u32, u32)) -> Result<Vec<Holder>, Failed> {
+    let processes = fs::read_dir("/proc").attempt(|| "cannot list the processes".into())?;
+    let mut found = Vec::new();
+    for entry in processes.flatten() {
+        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else { continue };
+        found.extend(holder(pid, &entry.path(), device)); // it may end meanwhile
+    }
+    found.sort_by_key(|holder: &Holder| holder.pid);
+    Ok(found)
+}
+
+fn holder(pid: i32, process: &Path, device: (u32, u32)) -> Option<Holder> {
+    let mut holder = Holder { pid, command: String::new(), unit: None, files: 0, writable: 0, directories: 0 };
+    holder.directories = ["cwd", "root"].iter().filter(|name| is_on(&process.join(name), device)).count();
+    for entry in fs::read_dir(process.join("fd")).into_iter().flatten().flatten() {
+        if is_on(&entry.path(), device) {
+            holder.files += 1;
+            holder.writable += usize::from(is_writable(&process.join("fdinfo").join(entry.file_name())));
+        }
+    }
+    if holder.files + holder.directories == 0 {
+        return None;
+    }
+    holder.command = fs::read_to_string(process.join("comm")).unwrap_or_default().trim_end().to_owned();
+    holder.unit = fs::read_to_string(process.join("cgroup")).ok().and_then(|text| unit(&text));
+    Some(holder)
+}
+
+/// Asked for nothing and told not to synchronise, a file system answers from what is in memory (`cifs_getattr`, and the same in
+/// NFS and FUSE); the device is known without it.
+fn is_on(link: &Path, device: (u32, u32)) -> bool {
+    let flags = AtFlags::STATX_DONT_SYNC | AtFlags::NO_AUTOMOUNT;
+    let found = statx(CWD, link, flags, StatxFlags::empty());
+    found.is_ok_and(|found| (found.stx_dev_major, found.stx_dev_minor) == device)
+}
+
+/// The line `flags:` of fdinfo is octal; the two lowest bits are the access mode.
+fn is_writable(fdinfo: &Path) -> bool {
+    let text = fs::read_to_string(fdinfo).unwrap_or_default();
+    let flags = text.lines().find_map(|line| line.strip_prefix("flags:"));
+    let flags = flags.and_then(|flags| i32::from_str_radix(flags.trim(), 8).ok());
+    flags.is_some_and(|flags| flags & libc::O_ACCMODE != libc::O_RDONLY)
+}
+
+/// The innermost service or scope of the unified hierarchy; a container is a scope of its engine.
+fn unit(cgroup: &str) -> Option<String> {
+    let path = cgroup.lines().find_map(|line| line.strip_prefix("0::"))?;
+    let is_unit = |part: &&str| part.ends_with(".service") || part.ends_with(".scope");
+    path.split('/').rfind(is_unit).map(str::to_owned)
+}
+
+/// Those of the holders in words, by unit.
+pub fn in_words(holders: &[Holder]) -> String {
+    let mut groups = BTreeMap::<&str, Vec<String>>::new();
+    for holder in holders {
+        let who = format!("{} ({})", holder.command, holder.pid);
+        groups.entry(holder.unit.as_deref().unwrap_or("no unit")).or_default().push(who);
+    }
+    let groups: Vec<_> = groups.into_iter().map(|(unit, who)| format!("{unit}: {}", who.join(", "))).collect();
+    groups.join("; ")
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+
+    #[test]
+    fn an_open_file_is_found_and_counted() {
+        use std::os::unix::fs::MetadataExt as _;
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("file");
+        let device = fs::metadata(directory.path()).unwrap().dev();
+        let device = (nix::libc::major(device), nix::libc::minor(device));
+        let mine = || {
+            let pid = i32::try_from(std::process::id()).unwrap();
+            holder(pid, Path::new("/proc/self"), device).map_or((0, 0), |holder| (holder.files, holder.writable))
+        };
+        let before = mine();
+        let _written = fs::File::create(&path).unwrap();
+        let _read = fs::File::open(&path).unwrap();
+        let after = mine();
+        // other tests open and close files at the same time
+        assert!(after.0 >= 2 && after.1 >= 1, "{before:?} {after:?}");
+    }
+
+    #[test]
+    fn the_access_mode_is_that_of_the_descriptor() {
+        let directory = tempfile::tempdir().unwrap();
+        let info = |text: &str| {
+            fs::write(directory.path().join("info"), text).unwrap();
+            is_writable(&directory.path().join("info"))
+        };
+        assert!(!info("pos:\t0\nflags:\t0100000\nmnt_id:\t29\n"));
+        assert!(info("pos:\t0\nflags:\t0100001\nmnt_id:\t29\n"));
+        assert!(info("flags:\t02100002\n"));
+        assert!(!info(""));
+    }
+
+    #[test]
+    fn the_innermost_unit_counts() {
+        assert_eq!(unit("0::/system.slice/jellyfin.service\n").unwrap(), "jellyfin.service");
+        assert_eq!(unit("1:name=x:/\n0::/system.slice/docker-12ab.scope/x\n").unwrap(), "docker-12ab.scope");
+        assert_eq!(unit("0::/user.slice/user-0.slice/user@0.service/app.slice/a.scope").unwrap(), "a.scope");
+        assert_eq!(unit("0::/\n"), None);
+    }
+
+    #[test]
+    fn holders_are_named_by_unit() {
+        let holder = |pid, unit: Option<&str>| Holder {
+            pid,
+            command: "cat".into(),
+            unit: unit.map(str::to_owned),
+            files: 1,
+            writable: 0,
+            directories: 0,
+        };
+        let text = in_words(&[holder(3, Some("a.service")), holder(4, None), holder(5, Some("a.service"))]);
+        assert_eq!(text, "a.service: cat (3), cat (5); no unit: cat (4)");
+    }
+}
