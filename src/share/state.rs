@@ -15,7 +15,7 @@ pub enum State {
     /// A probe failed, or nasmount has just started; nothing has been done yet that anyone could notice. The share is on
     /// the path and consumers are as they were.
     Suspect,
-    /// The server is away, the mount and all open files are kept, consumers are held, and new accesses to the path fail at once.
+    /// The server is away, the mount and all open files are kept, consumers are held, and new accesses to the path fail at once, or wait as `on_access` says.
     /// Nothing in flight fails before the patience is over; after it, what is in flight ends within 12 s.
     Holding,
     /// The hold is over, or an operator unmounts: consumers are being stopped and the mount is being given up. The path fails at once.
@@ -76,7 +76,7 @@ impl State {
                 "A probe failed, or nasmount has just started; nothing has been done yet that anyone could notice."
             }
             Self::Holding => {
-                "The server is away, the mount and all open files are kept, consumers are held, and new accesses to the path fail at once."
+                "The server is away, the mount and all open files are kept, consumers are held, and new accesses to the path fail at once, or wait as `on_access` says."
             }
             Self::Releasing => {
                 "The hold is over, or an operator unmounts: consumers are being stopped and the mount is being given up."
