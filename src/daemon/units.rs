@@ -13,8 +13,8 @@ use tracing::{debug, info, warn};
 
 use crate::share::OpId;
 use crate::share::consumers::{UnitDone, UnitStep};
-use crate::share::failure::Failure;
-use crate::sys::systemd::{Activity, Signal, Start, Systemd, is_unknown_unit};
+use crate::share::failure::{Failure, FailureClass};
+use crate::sys::systemd::{Activity, Signal, Start, Systemd, is_opposed, is_unknown_unit};
 
 /// Pause between two looks how far a unit has got.
 const POLL: Duration = Duration::from_millis(100);
@@ -96,7 +96,10 @@ impl Units {
         {
             *self.systemd.lock().await = None;
         }
-        result.map_err(|error| Failure::transient(format!("cannot {} {unit}: {error}", verb(step))))
+        result.map_err(|error| {
+            let class = if is_opposed(&error) { FailureClass::Busy } else { FailureClass::Transient };
+            Failure { class, ..Failure::transient(format!("cannot {} {unit}: {error}", verb(step))) }
+        })
     }
 
     /// Says once that systemd does not know a unit.
@@ -135,14 +138,15 @@ impl Units {
         until_stopped(systemd, unit).await
     }
 
-    /// A unit that does not start is its own affair, or its administrator's; only a host that is going down, or a bus that is
-    /// away, is a reason to try again: then it has to be remembered that the unit is to be started.
+    /// A unit that does not start is its own affair, or its administrator's. Reasons to try again, and to remember until then
+    /// that the unit is to be started: its stop is still under way, the host is going down, the bus is away.
     async fn start(&self, systemd: &Systemd, unit: &str) -> zbus::Result<UnitDone> {
         match systemd.start(unit).await {
             Err(error) if is_unknown_unit(&error) => {
                 self.is_unknown(unit);
                 return Ok(UnitDone::Plainly);
             }
+            Err(error) if is_opposed(&error) => return Err(error),
             Err(zbus::Error::MethodError(name, message, reply)) => {
                 if systemd.is_going_down().await? {
                     return Err(zbus::Error::MethodError(name, message, reply));
@@ -230,6 +234,10 @@ mod tests {
             let _ = asked.send(format!("{member} {}", unit.as_ref().unwrap()));
             let path = ObjectPath::try_from("/org/freedesktop/systemd1/unit/x").unwrap();
             let answered = match member.as_str() {
+                "StartUnit" if deaf == "opposed" => {
+                    let name = "org.freedesktop.systemd1.TransactionIsDestructive";
+                    server.reply_error(&header, name, &"a.service has 'stop' job queued").await
+                }
                 member if member == deaf => Ok(()),
                 "KillUnit" => server.reply(&header, &()).await,
                 "GetUnitProcesses" => server.reply(&header, &Vec::<(String, u32, String)>::new()).await,
@@ -265,6 +273,13 @@ mod tests {
             firsts,
             ["KillUnit a.service 19", "StopUnit b.service", "KillUnit c.service 18", "KillUnit d.service 9"]
         );
+    }
+
+    #[tokio::test]
+    async fn a_start_that_a_stop_job_opposes_is_tried_again() {
+        let (units, _asked) = systemd("opposed").await;
+        let failure = units.perform("a.service", UnitStep::Start).await.unwrap_err();
+        assert_eq!(failure.class, FailureClass::Busy, "{failure}");
     }
 
     #[tokio::test]

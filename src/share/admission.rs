@@ -67,7 +67,10 @@ impl Share {
         let away = matches!(self.server, Trust::Dead { .. } | Trust::Unknown);
         match self.state {
             State::Holding | State::Offline if away => Err(Refusal::ServerAway { state: self.state }),
-            State::Offline if self.timers.is_set(Timer::Retry) => Ok(Verdict::Accepted), // not later, now
+            // not later, now
+            State::Offline if self.timers.is_set(Timer::Retry) || self.timers.is_set(Timer::Remount) => {
+                Ok(Verdict::Accepted)
+            }
             State::Online
             | State::Suspect
             | State::Holding
@@ -110,6 +113,7 @@ impl Share {
     /// What waits for a person, or for its next attempt, is tried now.
     pub(super) fn try_again(&mut self, now: BootInstant, command: &str) {
         self.backoff.reset();
+        self.timers.stop(Timer::Remount);
         let reason = Reason::Asked { command: command.to_owned() };
         match self.state {
             // what lies on the mount point is looked at anew

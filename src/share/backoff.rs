@@ -25,6 +25,11 @@ impl Backoff {
         Self { first: Duration::from_millis(500), longest: Duration::from_secs(5), tries: 0, seed }
     }
 
+    /// Of mounts that are made and do not last: their consumers are stopped and started each time.
+    pub fn of_remounts(seed: u64) -> Self {
+        Self { first: Duration::from_secs(1), longest: Duration::from_secs(600), tries: 0, seed }
+    }
+
     /// The next delay.
     pub fn next_delay(&mut self) -> Duration {
         let doubled = self.first.saturating_mul(1_u32.checked_shl(self.tries.min(16)).unwrap_or(u32::MAX));

@@ -85,6 +85,9 @@ impl Share {
                 self.facts.verified = true;
                 self.probe_due = false;
                 self.timers.set(Timer::ShareProbe, now + self.spec.probe_interval);
+                if self.state == State::Online && now.since(self.since()) >= timer::STEADY_AFTER {
+                    self.remount_backoff.reset();
+                }
             }
             Step::Attach => self.facts.attached = true,
             Step::Detach => self.facts.attached = false,
@@ -198,6 +201,7 @@ impl Share {
     }
 
     fn on_failed_to_mount(&mut self, now: BootInstant, failure: Failure) {
+        self.facts.surveyed = false; // a worker that was ended may have come as far as mounting
         // a mount that was ended because the server died says nothing about the configuration; but only the server refuses a
         // login, and asking twice may lock the account
         let blocks = failure.class.needs_a_person()
@@ -243,7 +247,8 @@ impl Share {
             return;
         }
         // with what is in place, whatever that is
-        let goes_on = matches!(self.state, State::Releasing | State::Holding);
+        let still_away = self.state == State::Offline && !clone && !is_attached;
+        let goes_on = still_away || matches!(self.state, State::Releasing | State::Holding);
         match attached {
             Attachment::Foreign(source) => {
                 if !matches!(self.reason, Reason::ForeignMount { .. }) {
@@ -311,7 +316,7 @@ impl Share {
     }
 
     /// What was over while nobody watched is not over before the server has been asked.
-    fn ask_before_giving_up(&mut self, now: BootInstant) {
+    pub(super) fn ask_before_giving_up(&mut self, now: BootInstant) {
         if !matches!(self.server, Trust::Dead { .. }) {
             self.timers.postpone(Timer::Patience, now + timer::FIRST_ANSWER);
             self.timers.postpone(Timer::Hold, now + timer::FIRST_ANSWER);

@@ -63,6 +63,8 @@ pub struct Share {
     pub(super) backoff: Backoff,
     /// Of what is local.
     pub(super) step_backoff: Backoff,
+    /// Of mounts that did not last.
+    pub(super) remount_backoff: Backoff,
     pub(super) effects: VecDeque<Effect>,
     #[serde(skip)]
     transitions: VecDeque<Transition>,
@@ -97,6 +99,7 @@ impl Share {
             timers: Timers::default(),
             backoff: Backoff::of_server(seed),
             step_backoff: Backoff::of_host(seed),
+            remount_backoff: Backoff::of_remounts(seed),
             effects: VecDeque::new(),
             transitions: VecDeque::new(),
             last_op: 0,
@@ -319,9 +322,11 @@ impl Share {
 
     /// The clocks of an outage begin with it, so a new length counts from there. What needed a person may have been mended.
     fn on_configuration(&mut self, now: BootInstant, spec: ShareSpec) {
+        let changed = self.spec != spec;
         self.spec = spec;
-        if self.state == State::Holding {
+        if changed && self.state == State::Holding {
             self.arm_clocks();
+            self.ask_before_giving_up(now);
         }
         if self.state == State::Blocked && matches!(self.reason, Reason::OperationFailed { .. }) {
             self.try_again(now, "reload");
@@ -350,7 +355,7 @@ impl Share {
                 self.end_maintenance(now, "maintenance is over");
                 self.operator.blocked_before = blocked;
             }
-            Timer::Retry | Timer::BarrierRetry => {}
+            Timer::Retry | Timer::BarrierRetry | Timer::Remount => {}
         }
     }
 
@@ -452,6 +457,9 @@ impl Share {
                 self.timers.set(Timer::ConsumersRetry, now + timer::CONSUMERS_RETRY);
             }
             State::Offline => {
+                if matches!(self.reason, Reason::NotHealed { .. } | Reason::Mismatch { .. }) {
+                    self.timers.set(Timer::Remount, now + self.remount_backoff.next_delay());
+                }
                 self.stop_clocks();
                 self.outage = None;
                 self.operator.remounts = false;

@@ -116,7 +116,9 @@ impl State {
             ],
             Self::Holding => &[Self::Releasing, Self::Recovering, Self::Blocked, Self::Maintenance, Self::Stuck],
             Self::Releasing => &[Self::Offline, Self::Blocked, Self::Maintenance, Self::Stuck],
-            Self::Offline => &[Self::Mounting, Self::Blocked, Self::Maintenance, Self::Stuck],
+            Self::Offline => {
+                &[Self::Mounting, Self::Holding, Self::Releasing, Self::Blocked, Self::Maintenance, Self::Stuck]
+            }
             Self::Mounting => &[
                 Self::Online,
                 Self::Suspect,

@@ -20,6 +20,8 @@ pub enum Timer {
     Retry,
     /// The barrier may be tried again.
     BarrierRetry,
+    /// A mount that did not last may be made anew.
+    Remount,
     /// The patience is over: what is in flight is given up.
     Patience,
     /// The hold is over: the share is released.
@@ -100,6 +102,9 @@ pub const FIRST_ANSWER: Duration = Duration::from_secs(15);
 /// How long consumers that could not be stopped, because systemd cannot be reached or because they outlived their time limit,
 /// keep the share from being released from under them.
 pub const CONSUMERS_RETRY: Duration = Duration::from_secs(30);
+
+/// How long a share has to be online until the next mount that does not last counts as the first.
+pub const STEADY_AFTER: Duration = Duration::from_secs(600);
 
 /// How long a step may take before its worker is ended.
 pub fn deadline(step: &Step, state: State) -> Duration {

@@ -69,7 +69,8 @@ impl Share {
     }
 
     fn may_mount(&self) -> bool {
-        self.operator.wanted == Wanted::Mounted && !self.timers.is_set(Timer::Retry)
+        let waits = [Timer::Retry, Timer::Remount].iter().any(|timer| self.timers.is_set(*timer));
+        self.operator.wanted == Wanted::Mounted && !waits
     }
 
     /// A bus that is away, or a stop job that takes long, keeps no share from coming back or from being given up.

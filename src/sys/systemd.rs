@@ -211,6 +211,12 @@ pub fn is_unknown_unit(error: &zbus::Error) -> bool {
     matches!(error, zbus::Error::MethodError(name, _, _) if name.as_str() == "org.freedesktop.systemd1.NoSuchUnit")
 }
 
+/// Does the error say that a job of the opposite kind is queued or under way (mode "fail")?
+pub fn is_opposed(error: &zbus::Error) -> bool {
+    let name = "org.freedesktop.systemd1.TransactionIsDestructive";
+    matches!(error, zbus::Error::MethodError(said, _, _) if said.as_str() == name)
+}
+
 /// Errors that say that a unit, or its processes, are not there (any more).
 fn is_gone(error: &str) -> bool {
     matches!(

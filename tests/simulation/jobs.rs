@@ -89,6 +89,14 @@ impl World {
             return self.end_job(&job, Ok(found));
         }
         invariants::at_act(self, job.unit, job.step)?;
+        let starts = matches!(job.step, UnitStep::Start | UnitStep::ContinueAndStart);
+        if starts && self.host.units[job.unit].job.is_some() {
+            if job.step == UnitStep::ContinueAndStart {
+                self.act(job.unit, UnitStep::Continue)?;
+            }
+            let busy = Failure { class: FailureClass::Busy, ..Failure::transient("a stop job is under way") };
+            return self.end_job(&job, Err(busy));
+        }
         let takes = self.time_of_step(job.unit, job.step);
         self.act(job.unit, job.step)?;
         if let Some(job) = self.jobs.get_mut(&op) {
@@ -168,6 +176,9 @@ impl World {
                     unit.job = Some(job);
                     self.after(takes, Happening::StopJobEnds { unit: index, job });
                 }
+            }
+            UnitStep::Start | UnitStep::ContinueAndStart if unit.job.is_some() => {
+                unit.frozen &= step == UnitStep::Start; // mode "fail": the stop job wins
             }
             UnitStep::Start | UnitStep::ContinueAndStart => {
                 unit.frozen &= step == UnitStep::Start;

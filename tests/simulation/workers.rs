@@ -196,7 +196,8 @@ impl World {
     fn die(&mut self, worker: &Worker) -> Outcome {
         let too_late = self.rng.u8(0..4) == 0;
         if too_late && let Outcome::Ends(result) = self.perform(worker) {
-            return Outcome::Ends(result);
+            // or between its last call and its reply
+            return if self.rng.bool() { Outcome::Ends(result) } else { failed(FailureClass::Transient, "killed") };
         }
         failed(FailureClass::Transient, "killed")
     }

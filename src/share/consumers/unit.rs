@@ -6,7 +6,7 @@ use std::time::Duration;
 use tracing::{info, warn};
 
 use super::super::effect::OpId;
-use super::super::failure::Failure;
+use super::super::failure::{Failure, FailureClass};
 use super::super::time::BootInstant;
 use super::{AfterHold, Demand, Held, HeldUnit, OnOutage, Policy, Progress, RunId, UnitDone, UnitSpec, UnitStep};
 
@@ -231,7 +231,13 @@ impl Unit {
 
     fn failed(&mut self, now: BootInstant, name: &str, step: UnitStep, failure: &Failure) {
         let delay = FIRST_RETRY.saturating_mul(1_u32 << self.tries.min(8)).min(LONGEST_RETRY);
-        warn!(unit = name, ?step, %failure, ?delay, "failed, trying again");
+        match failure.class {
+            FailureClass::Busy => info!(unit = name, ?step, %failure, ?delay, "not yet"),
+            FailureClass::Transient
+            | FailureClass::Credentials
+            | FailureClass::Configuration
+            | FailureClass::Wedged => warn!(unit = name, ?step, %failure, ?delay, "failed, trying again"),
+        }
         self.tries += 1;
         self.attempted = true;
         self.look_again();

@@ -4,7 +4,7 @@ use nasmount::share::State;
 use nasmount::share::consumers::{AfterHold, OnOutage};
 use nasmount::share::failure::FailureClass;
 
-use crate::schedule::{Cure, Fault, ServerIs, Setup};
+use crate::schedule::{Cure, Fault, ServerIs, Setup, Typed};
 use crate::story::{setup, setup_of, story, with_policy};
 
 #[test]
@@ -104,4 +104,18 @@ fn consumer_bus_lost_during_hold() {
             .reaches(State::Online, 15)
             .ends_well();
     }
+}
+
+#[test]
+fn release_while_the_stop_job_runs_starts_the_unit_when_it_has_ended() {
+    let one = with_policy(&[0], OnOutage::Stop, AfterHold::Stop, 30_000);
+    let story = story(&setup_of(&[0], vec![one])).typed(Typed::Hold).after(3).typed(Typed::Release).after(10);
+    story.after(110).runs().ends_well();
+}
+
+#[test]
+fn short_outage_while_the_stop_job_runs_starts_the_unit_when_it_has_ended() {
+    let one = with_policy(&[0], OnOutage::Stop, AfterHold::Stop, 40_000);
+    let story = story(&setup_of(&[0], vec![one])).server(ServerIs::Silent).reaches(State::Holding, 5).after(3);
+    story.server_restarted().reaches(State::Online, 30).after(120).runs().ends_well();
 }

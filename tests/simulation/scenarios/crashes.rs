@@ -3,7 +3,7 @@
 use nasmount::share::State;
 use nasmount::share::consumers::{AfterHold, Held, OnOutage};
 
-use crate::schedule::{Fault, ServerIs, unit_name};
+use crate::schedule::{Change, Fault, ServerIs, unit_name};
 use crate::story::{beginning, setup, story, with_policy};
 use crate::world::World;
 
@@ -112,4 +112,15 @@ fn hold_that_ended_while_no_daemon_ran_is_not_over_for_a_server_that_is_back() {
     let story = story(&setup().hold_for(60_000)).server(ServerIs::Silent).reaches(State::Holding, 5).after(10);
     let story = story.crash(100_000).after(90).server_restarted().after(1).reaches(State::Recovering, 20);
     story.reaches(State::Online, 10).after(2).attempted("Release", 0).runs().ends_well();
+}
+
+/// What was over while no daemon ran is not over before the server was asked, whatever is loaded meanwhile.
+#[test]
+fn reload_just_after_a_restart_gives_nothing_up() {
+    let mut story = story(&setup().hold_for(60_000)).server(ServerIs::Silent).reaches(State::Holding, 5).after(2);
+    story = story.crash(100_000).after(99);
+    story = story.fault(Fault::Server { server: 0, is: ServerIs::Slow, connections_lost: true });
+    let reload = Fault::ConfigurationLoaded { change: Change::Patience { share: 0, ms: 110_000 } };
+    let story = story.reaches(State::Holding, 5).fault(reload).reaches(State::Online, 15);
+    story.attempted("Mount", 1).ends_well();
 }

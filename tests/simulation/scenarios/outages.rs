@@ -168,3 +168,19 @@ fn server_dies_while_letting_consumers_go() {
     let story = story.server_restarted().reaches(State::Online, 5).server(ServerIs::Silent).reaches(State::Holding, 5);
     story.after(12).paused().ends_well();
 }
+
+/// Its consumers are stopped and started each time: not for ever at the same pace.
+#[test]
+fn share_that_falls_silent_after_each_mount_is_mounted_less_and_less_often() {
+    let mut story = story(&setup());
+    let until = story.0.now + std::time::Duration::from_secs(3_600);
+    while story.0.now < until {
+        if story.0.state_of(0) == Some(State::Online) && story.0.host.shares[0].silent.is_none() {
+            story.0.host.shares[0].silent = Some(Cure::NewMount);
+        }
+        let check = story.0.step();
+        story.told(check);
+    }
+    let mounts = story.times_started("Mount");
+    assert!((8..=18).contains(&mounts), "{mounts} mounts in an hour\n{}", story.trace());
+}
