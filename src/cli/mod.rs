@@ -158,9 +158,15 @@ fn dispatch(cli: Cli) -> anyhow::Result<Exit> {
             let detail = if cli.verbose > 0 { replay::Detail::Operations } else { replay::Detail::Usual };
             return Ok(replay::run(&arguments, detail));
         }
-        Command::Daemon => return run_daemon(cli.config, colour(cli.no_color)),
+        Command::Daemon => {
+            abort_on_panic();
+            return run_daemon(cli.config, colour(cli.no_color));
+        }
         Command::Completions { shell } => return completions(shell),
-        Command::Barrier => daemon::barrier::run()?,
+        Command::Barrier => {
+            abort_on_panic();
+            daemon::barrier::run()?;
+        }
         Command::Worker => worker::serve().context("cannot serve a request")?,
         Command::Rescue => daemon::rescue::run()?,
         Command::Clear => {
@@ -174,6 +180,17 @@ fn dispatch(cli: Cli) -> anyhow::Result<Exit> {
 fn colour(no_color: bool) -> Colour {
     let wanted = !no_color && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
     if wanted && std::io::stderr().is_terminal() { Colour::Always } else { Colour::Never }
+}
+
+/// A panic is a bug of ours. One in a task would leave units paused behind a watchdog that is fed all the same, so it ends the
+/// process: systemd starts the next, which takes over what is there.
+fn abort_on_panic() {
+    let say = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        say(panic);
+        tracing::error!(%panic, "panic");
+        std::process::abort();
+    }));
 }
 
 /// The configuration is checked as `check` does before anything is started: it is whole or it is not used at all.

@@ -151,6 +151,10 @@ pub(crate) fn parse_marker(text: &str) -> Result<String, BadValue> {
 pub(crate) fn parse_host(text: &str) -> Result<String, BadValue> {
     let example = "write an address or a name: host = \"10.10.0.35\" or host = \"nas.example.org\"";
     if let Ok(address) = text.parse::<core::net::IpAddr>() {
+        if address.to_canonical() != address {
+            let help = format!("write it as IPv4: host = \"{}\"", address.to_canonical());
+            return bad("this is an IPv4 address in IPv6 form", help);
+        }
         return match unusable_address(address) {
             None => Ok(text.to_owned()),
             Some(why) => bad(format!("{text} is {why}"), example),
@@ -271,6 +275,7 @@ mod tests {
             "::",
             "224.0.0.1",
             "ff02::1",
+            "::ffff:10.0.0.1",
             "255.255.255.255",
             "fe80::1",
         ] {

@@ -125,7 +125,7 @@ impl Board {
         let asked = async {
             let child = worker::start(&Request::ListHolders { share: share.to_owned() }).await;
             let child = child.map_err(|error| Failed::local("cannot start a worker", &error))?;
-            worker::reply(child, tokio::time::sleep(WITHIN)).await
+            worker::reply_within(child, WITHIN).await
         };
         Ok(match asked.await {
             Ok(Answer::Holders(holders)) => Ok(holders),

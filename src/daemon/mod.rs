@@ -99,7 +99,7 @@ async fn prepare() -> anyhow::Result<Kernel> {
     /// Loading a module from a slow disk at boot.
     const WITHIN: Duration = Duration::from_secs(20);
     let child = worker::start(&Request::Prepare).await.context("cannot start a worker")?;
-    let answer = worker::reply(child, tokio::time::sleep(WITHIN)).await.context("cannot prepare the host")?;
+    let answer = worker::reply_within(child, WITHIN).await.context("cannot prepare the host")?;
     let Answer::Kernel { mount_params, dirty_limits } = answer else {
         bail!("a worker answered something else: {answer:?}")
     };

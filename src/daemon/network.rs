@@ -161,7 +161,11 @@ impl Network {
     ) -> Result<(), worker::Failed> {
         // by server: a worker that hangs concerns no other one
         let destroyed_at = Arc::clone(self.destroyed_at.lock().await.entry(server).or_default());
-        let mut destroyed_at = destroyed_at.lock().await;
+        let mut end = std::pin::pin!(end);
+        let mut destroyed_at = tokio::select! {
+            destroyed_at = destroyed_at.lock() => destroyed_at,
+            () = &mut end => return Err(worker::Failed::local("cannot destroy sockets", &io::ErrorKind::TimedOut.into())),
+        };
         if destroyed_at.is_some_and(|at| at >= since) {
             return Ok(());
         }

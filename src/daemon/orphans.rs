@@ -39,7 +39,7 @@ pub async fn retire(settings: &Settings, files: &StateFiles) {
 pub async fn take_off(share: &str, mount_point: &Path) -> Result<(), worker::Failed> {
     let request = Request::Retire { share: share.to_owned(), mount_point: mount_point.to_owned() };
     match worker::start(&request).await {
-        Ok(child) => worker::reply(child, tokio::time::sleep(WITHIN)).await.map(drop),
+        Ok(child) => worker::reply_within(child, WITHIN).await.map(drop),
         Err(error) => Err(worker::Failed::local("cannot start a worker", &error)),
     }
 }

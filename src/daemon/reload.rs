@@ -274,10 +274,14 @@ impl Reloader {
         drop(handle); // ends the actor, which may be in the middle of a turn
         let ended = async { while view.changed().await.is_ok() {} };
         tokio::time::timeout(END_WITHIN, ended).await.map_err(|_| "its loop has not ended".to_owned())?;
-        match view.borrow().operation {
-            Some((operation, _)) => Err(format!("it had just begun to {operation}")),
-            None => Ok(()),
+        let begun = view.borrow().operation;
+        if let Some((operation, _)) = begun {
+            // nobody is there any more who would lift it
+            let lifted = self.host.network.lift_fence(name).await;
+            lifted.map_err(|error| format!("cannot lift its fence: {error}"))?;
+            return Err(format!("it had just begun to {operation}; `nasmount reload` tries again"));
         }
+        Ok(())
     }
 
     /// Also those of which nothing changed: what blocked one may have been mended in a file that it only names.

@@ -208,6 +208,11 @@ impl ServerActor {
         }
     }
 
+    /// Nobody has it configured any more: a veil laid now would outlive it.
+    fn is_gone(&self) -> bool {
+        self.view.is_closed()
+    }
+
     fn address(&self) -> Option<IpAddr> {
         self.view.borrow().address
     }
@@ -266,7 +271,9 @@ impl ServerActor {
             }
             Outcome::Resolved(found) => {
                 self.resolving = false;
-                self.resolved(&found).await;
+                if !self.is_gone() {
+                    self.resolved(&found).await;
+                }
             }
         }
     }
@@ -377,7 +384,7 @@ async fn resolve(host: &str) -> BTreeSet<IpAddr> {
     let resolved = async {
         let child = worker::start(&Request::Resolve { host: host.to_owned() }).await;
         let child = child.map_err(|error| worker::Failed::local("cannot start a worker", &error))?;
-        worker::reply(child, tokio::time::sleep(RESOLVE_WITHIN)).await
+        worker::reply_within(child, RESOLVE_WITHIN).await
     };
     match resolved.await {
         Ok(Answer::Addresses(addresses)) => addresses,
@@ -400,7 +407,7 @@ fn choose(addresses: &BTreeSet<IpAddr>, present: Option<IpAddr>) -> Option<IpAdd
 /// network configuration (RTNL), behind which NetworkManager hung in the incident.
 async fn look(server: IpAddr) -> Option<(LocalTrouble, String)> {
     let child = worker::start(&Request::LookAtRoute { server }).await.ok()?;
-    match worker::reply(child, tokio::time::sleep(LOOK_WITHIN)).await {
+    match worker::reply_within(child, LOOK_WITHIN).await {
         Ok(Answer::Route { trouble }) => trouble,
         Ok(_) => None,
         Err(error) => {

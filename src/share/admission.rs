@@ -113,6 +113,7 @@ impl Share {
     /// What waits for a person, or for its next attempt, is tried now.
     pub(super) fn try_again(&mut self, now: BootInstant, command: &str) {
         self.backoff.reset();
+        self.operator.blocked_before = None;
         self.timers.stop(Timer::Remount);
         let reason = Reason::Asked { command: command.to_owned() };
         match self.state {

@@ -201,7 +201,7 @@ impl Share {
     }
 
     fn on_failed_to_mount(&mut self, now: BootInstant, failure: Failure) {
-        self.facts.surveyed = false; // a worker that was ended may have come as far as mounting
+        self.facts.outdated = true; // a worker that was ended may have come as far as mounting
         // a mount that was ended because the server died says nothing about the configuration; but only the server refuses a
         // login, and asking twice may lock the account
         let blocks = failure.class.needs_a_person()
@@ -247,19 +247,23 @@ impl Share {
             return;
         }
         // with what is in place, whatever that is
-        let still_away = self.state == State::Offline && !clone && !is_attached;
-        let goes_on = still_away || matches!(self.state, State::Releasing | State::Holding);
+        let goes_on = matches!(self.state, State::Releasing | State::Holding);
+        let mounted_after_all = clone && matches!(self.state, State::Offline | State::Blocked);
         match attached {
             Attachment::Foreign(source) => {
                 if !matches!(self.reason, Reason::ForeignMount { .. }) {
+                    if self.state == State::Blocked {
+                        self.operator.blocked_before = Some(self.reason.clone()); // and still so when it is gone
+                    }
                     self.enter(now, State::Blocked, Reason::ForeignMount { source });
                 }
             }
             Attachment::Nothing | Attachment::Share if adopts && !goes_on => self.adopt(now, reason),
             // gone again
-            Attachment::Nothing | Attachment::Share if self.state == State::Blocked => {
-                self.adopt(now, Reason::TakenOff)
+            Attachment::Nothing | Attachment::Share if matches!(self.reason, Reason::ForeignMount { .. }) => {
+                self.adopt(now, Reason::TakenOff);
             }
+            Attachment::Nothing | Attachment::Share if mounted_after_all => self.adopt(now, reason),
             Attachment::Nothing | Attachment::Share => {}
         }
     }

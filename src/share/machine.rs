@@ -139,10 +139,9 @@ impl Share {
     }
 
     fn refused_login(&self) -> Option<Reason> {
-        let reason =
-            if self.state == State::Blocked { Some(&self.reason) } else { self.operator.blocked_before.as_ref() };
+        let now = Some(&self.reason).filter(|_| self.state == State::Blocked);
         let is_refused = |reason: &&Reason| matches!(reason, Reason::OperationFailed { failure } if failure.class == FailureClass::Credentials);
-        reason.filter(is_refused).cloned()
+        now.into_iter().chain(&self.operator.blocked_before).find(is_refused).cloned()
     }
 
     /// The operation in flight; the one that does not return rather than another.

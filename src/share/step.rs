@@ -4,7 +4,7 @@ use super::Share;
 use super::detector::Trust;
 use super::effect::Step;
 use super::event::Mismatch;
-use super::state::{Reason, State};
+use super::state::State;
 use super::timer::Timer;
 
 /// The first step that is missing.
@@ -43,8 +43,9 @@ impl Share {
             State::Maintenance | State::Stuck => None,
         };
         let rests = match self.state {
-            State::Online | State::Suspect | State::Holding | State::Releasing | State::Offline => true,
-            State::Blocked => matches!(self.reason, Reason::ForeignMount { .. }),
+            State::Online | State::Suspect | State::Holding | State::Releasing | State::Offline | State::Blocked => {
+                true
+            }
             State::Mounting | State::Recovering | State::Maintenance | State::Stuck => false,
         };
         step.or_else(|| (rests && facts.outdated).then_some(Step::Survey))

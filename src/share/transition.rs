@@ -70,7 +70,8 @@ impl Share {
 
     fn may_mount(&self) -> bool {
         let waits = [Timer::Retry, Timer::Remount].iter().any(|timer| self.timers.is_set(*timer));
-        self.operator.wanted == Wanted::Mounted && !waits
+        // a mount that seemed to fail may be there
+        self.operator.wanted == Wanted::Mounted && !waits && !self.facts.outdated
     }
 
     /// A bus that is away, or a stop job that takes long, keeps no share from coming back or from being given up.

@@ -18,20 +18,23 @@ pub fn look(server: IpAddr) -> io::Result<Option<(LocalTrouble, String)>> {
         Ok(source) => source,
         Err(error) => return trouble_of(&error, server).map(Some).ok_or(error),
     };
-    for interface in getifaddrs()? {
-        if interface.address.as_ref().and_then(address) != Some(source) {
-            continue;
-        }
-        let name = &interface.interface_name;
-        if !interface.flags.contains(InterfaceFlags::IFF_UP) {
-            return Ok(Some((LocalTrouble::NoLink, format!("interface {name} is down"))));
-        }
-        // also what is up without a carrier, and a Wi-Fi that is not associated
-        if !interface.flags.contains(InterfaceFlags::IFF_RUNNING) {
-            return Ok(Some((LocalTrouble::NoLink, format!("interface {name} has no link"))));
-        }
+    let of_source = getifaddrs()?.filter(|interface| interface.address.as_ref().and_then(address) == Some(source));
+    let troubles = of_source.map(|interface| no_link(&interface.interface_name, interface.flags));
+    Ok(unless_one_works(troubles).map(|what| (LocalTrouble::NoLink, what)))
+}
+
+fn no_link(name: &str, flags: InterfaceFlags) -> Option<String> {
+    if !flags.contains(InterfaceFlags::IFF_UP) {
+        return Some(format!("interface {name} is down"));
     }
-    Ok(None)
+    // also what is up without a carrier, and a Wi-Fi that is not associated
+    (!flags.contains(InterfaceFlags::IFF_RUNNING)).then(|| format!("interface {name} has no link"))
+}
+
+/// The same address may be on a cable and on a Wi-Fi.
+fn unless_one_works(troubles: impl Iterator<Item = Option<String>>) -> Option<String> {
+    let troubles: Option<Vec<String>> = troubles.collect();
+    troubles?.into_iter().next()
 }
 
 /// The address from which this host would speak to the server.
@@ -67,6 +70,17 @@ mod tests {
     #[test]
     fn the_way_to_oneself_is_fine() {
         assert!(matches!(look(IpAddr::from([127, 0, 0, 1])), Ok(None)));
+    }
+
+    #[test]
+    fn one_interface_with_a_link_is_enough() {
+        let up = InterfaceFlags::IFF_UP;
+        let running = up | InterfaceFlags::IFF_RUNNING;
+        let of = |flags: &[InterfaceFlags]| unless_one_works(flags.iter().map(|flags| no_link("eth0", *flags)));
+        assert_eq!(of(&[running]), None);
+        assert_eq!(of(&[up, running]), None);
+        assert_eq!(of(&[up, InterfaceFlags::empty()]), Some("interface eth0 has no link".to_owned()));
+        assert_eq!(of(&[]), None, "an address that has just gone");
     }
 
     #[test]

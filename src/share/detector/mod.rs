@@ -240,9 +240,10 @@ pub struct Detector {
     outages: VecDeque<BootInstant>,
     next_probe_at: BootInstant,
     pace: Pace,
-    answered_at: Option<BootInstant>,
     /// What is wrong with this host, and since when.
     local: Option<(LocalTrouble, BootInstant)>,
+    /// What is said to be wrong with this host, although the server was asked since and has answered.
+    disbelieved: Option<LocalTrouble>,
     identity: Option<Identity>,
     /// Who answered last, if that was somebody else.
     stranger: Option<Identity>,
@@ -260,8 +261,8 @@ impl Detector {
             outages: VecDeque::new(),
             next_probe_at: now,
             pace: Pace::default(),
-            answered_at: None,
             local: None,
+            disbelieved: None,
             identity,
             stranger: None,
         }
@@ -332,14 +333,13 @@ impl Detector {
     /// What is wrong with this host itself, or that nothing is any more.
     pub fn handle_local(&mut self, now: BootInstant, trouble: Option<LocalTrouble>) -> Option<Trust> {
         let before = self.local.map(|(trouble, _)| trouble);
-        if before == trouble {
+        if before.or(self.disbelieved) == trouble {
             return None;
         }
         let since = self.local.map_or(now, |(_, since)| since);
         self.local = trouble.map(|trouble| (trouble, since));
-        if trouble.is_none() {
-            self.next_probe_at = now;
-        }
+        self.disbelieved = None;
+        self.next_probe_at = now; // whatever it is, an answer says more
         self.handle_timeout(now)
     }
 
@@ -350,15 +350,11 @@ impl Detector {
         (!known).then(|| since + LOCAL_GRACE)
     }
 
-    /// A trouble of this host that has lasted is believed; early or repeated calls do nothing.
+    /// A trouble of this host that has lasted, without an answer to a probe begun since, is believed; early or repeated calls
+    /// do nothing.
     pub fn handle_timeout(&mut self, now: BootInstant) -> Option<Trust> {
-        let (trouble, since) = self.local?;
+        let (trouble, _) = self.local?;
         if self.poll_timeout().is_none_or(|at| at > now) {
-            return None;
-        }
-        // an answer that came since then says that the server can be reached all the same
-        if self.successes > 0 && self.answered_at.is_some_and(|at| at > since) {
-            self.local = Some((trouble, now));
             return None;
         }
         let before = self.trust;
@@ -374,7 +370,9 @@ impl Detector {
         let verdict = self.judge(probed);
         if verdict == Verdict::Alive {
             self.pace.answered(now.since(started));
-            self.answered_at = Some(now);
+            if let Some((trouble, _)) = self.local.take_if(|(_, since)| *since <= started) {
+                self.disbelieved = Some(trouble);
+            }
             self.succeeded(now);
         } else {
             self.failed(now, verdict);

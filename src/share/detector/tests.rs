@@ -122,11 +122,44 @@ fn a_pulled_cable_needs_no_probe_and_one_that_is_only_moved_is_none() {
 #[test]
 fn an_answer_counts_for_more_than_what_is_said_of_the_link() {
     let mut detector = detector();
-    detector.handle_local(at(0), Some(LocalTrouble::NoRoute));
-    assert_eq!(detector.handle_probe(at(1), at(100), Probed::plainly(Verdict::Alive)), Some(Trust::Trusted));
-    assert_eq!(detector.handle_timeout(at(250)), None);
-    assert_eq!(detector.poll_timeout(), Some(at(500)));
-    assert_eq!(detector.handle_timeout(at(500)), Some(Trust::Dead { verdict: Verdict::NoRoute }));
+    feed(&mut detector, 1, &[Verdict::Alive]);
+    detector.handle_local(at(500), Some(LocalTrouble::NoLink));
+    assert_eq!(detector.next_probe_at(), at(500), "asked at once");
+    assert_eq!(detector.handle_probe(at(500), at(503), Probed::plainly(Verdict::Alive)), None);
+    assert_eq!(detector.poll_timeout(), None);
+    assert_eq!(detector.handle_local(at(600), Some(LocalTrouble::NoLink)), None, "said again");
+    assert_eq!(detector.poll_timeout(), None);
+    assert_eq!(detector.trust(), Trust::Trusted);
+    // another one is another matter, and so is the same after it was gone
+    detector.handle_local(at(700), None);
+    detector.handle_local(at(800), Some(LocalTrouble::NoLink));
+    assert_eq!(detector.handle_timeout(at(1050)), Some(Trust::Dead { verdict: Verdict::NoLink }));
+}
+
+#[test]
+fn an_answer_to_what_was_asked_before_the_link_went_says_nothing() {
+    let mut detector = detector();
+    feed(&mut detector, 1, &[Verdict::Alive]);
+    detector.handle_local(at(500), Some(LocalTrouble::NoLink));
+    detector.handle_probe(at(499), at(501), Probed::plainly(Verdict::Alive));
+    assert_eq!(detector.handle_timeout(at(750)), Some(Trust::Dead { verdict: Verdict::NoLink }));
+}
+
+#[test]
+fn what_is_wrongly_said_of_the_link_makes_nobody_flap() {
+    let mut detector = detector();
+    feed(&mut detector, 1, &[Verdict::Alive]);
+    detector.handle_local(at(500), Some(LocalTrouble::NoLink));
+    let mut now = at(500);
+    while now < at(60_000) {
+        now = detector.poll_timeout().map_or(detector.next_probe_at(), |at| at.min(detector.next_probe_at())).max(now);
+        assert_eq!(detector.handle_timeout(now), None);
+        if now >= detector.next_probe_at() {
+            let answered = now + Duration::from_millis(3);
+            assert_eq!(detector.handle_probe(now, answered, Probed::plainly(Verdict::Alive)), None);
+        }
+    }
+    assert_eq!(detector.trust(), Trust::Trusted);
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! What a worker does to the host outside of a clone.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::Read as _;
 use std::net::{IpAddr, ToSocketAddrs as _};
@@ -118,7 +119,8 @@ pub(super) fn in_the_way(attempt: &str, top: &mountinfo::Entry) -> Failed {
 /// Asks the resolver; in a worker because it may take a minute and cannot be interrupted.
 pub(super) fn resolve(host: &str) -> Reply {
     let found = (host, SMB_PORT).to_socket_addrs().attempt(|| format!("cannot resolve {host}"))?;
-    Ok(Answer::Addresses(found.map(|address| address.ip()).collect::<std::collections::BTreeSet<IpAddr>>()))
+    // to the kernel, an IPv4 address in IPv6 form is another one
+    Ok(Answer::Addresses(found.map(|address| address.ip().to_canonical()).collect::<BTreeSet<IpAddr>>()))
 }
 
 /// Takes a share that is no longer configured off the host: path, clone, barrier. Open files live on, as after umount -l.

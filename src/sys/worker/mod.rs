@@ -322,11 +322,31 @@ pub async fn reply(mut child: Child, end: impl Future<Output = ()>) -> Reply {
     };
     read.attempt(|| "cannot read a worker's reply".into())?;
     let status = child.wait().await.attempt(|| "cannot wait for a worker".into())?;
-    if !status.success() {
+    if let Some(mut stdout) = stdout {
+        // it may have answered in the moment in which it was ended
+        stdout.read_to_end(&mut output).await.attempt(|| "cannot read a worker's reply".into())?;
+    }
+    if !status.success() && output.is_empty() {
         let attempt = "the worker was ended".into();
         return Err(Failed { attempt, cause: status.to_string(), errno: None, stage: Stage::Other });
     }
     serde_json::from_slice(&output).map_err(io::Error::other).attempt(|| "cannot read a worker's reply".into())?
+}
+
+/// The same for an answer that nobody waits for beyond a limit: a worker that hangs longer is ended, and left to itself.
+pub async fn reply_within(child: Child, limit: Duration) -> Reply {
+    let (end, ended) = tokio::sync::oneshot::channel::<()>();
+    let answer = tokio::spawn(reply(child, async {
+        let _ = ended.await;
+    }));
+    match tokio::time::timeout(limit, answer).await {
+        Ok(answer) => answer.map_err(io::Error::from).attempt(|| "cannot wait for a worker".into())?,
+        Err(_) => {
+            drop(end); // the task goes on until the worker is gone, however long that takes
+            let cause = format!("no answer within {} s", limit.as_secs());
+            Err(Failed { attempt: "a worker hangs".into(), cause, errno: None, stage: Stage::Other })
+        }
+    }
 }
 
 /// The worker's side: serves the request on standard input.
