@@ -306,7 +306,7 @@ fn the_exit_code_is_the_same_when_nobody_reads() {
 fn two_names_of_one_host_have_one_patience() {
     let text = two_shares("", "profile = \"backup\"").replace(
         "[share.backup]\nserver = \"tower\"",
-        "[server.again]\nhost = \"TOWER\"\n[share.backup]\nserver = \"again\"",
+        "[server.again]\nhost = \"TOWER.\"\n[share.backup]\nserver = \"again\"",
     );
     for share in settings(&text).shares.values() {
         assert_eq!(share.patience, Duration::from_secs(300));

@@ -119,8 +119,8 @@ fn check_credentials(loaded: &Loaded, warnings: &mut Vec<Warning>) -> Vec<Invali
         let CredentialSource::File(path) = &server.credentials else { continue };
         let shown = path.display();
         let parsed = check_credentials_file(path).map_err(|error| (chain(&error), error.help())).and_then(|()| {
-            let Some(text) = readable(path).map_err(|error| (format!("cannot use {shown}: {error}"), String::new()))?
-            else {
+            let unreadable = |error| (format!("cannot use {shown}: {error}"), "save it as UTF-8 text".to_owned());
+            let Some(text) = readable(path).map_err(unreadable)? else {
                 return Ok(None); // one that this user cannot read is for root to check
             };
             let parsed = parse_credentials(&text);
@@ -130,8 +130,8 @@ fn check_credentials(loaded: &Loaded, warnings: &mut Vec<Warning>) -> Vec<Invali
             Err((message, help)) => invalid.extend(loaded.invalid_credentials(id, message, help)),
             Ok(credentials) => {
                 for Oddity { line, key, what } in credentials.into_iter().flat_map(|credentials| credentials.oddities) {
-                    let message = format!("the `{key}` on line {line} of {shown}: {what}");
-                    let help = "remove it there, unless it is meant so".to_owned();
+                    let message = format!("`{key}` on line {line} of {shown}: {what}");
+                    let help = "correct it there, unless it is meant so".to_owned();
                     warnings.extend(loaded.doubtful_credentials(id, message, help));
                 }
             }

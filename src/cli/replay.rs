@@ -47,7 +47,7 @@ impl CannotReplay {
             Self::File { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
                 Some("recordings are root's: run it as root, or copy the file")
             }
-            Self::File { .. } => None,
+            Self::File { .. } => Some("`nasmount dump SHARE --output FILE` writes a recording"),
             Self::Content { unreadable, .. } => Some(&unreadable.hint),
         }
     }

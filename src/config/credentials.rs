@@ -10,9 +10,14 @@
 //!
 //! Stricter than mount.cifs in one point: fsconfig takes 255 bytes, so a longer password is refused.
 
+use std::collections::BTreeSet;
+
 use secrecy::{ExposeSecret, SecretString};
 
 use crate::plan::catalogue::VALUE_MAX;
+
+/// What some editors put at the beginning of UTF-8 texts.
+const BYTE_ORDER_MARK: char = '\u{feff}';
 
 /// A login. `Debug` shows no password.
 #[derive(Clone, Debug, Default)]
@@ -50,6 +55,9 @@ pub enum CredentialsError {
         /// From 1.
         line: usize,
     },
+    /// mount.cifs takes it for a part of the first key.
+    #[error("it begins with a byte-order mark, which makes the first line unknown")]
+    ByteOrderMark,
     /// No user name: the login would be somebody else's.
     #[error("there is no line `username=…`")]
     NoUsername,
@@ -61,6 +69,7 @@ impl CredentialsError {
         match self {
             Self::TooLong { .. } => "choose a shorter one on the server",
             Self::Nul { .. } => "write the file anew with a text editor: one `key=value` on each line",
+            Self::ByteOrderMark => "save it as UTF-8 without a byte-order mark",
             Self::NoUsername => "it needs the lines `username=NAME` and `password=…`",
         }
     }
@@ -80,10 +89,18 @@ pub struct Oddity {
 /// Parses a credentials file.
 pub fn parse_credentials(text: &str) -> Result<Credentials, CredentialsError> {
     let mut credentials = Credentials::default();
+    let mut seen = BTreeSet::new();
     for (index, raw) in text.split('\n').enumerate() {
         let line = index + 1;
-        let Some((name, value)) = raw.trim_start_matches([' ', '\t']).split_once('=') else { continue };
-        let Some(key) = known_key(name) else { continue };
+        let raw = raw.trim_start_matches([' ', '\t']);
+        let known = raw.split_once('=').and_then(|(name, value)| Some((known_key(name)?, value)));
+        let Some((key, value)) = known else {
+            credentials.oddities.extend(ignored(raw).map(|what| Oddity { line, key: "line", what }));
+            continue;
+        };
+        if !seen.insert(key) {
+            credentials.oddities.push(Oddity { line, key, what: "it was said before: this one counts" });
+        }
         if value.len() > VALUE_MAX {
             return Err(CredentialsError::TooLong { key, line, bytes: value.len() });
         }
@@ -99,9 +116,25 @@ pub fn parse_credentials(text: &str) -> Result<Credentials, CredentialsError> {
         }
     }
     match credentials.username.as_deref() {
+        None | Some("") if text.starts_with(BYTE_ORDER_MARK) => Err(CredentialsError::ByteOrderMark),
         None | Some("") => Err(CredentialsError::NoUsername),
-        Some(_) => Ok(credentials),
+        Some(_) => {
+            if credentials.password.is_none() {
+                let what = "there is no line `password=…`: the login is tried with an empty one";
+                credentials.oddities.push(Oddity { line: 1, key: "password", what });
+            }
+            Ok(credentials)
+        }
     }
+}
+
+/// A line that mount.cifs skips, and that is neither empty nor meant as a comment.
+fn ignored(line: &str) -> Option<&'static str> {
+    let line = line.trim();
+    if line.is_empty() || line.starts_with(['#', ';']) {
+        return None;
+    }
+    Some("it is no known key and is ignored; `username`, `password`, `password2` and `domain` are")
 }
 
 impl Credentials {
@@ -146,13 +179,26 @@ mod tests {
 
     #[test]
     fn values_are_taken_as_they_stand() {
-        let text = "# a comment\n\n \tUserName=bob\npassword=a=b, c\"#\ndomain=HOME\nfoo=bar\nno equals sign\n";
+        let text = "# a comment\n\n \tUserName=bob\npassword=a=b, c\"#\ndomain=HOME\n";
         let credentials = parse_credentials(text).unwrap();
         assert_eq!(credentials.username.as_deref(), Some("bob"));
         assert_eq!(credentials.domain.as_deref(), Some("HOME"));
         assert_eq!(password(text), "a=b, c\"#");
         assert!(credentials.password2.is_none());
         assert_eq!(credentials.oddities, []);
+    }
+
+    #[test]
+    fn what_is_ignored_is_mentioned() {
+        let odd = |text: &str| -> Vec<(usize, &str)> {
+            let parsed = parse_credentials(text).unwrap();
+            parsed.oddities.iter().map(|oddity| (oddity.line, oddity.key)).collect()
+        };
+        assert_eq!(odd("username=bob\nfoo=bar\nno equals sign\npassword=x\n"), [(2, "line"), (3, "line")]);
+        assert_eq!(odd("username=bob\npasword=x\n"), [(2, "line"), (1, "password")]);
+        assert_eq!(odd("username=bob\npassword=x\npassword=y\n"), [(3, "password")]);
+        let marked = parse_credentials("\u{feff}username=bob\npassword=x\n").unwrap_err();
+        assert_eq!(marked, CredentialsError::ByteOrderMark);
     }
 
     #[test]

@@ -31,7 +31,7 @@ pub(super) fn settle_patience(
 ) -> Vec<Draft> {
     let longest_by_host = longest_by_host(&drafts, servers);
     for (id, server) in servers {
-        let Some(longest) = longest_by_host.get(&server.host.to_ascii_lowercase()) else { continue };
+        let Some(longest) = longest_by_host.get(&same_host(&server.host)) else { continue };
         let shares: Vec<&mut Draft> = drafts.iter_mut().filter(|draft| draft.settings.server == *id).collect();
         server.probe.timeout_max = layers::timeout_max(&server.probe, longest.0);
         for draft in shares {
@@ -49,6 +49,11 @@ pub(super) fn settle_patience(
     drafts
 }
 
+/// The same for all spellings of a host.
+fn same_host(host: &str) -> String {
+    host.trim_end_matches('.').to_ascii_lowercase()
+}
+
 /// The longest patience at each host, and the share that asks for it.
 fn longest_by_host(
     drafts: &[Draft],
@@ -58,7 +63,7 @@ fn longest_by_host(
     for draft in drafts {
         let Some(server) = servers.get(&draft.settings.server) else { continue };
         let patience = draft.settings.patience;
-        let entry = longest.entry(server.host.to_ascii_lowercase()).or_insert_with(|| (patience, draft.name.clone()));
+        let entry = longest.entry(same_host(&server.host)).or_insert_with(|| (patience, draft.name.clone()));
         if patience > entry.0 {
             *entry = (patience, draft.name.clone());
         }

@@ -67,6 +67,14 @@ pub enum ReadError {
         /// Which.
         path: PathBuf,
     },
+    /// Whoever writes it commands root's service.
+    #[error("{path} has mode {mode:04o}: anybody may change it", path = .path.display())]
+    OpenToAll {
+        /// Which file or directory.
+        path: PathBuf,
+        /// Its permission bits.
+        mode: u32,
+    },
     /// More than [`FILE_BYTES_MAX`].
     #[error("cannot read {path}: it is larger than {FILE_BYTES_MAX} bytes", path = .path.display())]
     TooLarge {
@@ -94,6 +102,7 @@ impl ReadError {
             Self::NoConfiguration { path }
             | Self::Read { path, .. }
             | Self::NotAFile { path }
+            | Self::OpenToAll { path, .. }
             | Self::TooLarge { path }
             | Self::NotText { path }
             | Self::TooMany { path } => path,
@@ -107,6 +116,7 @@ impl ReadError {
             Self::Read { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => "run it as root",
             Self::Read { .. } => "see that it is there and can be read; a link to /dev/null stands for no file",
             Self::NotAFile { .. } => "replace it by a file; a link to /dev/null stands for no file",
+            Self::OpenToAll { path, .. } => return format!("run `chmod o-w {}`", path.display()),
             Self::TooLarge { .. } => "this is no configuration of nasmount: move it away",
             Self::NotText { .. } => "save it as UTF-8",
             Self::TooMany { .. } => "put several tables into one file",
@@ -160,6 +170,7 @@ fn read_directory(directory: &Path) -> Result<Vec<SourceText>, ReadError> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         Err(error) => return Err(failed(error)),
     };
+    refuse_open_to_all(directory, &fs::metadata(directory).map_err(failed)?)?;
     let mut paths = Vec::new();
     for entry in entries {
         let path = entry.map_err(failed)?.path();
@@ -179,6 +190,12 @@ fn is_masked(path: &Path) -> bool {
     fs::read_link(path).is_ok_and(|target| target == Path::new("/dev/null"))
 }
 
+fn refuse_open_to_all(path: &Path, metadata: &fs::Metadata) -> Result<(), ReadError> {
+    const WRITABLE_BY_ALL: u32 = 0o002;
+    let mode = metadata.mode() & 0o7777;
+    if mode & WRITABLE_BY_ALL == 0 { Ok(()) } else { Err(ReadError::OpenToAll { path: path.to_owned(), mode }) }
+}
+
 /// Reads a text of limited size without ever waiting for it.
 fn read_text(path: &Path) -> Result<String, ReadError> {
     let path = path.to_owned();
@@ -186,9 +203,11 @@ fn read_text(path: &Path) -> Result<String, ReadError> {
     // Opening a FIFO would wait for a writer.
     let flags = nix::libc::O_NONBLOCK | nix::libc::O_CLOEXEC;
     let file = fs::OpenOptions::new().read(true).custom_flags(flags).open(&path).map_err(failed)?;
-    if !file.metadata().map_err(failed)?.is_file() {
+    let metadata = file.metadata().map_err(failed)?;
+    if !metadata.is_file() {
         return Err(ReadError::NotAFile { path });
     }
+    refuse_open_to_all(&path, &metadata)?;
     let mut bytes = Vec::new();
     file.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes).map_err(failed)?;
     if bytes.len() as u64 > FILE_BYTES_MAX {
@@ -236,9 +255,12 @@ fn is_from_elsewhere(fstype: &str) -> bool {
     FROM_ELSEWHERE.contains(&fstype) || fstype.starts_with("fuse")
 }
 
-/// Text of a credentials file.
+/// Text of a credentials file: some lines.
 pub fn read_credentials(path: &Path) -> io::Result<String> {
-    fs::read_to_string(path)
+    const MOST: u64 = 64 * 1024;
+    let mut text = String::new();
+    fs::File::open(path)?.take(MOST).read_to_string(&mut text)?;
+    Ok(text)
 }
 
 /// Why a credentials file is not used: others could read it or change it.
@@ -363,6 +385,23 @@ mod tests {
         write(root.path(), "etc/nasmount/conf.d/2.toml", "");
         let texts = read_config(&ConfigRoots::under(root.path(), Some(&main), None)).unwrap();
         assert_eq!(names(&texts.fragments), ["my.toml", "1.toml"]);
+    }
+
+    #[test]
+    fn what_anybody_may_change_is_refused() {
+        let root = tempfile::tempdir().unwrap();
+        let roots = ConfigRoots::under(root.path(), None, None);
+        write(root.path(), "etc/nasmount/nasmount.toml", "");
+        let drop_in = write(root.path(), "etc/nasmount/conf.d/1.toml", "");
+        for open in [&roots.main, &drop_in, &roots.drop_ins] {
+            let mode = |mode| fs::set_permissions(open, fs::Permissions::from_mode(mode)).unwrap();
+            mode(0o777);
+            let error = read_config(&roots).unwrap_err();
+            assert!(matches!(&error, ReadError::OpenToAll { path, .. } if path == open), "{error}");
+            assert_eq!(error.hint(), format!("run `chmod o-w {}`", open.display()));
+            mode(0o775);
+            assert!(read_config(&roots).is_ok());
+        }
     }
 
     #[test]
