@@ -12,6 +12,8 @@ use crate::nasmount::{Nasmount, ShareOf, UNHURRIED, barred, mount_point, paused,
 use super::c50_two_shares::replays_to_the_same_states;
 
 const DEADLINE: Duration = Duration::from_secs(60);
+/// Takes its time to stop.
+const SLOW: &str = "slow.service";
 const UNIT: &str = "load-asked.service";
 const CONFIGURATION: &str = "/etc/nasmount/nasmount.toml";
 
@@ -116,19 +118,42 @@ fn unmounted(guest: &Guest, nasmount: &Nasmount<'_>) -> Result<()> {
     nasmount.wait_for_state("asked", "online").map(drop)
 }
 
+/// systemd refuses to start what it is stopping; that is no reason to forget it.
+fn released_while_it_stops(guest: &Guest) -> Result<()> {
+    let run = format!("systemctl show -P InvocationID {SLOW}");
+    let before = guest.ok(&run)?;
+    guest.ok("nasmount hold more --no-wait")?;
+    let stopping = format!("[ $(systemctl is-active {SLOW}) = deactivating ]");
+    guest.wait_for("the consumer to be stopping", DEADLINE, &stopping)?;
+    guest.ok("nasmount release more --no-wait")?;
+    let started = format!("systemctl is-active --quiet {SLOW} && [ $({run}) != {before} ]");
+    guest.wait_for("the consumer to be started again", DEADLINE, &started)?;
+    Ok(())
+}
+
 /// A share more, a share less, and a file that is not valid.
 fn reloaded(guest: &Guest, nasmount: &Nasmount<'_>) -> Result<()> {
     guest.ok(&format!("cp {CONFIGURATION} /run/before.toml"))?;
-    let more = "\n[share.more]\nserver = \"asked\"\nsource = \"media\"\nmount_point = \"/mnt/nm-more\"\n";
+    let more = format!(
+        "\n[share.more]\nserver = \"asked\"\nsource = \"media\"\nmount_point = \"/mnt/nm-more\"\n\
+         [[share.more.consumer]]\nunit = \"{SLOW}\"\non_outage = \"stop\"\n"
+    );
+    guest.write_file(
+        &format!("/run/systemd/system/{SLOW}"),
+        "[Service]\nExecStart=sleep infinity\nExecStop=sleep 5\n",
+    )?;
+    guest.ok(&format!("systemctl daemon-reload && systemctl start {SLOW}"))?;
     guest.ok(&format!("printf '%s' '{more}' >>{CONFIGURATION}"))?;
     exits(guest, "nasmount reload", 0)?;
     nasmount.wait_for_state("more", "online")?;
+    released_while_it_stops(guest)?;
     guest.ok(&format!("echo nonsense >>{CONFIGURATION}"))?;
     exits(guest, "nasmount reload", 2)?;
     ensure!(nasmount.share("more")?["state"] == "online", "an invalid configuration was half applied");
     guest.ok(&format!("cp /run/before.toml {CONFIGURATION}"))?;
     exits(guest, "nasmount reload", 0)?;
     guest.wait_for("the share to be gone", DEADLINE, "! grep -q nm-more /proc/self/mountinfo")?;
+    guest.ok(&format!("systemctl stop {SLOW}; rm /run/systemd/system/{SLOW}; systemctl daemon-reload"))?;
     exits(guest, "nasmount status more", 4)?;
     nasmount.wait_for_state("asked", "online").map(drop)
 }
