@@ -9,11 +9,10 @@ use serde_json::Value;
 use crate::guest::Guest;
 use crate::load::{Account, Kind, Load};
 use crate::nas::{self, Fault, Nas, Outage};
-use crate::nasmount::{Nasmount, ShareOf, mount_point};
+use crate::nasmount::{DEADLINE, Nasmount, ShareOf, mount_point};
 
 /// The NAS is away for so long.
 const LENGTH: Duration = Duration::from_secs(60);
-const DEADLINE: Duration = Duration::from_secs(90);
 /// A stranger's `ls` is watched for so long.
 const LS_LIMIT: u32 = 3;
 

@@ -15,7 +15,7 @@ use serde_json::Value;
 use crate::lab::Qemu;
 
 /// How long `run` lets a command take. Longer than any healthy command, shorter than patience.
-const RUN_LIMIT: Duration = Duration::from_secs(60);
+const RUN_LIMIT: Duration = Duration::from_secs(90);
 /// How often the host looks for an answer.
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
 /// How often a condition is tested in the guest; each test is a process or more.

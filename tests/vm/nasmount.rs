@@ -10,10 +10,8 @@ use crate::guest::{Guest, number};
 use crate::load::Load;
 use crate::nas::Nas;
 
-/// From the start of the service to a share that answers, with several NASes under TCG.
-const ONLINE_DEADLINE: Duration = Duration::from_secs(60);
-/// Everything that ends within seconds on a machine that is not emulated.
-const DEADLINE: Duration = Duration::from_secs(45);
+/// Everything that ends within seconds on a machine that is neither emulated nor busy.
+pub const DEADLINE: Duration = Duration::from_secs(120);
 
 /// Installs the files of the Makefile's target `install`; under PREFIX=/usr/local.
 const INSTALL: &str = "set -e
@@ -119,8 +117,7 @@ impl<'guest> Nasmount<'guest> {
         // asking costs a process of a third of a second under TCG: not so often that it is the load
         let ask = format!("nasmount status {name} --json >/run/asked.{name}");
         let condition = format!("{ask}; grep -q '\"state\": \"{state}\"' /run/asked.{name} || {{ sleep 0.4; false; }}");
-        let deadline = if state == "online" { ONLINE_DEADLINE } else { DEADLINE };
-        let waited = self.guest.wait_for(&format!("share {name} to be {state}"), deadline, &condition);
+        let waited = self.guest.wait_for(&format!("share {name} to be {state}"), DEADLINE, &condition);
         waited.with_context(|| format!("it is {:?}", self.share(name).map(|share| share.to_string())))?;
         let seen = self.guest.json(&format!("cat /run/asked.{name}"))?;
         let since = seen["shares"][0]["since"].as_f64().context("since when")?;

@@ -8,7 +8,7 @@ use serde_json::Value;
 use crate::guest::{Guest, Job};
 use crate::load::{Kind, Load};
 use crate::nas::{self, Fault};
-use crate::nasmount::{Nasmount, ShareOf, mount_point, unharmed};
+use crate::nasmount::{DEADLINE, Nasmount, ShareOf, mount_point, unharmed};
 
 const FAULTS: [(&str, Fault); 2] = [("link", Fault::Link), ("hang", Fault::Hang)];
 /// The promise is detection (4 s) and 12 s. Under TCG the fence rises some seconds later than on a machine, hence the rest;
@@ -16,7 +16,6 @@ const FAULTS: [(&str, Fault); 2] = [("link", Fault::Link), ("hang", Fault::Hang)
 const OUT_WITHIN_MS: f64 = 16_000.0 + 6_000.0;
 /// In the control, a hung server's callers are still blocked after this.
 const LENGTH: Duration = Duration::from_secs(35);
-const DEADLINE: Duration = Duration::from_secs(60);
 
 pub fn run(guest: &Guest) -> Result<String> {
     let servers = nas::up(guest, [5, 6])?;

@@ -1,16 +1,13 @@
 //! The hold is over: the consumer is stopped, the path stays barred, and on return the share is mounted afresh.
 
-use std::time::Duration;
-
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 
 use crate::guest::Guest;
 use crate::load::{Kind, Load};
 use crate::nas::{self, Fault};
-use crate::nasmount::{Nasmount, ShareOf, UNHURRIED, barred, mount_point, unharmed};
+use crate::nasmount::{DEADLINE, Nasmount, ShareOf, UNHURRIED, barred, mount_point, unharmed};
 
-const DEADLINE: Duration = Duration::from_secs(60);
 const STOP: &str = "/run/hold-over.stop";
 
 /// Nobody told nasmount of it.

@@ -1,16 +1,13 @@
 //! The daemon dies while it holds a share: the path stays barred, and the next one goes on from there.
 
-use std::time::Duration;
-
 use anyhow::{Context as _, Result, ensure};
 
 use super::c20_hold_over::never_empty;
 use crate::guest::Guest;
 use crate::load::{Kind, Load};
 use crate::nas::{self, Fault};
-use crate::nasmount::{Nasmount, ShareOf, UNHURRIED, barred, mount_point, paused, unharmed};
+use crate::nasmount::{DEADLINE, Nasmount, ShareOf, UNHURRIED, barred, mount_point, paused, unharmed};
 
-const DEADLINE: Duration = Duration::from_secs(60);
 const UNIT: &str = "load-kept.service";
 const STOP: &str = "/run/daemon-dies.stop";
 /// Keeps the killed daemon away long enough to look at the host without it.

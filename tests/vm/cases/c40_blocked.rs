@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result, ensure};
 
 use crate::guest::Guest;
 use crate::nas::{self, Fault, Nas};
-use crate::nasmount::{Nasmount, ShareOf, barred, mount_point};
+use crate::nasmount::{DEADLINE, Nasmount, ShareOf, barred, mount_point};
 
 const CREDENTIALS: &str = "/etc/nasmount/case.cred";
 /// The shares, and the class of the failure that blocks each.
@@ -20,8 +20,6 @@ const MARKED: &str = "marked";
 const MARKED_MORE: &str = "marker = \"here/.it is\"\nread_ahead = \"768KiB\"\nprobe_interval = \"1s\"";
 /// A daemon that hammers would try several times in so long.
 const LENGTH: Duration = Duration::from_secs(12);
-
-const LIMIT: Duration = Duration::from_secs(60);
 
 pub fn run(guest: &Guest) -> Result<String> {
     let [first, second] = nas::up(guest, [1, 2])?;
@@ -61,7 +59,7 @@ pub fn run(guest: &Guest) -> Result<String> {
     outage.last(LENGTH)?;
     outage.heal()?;
     let trusted = "nasmount status secret --json | grep -q '\"trust\": \"trusted\"'";
-    guest.wait_for("the server to be trusted again", Duration::from_secs(60), trusted)?;
+    guest.wait_for("the server to be trusted again", DEADLINE, trusted)?;
     // and no new daemon either: it would only lock the account (what an unknown share is may be asked again)
     guest.ok("systemctl restart nasmount")?;
     for (name, _) in BLOCKED {
@@ -91,14 +89,14 @@ pub fn run(guest: &Guest) -> Result<String> {
 fn comes_with_its_marker(guest: &Guest, nasmount: &Nasmount<'_>, nas: Nas<'_>) -> Result<()> {
     let missing = format!("nasmount status {MARKED} --json | grep -q 'cannot find the marker'");
     let (path, marker) = (mount_point(MARKED), format!("'{}/here/.it is'", nas.export("media")));
-    guest.wait_for("the marker to be missed", LIMIT, &missing)?;
+    guest.wait_for("the marker to be missed", DEADLINE, &missing)?;
     ensure!(nasmount.share(MARKED)?["hint"].is_string(), "there is no hint");
     barred(guest, &path, "ls,create")?;
     guest.ok(&format!("mkdir {}/here && touch {marker}", nas.export("media")))?;
     nasmount.wait_for_state(MARKED, "online")?;
     guest.ok("grep -qx 768 /sys/class/bdi/cifs-*/read_ahead_kb").context("read_ahead")?;
     guest.ok(&format!("rm {marker}"))?;
-    guest.wait_for("the marker to be missed again", LIMIT, &missing)?;
+    guest.wait_for("the marker to be missed again", DEADLINE, &missing)?;
     barred(guest, &path, "ls,create")?;
     guest.ok(&format!("touch {marker}"))?;
     nasmount.wait_for_state(MARKED, "online")?;

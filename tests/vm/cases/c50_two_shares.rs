@@ -1,17 +1,14 @@
 //! One consumer that needs two shares on two servers: it goes on when both are back, and only then. Strangers wait for a share that
 //! is configured so, and go on without an error. And what the daemon recorded of it all replays to the same states.
 
-use std::time::Duration;
-
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 
 use crate::guest::{Guest, Job};
 use crate::load::{Kind, Load};
 use crate::nas::{self, Fault};
-use crate::nasmount::{Nasmount, ShareOf, UNHURRIED, mount_point, paused, strangers, unharmed};
+use crate::nasmount::{DEADLINE, Nasmount, ShareOf, UNHURRIED, mount_point, paused, strangers, unharmed};
 
-const DEADLINE: Duration = Duration::from_secs(60);
 const UNIT: &str = "load-both.service";
 const MORE: &str = "profile = \"transcode\"\npatience = \"2m\"";
 /// The first share comes back later than this, the second one sooner.

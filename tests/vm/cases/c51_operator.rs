@@ -1,17 +1,14 @@
 //! What an operator asks for, what others do to the mount point, and a configuration that changes meanwhile.
 
-use std::time::Duration;
-
 use anyhow::{Context as _, Result, ensure};
 
 use crate::guest::Guest;
 use crate::load::{Kind, Load};
 use crate::nas::{self, Fault, Nas};
-use crate::nasmount::{Nasmount, ShareOf, UNHURRIED, barred, mount_point, paused, unharmed};
+use crate::nasmount::{DEADLINE, Nasmount, ShareOf, UNHURRIED, barred, mount_point, paused, unharmed};
 
 use super::c50_two_shares::replays_to_the_same_states;
 
-const DEADLINE: Duration = Duration::from_secs(60);
 /// Takes its time to stop.
 const SLOW: &str = "slow.service";
 const UNIT: &str = "load-asked.service";
