@@ -163,7 +163,7 @@ pub fn run(arguments: &Arguments, wish: Wish) -> anyhow::Result<Exit> {
             outcomes.insert(share.clone(), outcome);
         }
         let getting = |now: &ShareStatus| getting_on(wish, find(&before, &now.name), now);
-        let (outcomes, after) = wait(&client, outcomes, arguments.timeout, &getting).await?;
+        let (outcomes, after) = wait(&client, Latch::Each, outcomes, arguments.timeout, &getting).await?;
         say(name(wish), &outcomes, &after, arguments.json)
     })
 }
@@ -177,14 +177,24 @@ pub fn wait_for(arguments: &WaitArguments) -> anyhow::Result<Exit> {
             Err(missing) => return Ok(no_such_share(missing)),
         };
         let getting = |now: &ShareStatus| if now.state == State::Online { Getting::There } else { Getting::Waiting };
-        let (outcomes, after) = wait(&client, outcomes, arguments.timeout, &getting).await?;
+        let (outcomes, after) = wait(&client, Latch::Together, outcomes, arguments.timeout, &getting).await?;
         say("wait", &outcomes, &after, arguments.json)
     })
+}
+
+/// When it counts that something has come true.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Latch {
+    /// As soon as it was seen once.
+    Each,
+    /// When it is so of all at the same time.
+    Together,
 }
 
 /// Looks until every outcome is known or the time is over.
 async fn wait(
     client: &Client,
+    latch: Latch,
     mut outcomes: BTreeMap<String, Option<Outcome>>,
     timeout: Duration,
     getting: &impl Fn(&ShareStatus) -> Getting,
@@ -194,7 +204,11 @@ async fn wait(
     loop {
         looks.tick().await;
         let status = client.status().await?;
-        for (share, outcome) in outcomes.iter_mut().filter(|(_, outcome)| outcome.is_none()) {
+        for (share, outcome) in outcomes.iter_mut() {
+            let settled = matches!(outcome, Some(outcome) if *outcome != Outcome::Done);
+            if settled || latch == Latch::Each && outcome.is_some() {
+                continue;
+            }
             *outcome = match find(&status, share).map(getting) {
                 Some(Getting::Waiting) => None,
                 Some(Getting::There) => Some(Outcome::Done),

@@ -45,11 +45,11 @@ pub fn run(arguments: &Arguments, detail: Detail) -> anyhow::Result<Exit> {
         };
         report.servers.retain(|server| server.name == share.server);
     }
-    let holders = if detail == Detail::Holders { ask_for_holders(&report)? } else { BTreeMap::new() };
+    let holders = if detail == Detail::Holders { ask_for_holders(&report)? } else { Holders::new() };
     let text = if arguments.json {
         let mut document = serde_json::to_value(&report)?;
         if detail == Detail::Holders {
-            document["holders"] = serde_json::to_value(&holders)?;
+            document["holders"] = in_json(&holders)?;
         }
         serde_json::to_string_pretty(&document)? + "\n"
     } else {
@@ -64,21 +64,44 @@ fn ask() -> anyhow::Result<StatusReport> {
     block_on(async { Client::connect().await?.status().await })
 }
 
-/// By share; those that nobody has open are there, too.
-fn ask_for_holders(report: &StatusReport) -> anyhow::Result<BTreeMap<String, Vec<Holder>>> {
+/// Who has each share open, or why that is not known.
+type Holders = BTreeMap<String, Result<Vec<Holder>, String>>;
+
+fn ask_for_holders(report: &StatusReport) -> anyhow::Result<Holders> {
     block_on(async {
         let client = Client::connect().await?;
-        let mut holders = BTreeMap::new();
+        let mut holders = Holders::new();
         for share in &report.shares {
-            holders.insert(share.name.clone(), client.holders(&share.name).await?);
+            let found = client.holders(&share.name).await.map_err(|error| format!("{error:#}"));
+            holders.insert(share.name.clone(), found);
         }
         Ok(holders)
     })
 }
 
-fn render_holders(holders: &BTreeMap<String, Vec<Holder>>) -> String {
+/// A list for each share, or an object with the reason why there is none.
+fn in_json(holders: &Holders) -> serde_json::Result<serde_json::Value> {
+    let mut document = serde_json::Map::new();
+    for (share, holders) in holders {
+        let said = match holders {
+            Ok(holders) => serde_json::to_value(holders)?,
+            Err(why) => serde_json::json!({ "error": why }),
+        };
+        document.insert(share.clone(), said);
+    }
+    Ok(document.into())
+}
+
+fn render_holders(holders: &Holders) -> String {
     let mut text = String::new();
     for (share, holders) in holders {
+        let holders = match holders {
+            Ok(holders) => holders,
+            Err(why) => {
+                text.push_str(&format!("\n{share}: cannot see who has it open: {why}\n"));
+                continue;
+            }
+        };
         text.push_str(&format!("\n{share}: {}\n", if holders.is_empty() { "nobody has it open" } else { "open in" }));
         for Holder { pid, command, unit, files, writable, directories } in holders {
             let unit = unit.as_deref().unwrap_or("no unit");
@@ -261,11 +284,12 @@ mod tests {
             writable: 1,
             directories: 1,
         };
-        let holders = BTreeMap::from([("films".to_owned(), vec![]), ("music".to_owned(), vec![holder])]);
+        let unseen = ("books".to_owned(), Err("only root may do that".to_owned()));
+        let holders = Holders::from([unseen, ("films".to_owned(), Ok(vec![])), ("music".to_owned(), Ok(vec![holder]))]);
         let text = render_holders(&holders);
         assert_eq!(
             text,
-            "\nfilms: nobody has it open\n\nmusic: open in\n  cat (7, a.service): 2 files, 1 writable, is in it\n"
+            "\nbooks: cannot see who has it open: only root may do that\n\nfilms: nobody has it open\n\nmusic: open in\n  cat (7, a.service): 2 files, 1 writable, is in it\n"
         );
     }
 

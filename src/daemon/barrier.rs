@@ -19,7 +19,7 @@ use tracing::{info, warn};
 
 use crate::config::settings::OnAccess;
 use crate::sys::autofs::{Access, Barrier};
-use crate::sys::barrier_socket::{Barred, Wish};
+use crate::sys::barrier_socket::{Barred, What, Wish};
 use crate::sys::{autofs, barrier_socket, listen, mountinfo, paths};
 
 /// How long one asker may keep the others waiting.
@@ -70,11 +70,12 @@ fn serve(listener: &UnixListener, owned: &Owned) {
 fn answer(stream: &UnixStream, owned: &Owned) -> io::Result<()> {
     stream.set_read_timeout(Some(TALK_WITHIN))?;
     stream.set_write_timeout(Some(TALK_WITHIN))?;
-    match barrier_socket::receive_wish(stream)? {
-        Wish::Lay(barred) => barrier_socket::answer(stream, own(owned, &barred).map(Some)),
-        Wish::Heed(Barred { mount_point, on_access, .. }) => {
-            if let Some(mine) = owned.lock().unwrap_or_else(PoisonError::into_inner).get(&mount_point) {
-                mine.access.set_wait(wait(on_access));
+    let Wish { barred, what } = barrier_socket::receive_wish(stream)?;
+    match what {
+        What::Lay => barrier_socket::answer(stream, own(owned, &barred).map(Some)),
+        What::Heed => {
+            if let Some(mine) = owned.lock().unwrap_or_else(PoisonError::into_inner).get(&barred.mount_point) {
+                mine.access.set_wait(wait(barred.on_access));
             }
             barrier_socket::answer(stream, Ok(None))
         }
@@ -106,19 +107,34 @@ fn own(owned: &Owned, Barred { share, mount_point, on_access }: &Barred) -> io::
     sd_notify::notify(&[NotifyState::FdStoreRemove, name.clone()])?;
     sd_notify::notify_with_fds(&[NotifyState::FdStore, name], &[barrier.requests().as_fd()])?;
     let root = barrier.root().try_clone()?;
-    let access = Arc::new(Access::default());
-    access.set_wait(wait(*on_access));
-    mine.insert(mount_point.clone(), Mine { root: barrier.root().try_clone()?, access: Arc::clone(&access) });
-    drop(mine);
+    let access = Arc::new(Access::new(wait(*on_access))?);
+    let kept = Mine { root: barrier.root().try_clone()?, access: Arc::clone(&access) };
+    let (others, place) = (Arc::clone(owned), (share.clone(), mount_point.clone()));
+    let serves = move || answer_for(&barrier, &access, &others, &place);
+    std::thread::Builder::new().name(format!("barrier {share}")).spawn(serves)?;
+    mine.insert(mount_point.clone(), kept);
     info!(share, mount_point = %mount_point.display(), "barrier laid");
-    let (owned, mount_point) = (Arc::clone(owned), mount_point.clone());
-    std::thread::Builder::new().name(format!("barrier {share}")).spawn(move || {
-        let end = barrier.serve(&access);
-        info!(mount_point = %mount_point.display(), reason = %end, "barrier gone");
-        let mut mine = owned.lock().unwrap_or_else(PoisonError::into_inner);
-        if mine.get(&mount_point).is_some_and(|mine| Arc::ptr_eq(&mine.access, &access)) {
-            mine.remove(&mount_point); // else another one lies there by now
-        }
-    })?;
     Ok(root)
+}
+
+/// Answers for a barrier until it is gone. One that is there and can no longer be answered for ends the whole process: the next
+/// takes all of them over.
+fn answer_for(barrier: &Barrier, access: &Arc<Access>, owned: &Owned, (share, mount_point): &(String, PathBuf)) {
+    let end = barrier.serve(access);
+    let mut mine = owned.lock().unwrap_or_else(PoisonError::into_inner);
+    let is_mine = mine.get(mount_point).is_some_and(|mine| Arc::ptr_eq(&mine.access, access));
+    if !is_mine {
+        return info!(mount_point = %mount_point.display(), "barrier gone, laid anew since");
+    }
+    let still_laid = mountinfo::read()
+        .is_ok_and(|entries| autofs::laid(&entries).iter().any(|(owner, on)| owner == share && on == mount_point));
+    if still_laid {
+        warn!(mount_point = %mount_point.display(), reason = %end, "cannot answer for a barrier: starting anew");
+        std::process::exit(1);
+    }
+    mine.remove(mount_point);
+    info!(mount_point = %mount_point.display(), reason = %end, "barrier gone");
+    if let Err(error) = sd_notify::notify(&[NotifyState::FdStoreRemove, NotifyState::FdName(share)]) {
+        warn!(share, %error, "systemd keeps its pipe");
+    }
 }

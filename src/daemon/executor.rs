@@ -306,7 +306,10 @@ fn classed(failed: &Failed) -> Failure {
     let failure = match (failed.stage, failed.errno) {
         (Stage::Configuration, _) => Failure::configuration(failed.to_string(), MEND_CONFIGURATION),
         // a NAS that starts shows the share before the volume in it
-        (Stage::Contents, _) => Failure { hint: Some(NO_MARKER.to_owned()), ..Failure::transient(failed.to_string()) },
+        (Stage::Contents, _) => {
+            let hint = Some(NO_MARKER.to_owned());
+            Failure { class: FailureClass::Busy, hint, ..Failure::transient(failed.to_string()) }
+        }
         (_, Some(libc::EBUSY)) => Failure { class: FailureClass::Busy, ..Failure::transient(failed.to_string()) },
         _ => Failure::transient(failed.to_string()),
     };

@@ -12,6 +12,9 @@ use crate::share::BootInstant;
 use crate::sys::nft::{Report, Rules};
 use crate::sys::{clock, worker};
 
+/// So often a fence that cannot be raised although nftables has worked is a failure; then it has stopped working.
+const RAISES: u32 = 3;
+
 /// One for the whole daemon. Sockets can only be fenced and destroyed by server: two shares of one server share their fate.
 #[derive(Debug, Default)]
 pub struct Network {
@@ -26,6 +29,7 @@ struct Inner {
     applied: Option<Rules>,
     report: Report,
     has_worked: bool,
+    failed_raises: u32,
     warned: bool,
 }
 
@@ -57,7 +61,7 @@ impl Inner {
             }
         };
         self.applied = Some(applied);
-        (self.has_worked, self.warned) = (true, false);
+        (self.has_worked, self.warned, self.failed_raises) = (true, false, 0);
         Ok(())
     }
 
@@ -101,10 +105,7 @@ impl Network {
                 match applied.are_in_force().await {
                     Ok(true) => return,
                     Ok(false) => warn!("somebody flushed veil and fence: laying them again"),
-                    Err(error) => {
-                        warn!(%error, "cannot see whether veil and fence are in force");
-                        return;
-                    }
+                    Err(error) => warn!(%error, "cannot see whether veil and fence are in force: laying them again"),
                 }
                 inner.applied = None;
             }
@@ -127,15 +128,18 @@ impl Network {
         }
     }
 
-    /// Raises the fence to a server for a share. A host on which nftables never worked has none, and giving up goes on without
-    /// it: only callers in `smb2_reconnect` then wait for the server.
+    /// Raises the fence to a server for a share; fails some times at most. A host on which nftables does not work has none, and
+    /// giving up and coming back go on without it: only callers in `smb2_reconnect` then wait for the server.
     pub async fn raise_fence(&self, share: &str, server: IpAddr) -> io::Result<()> {
         let mut inner = self.inner.lock().await;
         inner.fenced.insert(share.to_owned(), server);
         match inner.apply().await {
-            Err(error) if inner.has_worked => Err(error),
+            Err(error) if inner.has_worked && inner.failed_raises < RAISES => {
+                inner.failed_raises += 1;
+                Err(error)
+            }
             Err(error) => {
-                inner.warn_once(&error);
+                warn!(%error, share, "goes on without a fence");
                 Ok(())
             }
             Ok(()) => Ok(()),

@@ -147,6 +147,8 @@ impl Share {
                 self.facts.verified = false;
                 if self.state.is_open() {
                     self.enter(now, State::Holding, Reason::ShareSilent { message: failure.message });
+                    // it has answered, if not as it should: a new connection would cure nothing
+                    self.facts.reconnected = failure.class == FailureClass::Busy;
                 } else {
                     self.timers.set(Timer::Retry, now + timer::VERIFY_RETRY);
                 }

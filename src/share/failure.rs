@@ -12,7 +12,7 @@ pub enum FailureClass {
     Credentials,
     /// The configuration and the server disagree: a person is needed.
     Configuration,
-    /// Somebody else is in the way: tried again with backoff, said in `status`.
+    /// Somebody else has to do something first: tried again with backoff, said in `status`.
     Busy,
     /// A kernel call does not return: nothing is started that could only hang behind it.
     Wedged,

@@ -239,6 +239,9 @@ impl Share {
     /// Does what an operator asks for, says that it is so already, or refuses and changes nothing.
     pub fn handle_command(&mut self, now: BootInstant, command: Command) -> Result<Verdict, Refusal> {
         let verdict = self.admit(command)?;
+        if matches!(command, Command::Mount | Command::Remount) {
+            self.remount_backoff.reset(); // somebody waits for it
+        }
         info!(command = command.name(), ?verdict, state = %self.state, "command");
         if verdict == Verdict::Accepted {
             self.obey(now, command);
@@ -327,6 +330,7 @@ impl Share {
             self.arm_clocks();
             self.ask_before_giving_up(now);
         }
+        self.operator.blocked_before = None;
         if self.state == State::Blocked && matches!(self.reason, Reason::OperationFailed { .. }) {
             self.try_again(now, "reload");
         }

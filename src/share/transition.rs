@@ -52,7 +52,8 @@ impl Share {
             },
             State::Holding if !facts.clone && idle => Some((State::Releasing, Reason::CloneLost)),
             State::Holding if trusted && idle && self.consumers_seen_to() && !facts.attached => {
-                Some((State::Recovering, Reason::ServerBack))
+                let is_silent = matches!(self.reason, Reason::ShareSilent { .. });
+                Some((State::Recovering, if is_silent { self.reason.clone() } else { Reason::ServerBack }))
             }
             State::Recovering => dead.map(|reason| (State::Holding, reason)),
             State::Releasing if idle && self.consumers_let_release() && !facts.clone && !facts.attached => {

@@ -15,13 +15,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd};
 use rustix::mount::UnmountFlags;
 use rustix::process::getpgrp;
 use sys_mount::{Mount, MountFlags};
+use tracing::{info, warn};
 
-use super::clock;
+use super::mount_point::Protection;
 use super::mountinfo::{self, Entry};
+use super::{clock, mount_point};
 use crate::share::BootInstant;
 
 /// Source of a barrier in mountinfo, followed by the share's name.
@@ -33,7 +35,7 @@ const OPTIONS: &str = "minproto=5,maxproto=5,direct";
 /// `struct autofs_dev_ioctl` without its path: version (1.0), size, descriptor, two arguments.
 const HEADER_LENGTH: usize = 24;
 
-/// How often a barrier that nobody asks looks whether it has been replaced.
+/// How often a barrier that nobody asks looks whether it is still there.
 const LOOK_AROUND: Duration = Duration::from_secs(60);
 
 #[derive(Clone, Copy)]
@@ -71,7 +73,17 @@ impl Barrier {
     }
 
     fn mount(source: &str, mount_point: &Path) -> io::Result<Self> {
-        create_mount_point(mount_point)?;
+        mount_point::create(mount_point)?;
+        match mount_point::protect(mount_point) {
+            Ok(Protection::Whole) => {}
+            Ok(Protection::ModeOnly) => {
+                info!(path = %mount_point.display(), "without a barrier on it, root can write there: no immutable flag");
+            }
+            Ok(Protection::HoldsFiles) => {
+                warn!(path = %mount_point.display(), "not empty: what is there is hidden, and not protected");
+            }
+            Err(error) => warn!(path = %mount_point.display(), %error, "cannot be protected"),
+        }
         let (requests, replies) = pipe()?;
         let group = getpgrp().as_raw_nonzero();
         let options = format!("fd={},pgrp={group},{OPTIONS}", replies.as_raw_fd());
@@ -119,25 +131,38 @@ impl Barrier {
     /// Answers accesses as `access` says. Returns why it ended: the barrier is gone, or another has taken its place.
     pub fn serve(&self, access: &Access) -> io::Error {
         let mut waiting = Vec::new();
-        loop {
+        let end = loop {
             if access.ended.load(Ordering::Relaxed) {
-                return io::Error::other("laid anew");
+                break io::Error::other("laid anew");
             }
             if let Err(error) = self.serve_once(access, &mut waiting) {
-                return error;
+                break error;
             }
+        };
+        // nobody else would ever answer them
+        for (token, _) in waiting {
+            let _ = self.fail(token, libc::EHOSTDOWN);
         }
+        end
     }
 
     fn serve_once(&self, access: &Access, waiting: &mut Vec<(u32, BootInstant)>) -> io::Result<()> {
         let next = waiting.iter().map(|(_, until)| until.since(clock::now())).min();
         let limit = Timespec::try_from(next.unwrap_or(LOOK_AROUND).min(LOOK_AROUND)).map_err(io::Error::other)?;
-        let asked = {
-            let mut events = [PollFd::new(&self.requests, PollFlags::IN), PollFd::new(&self.mounts, PollFlags::PRI)];
-            let watched = if waiting.is_empty() { 1 } else { 2 };
-            rustix::io::retry_on_intr(|| rustix::event::poll(&mut events[..watched], Some(&limit)))?;
-            !events[0].revents().is_empty()
+        let (asked, quiet) = {
+            let mut events = [
+                PollFd::new(&self.requests, PollFlags::IN),
+                PollFd::new(&access.changed, PollFlags::IN),
+                PollFd::new(&self.mounts, PollFlags::PRI),
+            ];
+            let watched = if waiting.is_empty() { 2 } else { 3 };
+            let count = rustix::io::retry_on_intr(|| rustix::event::poll(&mut events[..watched], Some(&limit)))?;
+            (!events[0].revents().is_empty(), count == 0)
         };
+        access.heard();
+        if quiet && waiting.is_empty() && self.is_gone() {
+            return Err(io::Error::other("taken off"));
+        }
         if asked {
             let token = self.next_request()?;
             match access.wait() {
@@ -148,17 +173,24 @@ impl Barrier {
         if waiting.is_empty() {
             return Ok(());
         }
-        let errno = if self.is_covered()? { libc::ESTALE } else { libc::EHOSTDOWN };
-        let now = clock::now();
-        for (token, _) in waiting.extract_if(.., |(_, until)| errno == libc::ESTALE || *until <= now) {
+        let errno = if self.is_covered() { libc::ESTALE } else { libc::EHOSTDOWN };
+        let (now, nobody_waits) = (clock::now(), access.wait().is_zero());
+        let ends = |(_, until): &mut (u32, BootInstant)| errno == libc::ESTALE || nobody_waits || *until <= now;
+        for (token, _) in waiting.extract_if(.., ends) {
             self.fail(token, errno)?;
         }
         Ok(())
     }
 
-    fn is_covered(&self) -> io::Result<bool> {
-        let mounts = mountinfo::read()?;
-        Ok(mountinfo::on(&mounts, &self.mount_point).last().is_some_and(|top| top.fstype != "autofs"))
+    /// A table that cannot be read says nothing: those who wait go on waiting.
+    fn is_covered(&self) -> bool {
+        let mounts = mountinfo::read().unwrap_or_default();
+        mountinfo::on(&mounts, &self.mount_point).last().is_some_and(|top| top.fstype != "autofs")
+    }
+
+    fn is_gone(&self) -> bool {
+        let is_it = |entry: &&Entry| entry.fstype == "autofs";
+        mountinfo::read().is_ok_and(|mounts| !mountinfo::on(&mounts, &self.mount_point).iter().any(is_it))
     }
 
     /// Reads one request: `struct autofs_v5_packet` has 304 bytes on 64-bit machines, and one read returns one.
@@ -182,44 +214,47 @@ impl Barrier {
 }
 
 /// What accesses to a barrier meet; others may change it while it is served.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Access {
     wait: Mutex<Duration>,
     ended: AtomicBool,
+    /// An eventfd: one of them has changed.
+    changed: OwnedFd,
 }
 
 impl Access {
-    /// How long the accesses that come wait for the share; zero fails them at once.
+    /// Accesses wait this long for the share; zero fails them at once.
+    ///
+    /// All who come while one waits wait with it, and no longer: the kernel asks once for a mount point and hands the answer to
+    /// everybody (`autofs_wait`, fs/autofs/waitq.c).
+    pub fn new(wait: Duration) -> io::Result<Self> {
+        let changed = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+        Ok(Self { wait: Mutex::new(wait), ended: AtomicBool::new(false), changed })
+    }
+
+    /// The same for the accesses that come; zero fails those who wait, too.
     pub fn set_wait(&self, wait: Duration) {
         *self.wait.lock().unwrap_or_else(PoisonError::into_inner) = wait;
+        self.tell();
+    }
+
+    fn tell(&self) {
+        let _ = rustix::io::write(&self.changed, &1_u64.to_ne_bytes()); // full means told
+    }
+
+    fn heard(&self) {
+        let _ = rustix::io::read(&self.changed, &mut [0_u8; 8]); // empty means that nothing has changed
     }
 
     fn wait(&self) -> Duration {
         *self.wait.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The barrier was unmounted by somebody: whoever serves it ends within a minute.
+    /// The barrier was unmounted by somebody, and is laid anew.
     pub fn end(&self) {
         self.ended.store(true, Ordering::Relaxed);
+        self.tell();
     }
-}
-
-/// Creates the mount point, with parents that anybody may enter. A path through a symbolic link is refused: the kernel reports
-/// mounts under the path it leads to, and nothing here would recognise its own.
-fn create_mount_point(mount_point: &Path) -> io::Result<()> {
-    use std::os::unix::fs::DirBuilderExt as _;
-    const ANYBODY_MAY_ENTER: u32 = 0o755;
-    // the mode is asked for in spite of the service's umask
-    let umask = rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
-    let created = fs::DirBuilder::new().recursive(true).mode(ANYBODY_MAY_ENTER).create(mount_point);
-    rustix::process::umask(umask);
-    created?;
-    let real = mount_point.canonicalize()?;
-    if real != mount_point {
-        let hint = format!("it leads to {}: use that path", real.display());
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, hint));
-    }
-    Ok(())
 }
 
 fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {

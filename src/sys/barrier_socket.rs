@@ -31,17 +31,30 @@ pub struct Barred {
     /// Its mount point.
     pub mount_point: PathBuf,
     /// How long accesses wait for the share.
+    #[serde(default)]
     pub on_access: OnAccess,
 }
 
-/// What is wished.
+/// What is wished. The owner may be older or newer than who asks: what it does not know it leaves out.
 #[derive(Debug, Serialize, Deserialize)]
+pub struct Wish {
+    /// Of which.
+    #[serde(flatten)]
+    pub barred: Barred,
+    /// What.
+    #[serde(default)]
+    pub what: What,
+}
+
+/// What may be wished.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Wish {
+pub enum What {
     /// Lay a barrier, or say that it is there.
-    Lay(Barred),
-    /// If it is there, have accesses meet something else.
-    Heed(Barred),
+    #[default]
+    Lay,
+    /// If it is there, have accesses meet something else, also those that wait.
+    Heed,
 }
 
 /// Why there is no barrier.
@@ -71,12 +84,13 @@ type Laid = Result<(), Refused>;
 
 /// Asks the barrier's owner for the barrier of a share; returns its root directory.
 pub fn lay(barred: &Barred) -> Result<OwnedFd, Refused> {
-    ask(&Wish::Lay(barred.clone()))?.ok_or_else(|| io::Error::other("the barrier's owner sent no descriptor").into())
+    ask(&Wish { barred: barred.clone(), what: What::Lay })?
+        .ok_or_else(|| io::Error::other("the barrier's owner sent no descriptor").into())
 }
 
 /// Tells the barrier's owner what accesses meet from now on.
 pub fn heed(barred: &Barred) -> Result<(), Refused> {
-    ask(&Wish::Heed(barred.clone())).map(drop)
+    ask(&Wish { barred: barred.clone(), what: What::Heed }).map(drop)
 }
 
 fn ask(wish: &Wish) -> Result<Option<OwnedFd>, Refused> {
@@ -134,4 +148,19 @@ fn receive<T: for<'de> Deserialize<'de>>(stream: &UnixStream) -> io::Result<(T, 
         line.extend_from_slice(&bytes[..message.bytes]);
     }
     Ok((serde_json::from_slice(&line).map_err(io::Error::other)?, received))
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+
+    #[test]
+    fn who_knows_less_is_understood() {
+        let old: Wish = serde_json::from_str(r#"{"share":"media","mount_point":"/mnt/media"}"#).unwrap();
+        assert_eq!((old.what, old.barred.on_access), (What::Lay, OnAccess::Fail));
+        let barred = Barred { on_access: OnAccess::Wait(std::time::Duration::from_secs(3)), ..old.barred };
+        let new = serde_json::to_value(Wish { barred, what: What::Heed }).unwrap();
+        assert_eq!((&new["share"], &new["mount_point"]), (&"media".into(), &"/mnt/media".into()));
+    }
 }

@@ -22,7 +22,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use tracing::warn;
+use tracing::{info, warn};
 
 use crate::config::is_unit_name;
 use crate::share::consumers::{Held, HeldUnit, RunId};
@@ -150,6 +150,9 @@ impl StateFiles {
     pub fn read_server(&self, server: &str, host: &str) -> io::Result<ServerMemory> {
         let file: ServerFile = read(&self.server(server), |_| ServerFile::default())?;
         if !file.host.eq_ignore_ascii_case(host) {
+            if file.identity.is_some() {
+                info!(server, was = file.host, "has another host: any machine that answers there is believed");
+            }
             return Ok(ServerMemory::default());
         }
         let identity = file.identity.as_deref().and_then(Identity::parse);

@@ -148,10 +148,9 @@ pub(super) fn release(share: &str, kill_holders: bool) -> Reply {
     let mut left = Vec::new();
     if is_pinned(share, &mounts()?) {
         left = holders::holders(share)?;
+        let caught = if kill_holders { holders::catch(share, &left)? } else { Vec::new() };
         inside(share, || shut_down(share))?;
-        if kill_holders {
-            holders::kill(&left);
-        }
+        holders::kill(&caught);
     }
     forget(share)?;
     Ok(Answer::Holders(left))

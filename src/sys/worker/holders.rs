@@ -5,10 +5,13 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use rustix::fs::{AtFlags, CWD, StatxFlags, statx};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::io::Errno;
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use tracing::warn;
 
 use super::{Answer, Attempt as _, Failed, Reply, host};
 use crate::status::Holder;
@@ -23,29 +26,58 @@ pub(super) fn list(share: &str) -> Reply {
     holders(share).map(Answer::Holders)
 }
 
-/// SIGKILL to all of them; who is gone already is as good as killed.
-pub(super) fn kill(holders: &[Holder]) {
-    for pid in holders.iter().filter_map(|holder| Pid::from_raw(holder.pid)) {
-        let _ = kill_process(pid, Signal::KILL);
+/// Takes hold of holders, so that nobody else can have their ids when they are killed.
+pub(super) fn catch(share: &str, holders: &[Holder]) -> Result<Vec<OwnedFd>, Failed> {
+    let Some(device) = host::device_of_clone(share)? else { return Ok(Vec::new()) };
+    let mut caught = Vec::new();
+    for Holder { pid, .. } in holders {
+        let Some(process) = Pid::from_raw(*pid).and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok()) else {
+            continue;
+        };
+        if holder(*pid, &Path::new("/proc").join(pid.to_string()), device, &mut 0).is_some() {
+            caught.push(process); // it was not another one by then
+        }
+    }
+    Ok(caught)
+}
+
+/// SIGKILL; who is gone already is as good as killed.
+pub(super) fn kill(caught: &[OwnedFd]) {
+    for process in caught {
+        match pidfd_send_signal(process, Signal::KILL) {
+            Ok(()) | Err(Errno::SRCH) => {}
+            Err(error) => warn!(%error, "cannot kill who has the share open"),
+        }
     }
 }
 
 fn of_device(device: (u32, u32)) -> Result<Vec<Holder>, Failed> {
     let processes = fs::read_dir("/proc").attempt(|| "cannot list the processes".into())?;
-    let mut found = Vec::new();
+    let (mut found, mut hidden) = (Vec::new(), 0);
     for entry in processes.flatten() {
         let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else { continue };
-        found.extend(holder(pid, &entry.path(), device)); // it may end meanwhile
+        found.extend(holder(pid, &entry.path(), device, &mut hidden)); // it may end meanwhile
+    }
+    if hidden > 0 {
+        warn!(files = hidden, "cannot see all of what processes have open (CAP_SYS_PTRACE is needed)");
     }
     found.sort_by_key(|holder: &Holder| holder.pid);
     Ok(found)
 }
 
-fn holder(pid: i32, process: &Path, device: (u32, u32)) -> Option<Holder> {
+fn holder(pid: i32, process: &Path, device: (u32, u32), hidden: &mut usize) -> Option<Holder> {
+    let mut is_on = |link: &Path| match is_on(link, device) {
+        Err(Errno::ACCESS | Errno::PERM) => {
+            *hidden += 1;
+            false
+        }
+        Err(_) => false, // closed meanwhile
+        Ok(is_on) => is_on,
+    };
     let mut holder = Holder { pid, command: String::new(), unit: None, files: 0, writable: 0, directories: 0 };
-    holder.directories = ["cwd", "root"].iter().filter(|name| is_on(&process.join(name), device)).count();
+    holder.directories = ["cwd", "root"].iter().filter(|name| is_on(&process.join(name))).count();
     for entry in fs::read_dir(process.join("fd")).into_iter().flatten().flatten() {
-        if is_on(&entry.path(), device) {
+        if is_on(&entry.path()) {
             holder.files += 1;
             holder.writable += usize::from(is_writable(&process.join("fdinfo").join(entry.file_name())));
         }
@@ -60,10 +92,10 @@ fn holder(pid: i32, process: &Path, device: (u32, u32)) -> Option<Holder> {
 
 /// Asked for nothing and told not to synchronise, a file system answers from what is in memory (`cifs_getattr`, and the same in
 /// NFS and FUSE); the device is known without it.
-fn is_on(link: &Path, device: (u32, u32)) -> bool {
+fn is_on(link: &Path, device: (u32, u32)) -> rustix::io::Result<bool> {
     let flags = AtFlags::STATX_DONT_SYNC | AtFlags::NO_AUTOMOUNT;
-    let found = statx(CWD, link, flags, StatxFlags::empty());
-    found.is_ok_and(|found| (found.stx_dev_major, found.stx_dev_minor) == device)
+    let found = statx(CWD, link, flags, StatxFlags::empty())?;
+    Ok((found.stx_dev_major, found.stx_dev_minor) == device)
 }
 
 /// The line `flags:` of fdinfo is octal; the two lowest bits are the access mode.
@@ -106,7 +138,8 @@ mod tests {
         let device = (nix::libc::major(device), nix::libc::minor(device));
         let mine = || {
             let pid = i32::try_from(std::process::id()).unwrap();
-            holder(pid, Path::new("/proc/self"), device).map_or((0, 0), |holder| (holder.files, holder.writable))
+            holder(pid, Path::new("/proc/self"), device, &mut 0)
+                .map_or((0, 0), |holder| (holder.files, holder.writable))
         };
         let before = mine();
         let _written = fs::File::create(&path).unwrap();

@@ -9,9 +9,11 @@ use std::path::Path;
 use rustix::mount::{FsOpenFlags, MountPropagationFlags, UnmountFlags, fsopen, mount_bind, mount_change};
 
 use super::{Answer, Attempt as _, CloneFound, Failed, Reply, clone};
+use crate::config::settings::OnAccess;
 use crate::share::event::Attachment;
+use crate::sys::barrier_socket::{self, Barred};
 use crate::sys::probe::SMB_PORT;
-use crate::sys::{mountinfo, paths};
+use crate::sys::{mount_point, mountinfo, paths};
 
 /// Loads the CIFS module (fsopen does) and makes the directory of the clones a private mount.
 pub(super) fn prepare() -> Reply {
@@ -127,6 +129,9 @@ pub(super) fn resolve(host: &str) -> Reply {
 pub(super) fn retire(share: &str, mount_point: &Path) -> Reply {
     detach(share, mount_point)?;
     clone::forget(share)?;
+    // who waits there for the share would keep the unmounting waiting; without an owner nobody is answered at all
+    let barred = Barred { share: share.to_owned(), mount_point: mount_point.to_owned(), on_access: OnAccess::Fail };
+    let _ = barrier_socket::heed(&barred);
     let attempt = || format!("cannot take the barrier off {}", mount_point.display());
     let entries = mountinfo::read().attempt(|| "cannot read the mounts".into())?;
     let barrier = format!("{}{share}", crate::sys::autofs::SOURCE_PREFIX);
@@ -134,6 +139,8 @@ pub(super) fn retire(share: &str, mount_point: &Path) -> Reply {
     match layers.last() {
         Some(top) if top.source == barrier => {
             rustix::mount::unmount(mount_point, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW).attempt(attempt)?;
+            mount_point::unprotect(mount_point)
+                .attempt(|| format!("cannot make {} a usual directory again", mount_point.display()))?;
         }
         Some(top) if layers.iter().any(|entry| entry.source == barrier) => return Err(in_the_way(&attempt(), top)),
         _ => {} // done already, as far as it goes

@@ -56,6 +56,10 @@ pub fn run(guest: &Guest) -> Result<String> {
     guest.ok(&format!("systemctl reset-failed {HOLDER}"))?;
     barred(guest, &path, "ls,stat,statfs,open,create")?;
     guest.ok(&format!("! touch {path}/underneath && ! mkdir {path}/underneath"))?;
+    // past the barrier, as if nobody had laid one yet: the mount point is not of the parent's file system there
+    let bare = "mkdir -p /run/bare && mount --bind /mnt /run/bare && cd /run/bare/nm-held && ! touch underneath";
+    let bare = guest.run(&format!("{bare}; code=$?; cd / && umount /run/bare; exit $code"))?;
+    ensure!(bare.code == 0 && bare.stderr.contains("not permitted"), "the bare directory can be written to: {bare:?}");
     let released = offline - outage.began;
 
     outage.heal()?;
@@ -69,6 +73,7 @@ pub fn run(guest: &Guest) -> Result<String> {
     guest.ok(&format!("systemctl stop {unit}; rm /run/systemd/system/{unit}; systemctl daemon-reload"))?;
     nasmount.remove()?;
     guest.ok(&format!("[ -d {path} ] && [ -z \"$(ls -A {path})\" ]")).context("something was written underneath")?;
+    guest.ok(&format!("touch {path}/usual && rm {path}/usual")).context("the directory was not given back")?;
     Ok(format!("released {released:.1} s after the cut; {hammer}; after the fresh mount: {account}"))
 }
 
