@@ -304,6 +304,10 @@ mod tests {
             assert_eq!(probe.timeout_max, expected * SECOND, "{patience:?}");
             assert!(patience.is_zero() || detection_max(&probe) <= patience);
         }
+        // probes that take less than the interval between them leave no room to grow into
+        let quick = ProbeSettings { timeout: SECOND / 5, ..probe(SECOND) };
+        assert_eq!(timeout_max(&quick, 3 * SECOND), SECOND / 5);
+        assert_eq!(timeout_max(&quick, 4 * SECOND), SECOND);
     }
 
     #[test]
@@ -333,6 +337,7 @@ mod tests {
         let error = check(most + SECOND).unwrap_err();
         assert!(error.to_string().contains("needs echo_interval=601"), "{error}");
         check(Duration::ZERO).unwrap();
+        check(4 * SECOND).unwrap();
         check(most).unwrap();
     }
 

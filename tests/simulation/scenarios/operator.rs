@@ -129,3 +129,15 @@ fn reload_tries_again_what_was_refused() {
     let reload = Fault::ConfigurationLoaded { change: Change::Patience { share: 0, ms: 1_000 } };
     story.fault(reload).reaches(State::Online, 5).ends_well();
 }
+
+#[test]
+fn operation_that_fails_late_in_maintenance_changes_nothing() {
+    let story = beginning(&setup()).fails("mount", FailureClass::Transient, 1).hangs("mount", 90, false);
+    let story = story.reaches(State::Stuck, 70).typed(Typed::MaintenanceOn { for_ms: None }).after(60);
+    story
+        .is(State::Maintenance)
+        .attempted("Mount", 1)
+        .typed(Typed::MaintenanceOff)
+        .reaches(State::Online, 20)
+        .ends_well();
+}

@@ -1,9 +1,11 @@
 //! Named stories of outages.
 
+use std::time::Duration;
+
 use nasmount::share::State;
 
 use crate::schedule::{Cure, Fault, ServerIs};
-use crate::story::{beginning, setup, story};
+use crate::story::{Story, beginning, setup, story};
 
 #[test]
 fn server_away_for_twenty_seconds() {
@@ -169,11 +171,9 @@ fn server_dies_while_letting_consumers_go() {
     story.after(12).paused().ends_well();
 }
 
-/// Its consumers are stopped and started each time: not for ever at the same pace.
-#[test]
-fn share_that_falls_silent_after_each_mount_is_mounted_less_and_less_often() {
-    let mut story = story(&setup());
-    let until = story.0.now + std::time::Duration::from_secs(3_600);
+/// Falls silent, so that only a new mount helps, as soon as it is online.
+fn falls_silent_for(mut story: Story, seconds: u64) -> Story {
+    let until = story.0.now + Duration::from_secs(seconds);
     while story.0.now < until {
         if story.0.state_of(0) == Some(State::Online) && story.0.host.shares[0].silent.is_none() {
             story.0.host.shares[0].silent = Some(Cure::NewMount);
@@ -181,6 +181,27 @@ fn share_that_falls_silent_after_each_mount_is_mounted_less_and_less_often() {
         let check = story.0.step();
         story.told(check);
     }
+    story
+}
+
+/// Its consumers are stopped and started each time: not for ever at the same pace.
+#[test]
+fn share_that_falls_silent_after_each_mount_is_mounted_less_and_less_often() {
+    let story = falls_silent_for(story(&setup()), 3_600);
     let mounts = story.times_started("Mount");
     assert!((8..=18).contains(&mounts), "{mounts} mounts in an hour\n{}", story.trace());
+}
+
+#[test]
+fn share_that_has_stayed_for_long_is_mounted_anew_at_once() {
+    for (stays, at_once) in [(120, false), (700, true)] {
+        let story = falls_silent_for(story(&setup()), 900);
+        let story = story.reaches(State::Online, 700).after(stays);
+        let silent = Fault::ShareSilent { share: 0, cure: Cure::NewMount };
+        let story = story.fault(silent).reaches(State::Offline, 120);
+        let offline = story.0.now;
+        let story = story.reaches(State::Online, 700);
+        let took = story.0.now.since(offline);
+        assert_eq!(took <= Duration::from_secs(3), at_once, "after {stays} s: {took:?}");
+    }
 }
