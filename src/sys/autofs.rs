@@ -208,8 +208,10 @@ impl Barrier {
     }
 
     fn fail(&self, token: u32, errno: i32) -> io::Result<()> {
-        call(&self.control, Call::Fail, self.root.as_raw_fd(), [token, (-errno).cast_unsigned()], None)?;
-        Ok(())
+        match call(&self.control, Call::Fail, self.root.as_raw_fd(), [token, (-errno).cast_unsigned()], None) {
+            Err(error) if error.raw_os_error() != Some(libc::EINVAL) => Err(error),
+            _ => Ok(()), // EINVAL: the kernel has no such request any more (`autofs_wait_release`)
+        }
     }
 }
 
