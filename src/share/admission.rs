@@ -68,6 +68,7 @@ impl Share {
         match self.state {
             State::Holding | State::Offline if away => Err(Refusal::ServerAway { state: self.state }),
             // not later, now
+            State::Releasing if self.remount_backoff.has_begun() => Ok(Verdict::Accepted),
             State::Offline if self.timers.is_set(Timer::Retry) || self.timers.is_set(Timer::Remount) => {
                 Ok(Verdict::Accepted)
             }
@@ -113,6 +114,7 @@ impl Share {
     /// What waits for a person, or for its next attempt, is tried now.
     pub(super) fn try_again(&mut self, now: BootInstant, command: &str) {
         self.backoff.reset();
+        self.remount_backoff.reset();
         self.operator.blocked_before = None;
         self.timers.stop(Timer::Remount);
         let reason = Reason::Asked { command: command.to_owned() };

@@ -42,6 +42,11 @@ impl Backoff {
         whole - jitter
     }
 
+    /// Whether there was a delay since the last success.
+    pub fn has_begun(&self) -> bool {
+        self.tries > 0
+    }
+
     /// Success: back to the first delay.
     pub fn reset(&mut self) {
         self.tries = 0;

@@ -239,9 +239,6 @@ impl Share {
     /// Does what an operator asks for, says that it is so already, or refuses and changes nothing.
     pub fn handle_command(&mut self, now: BootInstant, command: Command) -> Result<Verdict, Refusal> {
         let verdict = self.admit(command)?;
-        if matches!(command, Command::Mount | Command::Remount) {
-            self.remount_backoff.reset(); // somebody waits for it
-        }
         info!(command = command.name(), ?verdict, state = %self.state, "command");
         if verdict == Verdict::Accepted {
             self.obey(now, command);

@@ -90,8 +90,27 @@ impl Desk {
 
     fn wait_for(&mut self, timer: Timer) -> Duration {
         let began = self.now;
-        while self.wait().0 != timer {}
+        while self.wait().0 != timer {
+            assert!(
+                self.now.since(began) < Duration::from_secs(3_600),
+                "{timer:?} never comes in {:?}",
+                self.share.state()
+            );
+        }
         self.now.since(began)
+    }
+
+    fn until(mut self, state: State) -> Self {
+        let began = self.now;
+        while self.share.state() != state {
+            assert!(
+                self.now.since(began) < Duration::from_secs(3_600),
+                "{state} never comes after {}",
+                self.share.state()
+            );
+            self.wait();
+        }
+        self
     }
 
     fn ask(&mut self, command: Command) -> Result<Verdict, Refusal> {
@@ -169,6 +188,49 @@ fn a_share_that_is_stuck_says_in_what() {
 fn nothing_is_accepted_before_the_first_survey() {
     let desk = Desk::with(Trust::Trusted, vec![("survey", Answer::Never)]);
     assert!(desk.answers().iter().all(|answer| *answer == Err(Refusal::NotSurveyed)));
+
+    // nor before one that follows maintenance
+    let mut desk = Desk::new(Trust::Trusted);
+    assert_eq!(desk.ask(Command::StartMaintenance(Maintenance { until: None })), DONE);
+    desk.answers.push(("survey", Answer::Never));
+    assert_eq!(desk.ask(Command::EndMaintenance), DONE);
+    assert!(desk.is(State::Suspect).answers().iter().all(|answer| *answer == Err(Refusal::NotSurveyed)));
+}
+
+#[test]
+fn a_share_in_doubt_takes_commands() {
+    let mut desk = Desk::new(Trust::Trusted);
+    desk.put(Event::ServerTrustChanged { trust: Trust::Suspect { verdict: Probe::Silent } });
+    assert_eq!(desk.is(State::Suspect).answers(), [SO, DONE, DONE, DONE, SO, DONE]);
+}
+
+#[test]
+fn a_share_that_waits_for_its_barrier_only_is_on_its_way() {
+    let desk = Desk::with(Trust::Trusted, vec![("lay barrier", Answer::Never)]);
+    assert_eq!(desk.is(State::Offline).answers()[0], SO);
+}
+
+/// A mount that did not last is made later each time; unless somebody asks for it, also while it is still being given up.
+#[test]
+fn a_mount_that_does_not_last_is_made_at_once_when_it_is_asked_for() {
+    let mut desk = Desk::new(Trust::Trusted);
+    for round in 0..8 {
+        let fails = Answer::Fails(FailureClass::Transient);
+        desk.answers = vec![("verify", fails), ("release", Answer::Fails(FailureClass::Transient))];
+        let mut releasing = desk.until(State::Releasing);
+        let asks = round == 7;
+        assert_eq!(releasing.answers()[0], if round == 0 { SO } else { DONE }, "round {round}");
+        if asks {
+            assert_eq!(releasing.ask(Command::Mount), DONE);
+        }
+        releasing.answers.clear();
+        let offline = releasing.until(State::Offline); // the release is tried again
+        let since = offline.now;
+        desk = offline.until(State::Online);
+        let waited = desk.now.since(since);
+        let whole = Duration::from_secs(if asks { 1 } else { 1 << round });
+        assert!(waited <= whole && waited >= whole / 2, "round {round}: {waited:?}");
+    }
 }
 
 #[test]
