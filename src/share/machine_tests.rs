@@ -21,6 +21,8 @@ struct Desk {
     answers: Vec<(&'static str, Answer)>,
     survey: Survey,
     started: Vec<(BootInstant, &'static str)>,
+    /// What `Answer::Never` left.
+    in_flight: Vec<(OpId, &'static str)>,
 }
 
 #[derive(Clone)]
@@ -42,7 +44,8 @@ impl Desk {
             probe_interval: Duration::from_secs(10),
         };
         let share = Share::new(spec, 7, now);
-        let mut desk = Self { share, now, answers, survey: Survey::default(), started: Vec::new() };
+        let mut desk =
+            Self { share, now, answers, survey: Survey::default(), started: Vec::new(), in_flight: Vec::new() };
         desk.put(Event::ServerTrustChanged { trust });
         desk
     }
@@ -61,7 +64,10 @@ impl Desk {
                 let answer =
                     self.answers.iter().find(|(name, _)| *name == step.name()).map(|(_, answer)| answer.clone());
                 let result = match answer {
-                    Some(Answer::Never) => continue,
+                    Some(Answer::Never) => {
+                        self.in_flight.push((op, step.name()));
+                        continue;
+                    }
                     Some(Answer::Fails(class)) => Err(Failure { class, ..Failure::transient("planned") }),
                     None if step == Step::Survey => Ok(Done::Survey(self.survey.clone())),
                     None => Ok(Done::Plainly),
@@ -76,6 +82,30 @@ impl Desk {
                 return;
             }
         }
+    }
+
+    /// What was in flight fails.
+    fn fails(&mut self, step: &str, class: FailureClass) {
+        let index = self.in_flight.iter().position(|(_, name)| *name == step).unwrap();
+        let (op, _) = self.in_flight.remove(index);
+        self.put(Event::Completed { op, result: Err(Failure { class, ..Failure::transient("planned") }) });
+    }
+
+    fn times(&self, step: &str) -> usize {
+        self.started.iter().filter(|(_, name)| *name == step).count()
+    }
+
+    fn in_maintenance(mut self) -> Self {
+        let until = Some(self.now + Duration::from_secs(1_000));
+        assert_eq!(self.ask(Command::StartMaintenance(Maintenance { until })), DONE);
+        self.is(State::Maintenance)
+    }
+
+    /// It ends by itself; an operator who ends it has everything tried again.
+    fn out_of_maintenance(mut self) -> Self {
+        self.answers.clear();
+        self.wait_for(Timer::Maintenance);
+        self
     }
 
     /// Lets the next deadline pass; returns what it was for and how long it took.
@@ -321,4 +351,48 @@ fn somebody_elses_mount_is_looked_at_again_when_an_operator_says_so() {
     desk.survey = own;
     assert_eq!(desk.ask(Command::Mount), DONE);
     desk.is(State::Online);
+}
+
+/// A login is not tried again because hands were off meanwhile; anything else is.
+#[test]
+fn only_what_needs_a_person_is_still_blocked_after_maintenance() {
+    use FailureClass::{Credentials, Transient};
+    let failed = |class| Desk::with(Trust::Trusted, vec![("mount", Answer::Fails(class))]);
+    let login = failed(Credentials).is(State::Blocked).in_maintenance().out_of_maintenance();
+    assert_eq!(login.is(State::Blocked).times("mount"), 1);
+    let other = failed(Transient).is(State::Offline).in_maintenance().out_of_maintenance();
+    assert_eq!(other.until(State::Online).times("mount"), 2);
+
+    // the same when the answer comes in maintenance
+    let mounting = || Desk::with(Trust::Trusted, vec![("mount", Answer::Never)]).is(State::Mounting).in_maintenance();
+    let mut login = mounting();
+    login.fails("mount", Credentials);
+    assert_eq!(login.out_of_maintenance().is(State::Blocked).times("mount"), 1);
+    let mut other = mounting();
+    other.fails("mount", Transient);
+    assert_eq!(other.out_of_maintenance().until(State::Online).times("mount"), 2);
+}
+
+/// A new connection cures a share that does not answer, not one that answers otherwise than it should.
+#[test]
+fn a_share_that_answers_wrongly_keeps_its_connection() {
+    for (class, destroyed) in [(FailureClass::Transient, 1), (FailureClass::Busy, 0)] {
+        let mut desk = Desk::new(Trust::Trusted);
+        desk.answers = vec![("verify", Answer::Fails(class))];
+        let desk = desk.until(State::Recovering);
+        assert_eq!(desk.times("destroy sockets"), destroyed, "{class:?}");
+    }
+}
+
+/// A survey that fails is owed.
+#[test]
+fn a_survey_that_fails_is_made_up_for() {
+    let mut desk = Desk::new(Trust::Trusted);
+    let before = desk.times("survey");
+    desk.answers = vec![("survey", Answer::Fails(FailureClass::Transient))];
+    desk.put(Event::MountTableChanged);
+    desk.answers.clear();
+    desk.survey =
+        Survey { clone: true, barrier: true, attached: Attachment::Foreign("//other".into()), ..Survey::default() };
+    assert_eq!(desk.until(State::Blocked).times("survey"), before + 2);
 }
