@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use super::command::{Maintenance, Refusal, Verdict, Wanted};
-use super::consumers::Progress;
+use super::consumers::{Demand, Progress};
 use super::detector::{Trust, Verdict as Probe};
 use super::event::{Attachment, Done, Survey};
 use super::failure::{Failure, FailureClass};
@@ -395,4 +395,40 @@ fn a_survey_that_fails_is_made_up_for() {
     desk.survey =
         Survey { clone: true, barrier: true, attached: Attachment::Foreign("//other".into()), ..Survey::default() };
     assert_eq!(desk.until(State::Blocked).times("survey"), before + 2);
+}
+
+#[test]
+fn a_refused_login_is_in_the_memory_and_other_failures_are_not() {
+    let failed = |class| Desk::with(Trust::Trusted, vec![("mount", Answer::Fails(class))]).share.memory().unwrap();
+    assert!(failed(FailureClass::Credentials).blocked.is_some());
+    assert!(failed(FailureClass::Configuration).blocked.is_none());
+    assert!(failed(FailureClass::Transient).blocked.is_none());
+}
+
+#[test]
+fn a_hold_has_its_end_and_its_demand() {
+    let mut desk = Desk::new(Trust::Trusted);
+    assert_eq!((desk.share.hold_ends_at(), desk.share.demand()), (None, Demand::Run));
+    desk.put(Event::ServerTrustChanged { trust: DEAD });
+    let desk = desk.is(State::Holding);
+    assert_eq!(desk.share.hold_ends_at(), Some(desk.now + Duration::from_secs(600)));
+    assert_eq!(desk.share.demand(), Demand::Hold);
+    assert_eq!(desk.in_maintenance().share.demand(), Demand::AsTheyAre);
+}
+
+/// Behind a call that does not return consumers are held if there is an outage, and left alone if not or if hands are off.
+#[test]
+fn a_stuck_share_demands_what_its_outage_does() {
+    let mut mounting = Desk::with(Trust::Trusted, vec![("mount", Answer::Never)]);
+    mounting.wait_for(Timer::Operation);
+    assert_eq!(mounting.is(State::Stuck).share.demand(), Demand::AsTheyAre);
+
+    let mut holding = Desk::new(Trust::Trusted);
+    holding.answers = vec![("detach", Answer::Never)];
+    holding.put(Event::ServerTrustChanged { trust: DEAD });
+    holding.wait_for(Timer::Operation);
+    let mut stuck = holding.is(State::Stuck);
+    assert_eq!(stuck.share.demand(), Demand::Hold);
+    assert_eq!(stuck.ask(Command::StartMaintenance(Maintenance { until: None })), DONE);
+    assert_eq!(stuck.share.demand(), Demand::AsTheyAre);
 }
