@@ -432,3 +432,29 @@ fn a_stuck_share_demands_what_its_outage_does() {
     assert_eq!(stuck.ask(Command::StartMaintenance(Maintenance { until: None })), DONE);
     assert_eq!(stuck.share.demand(), Demand::AsTheyAre);
 }
+
+/// Nothing lasts longer because the host slept, and no answer is as fresh as it was.
+#[test]
+fn a_sleep_moves_the_hold_and_makes_an_open_share_be_asked() {
+    let asleep = Duration::from_secs(100);
+    let mut desk = Desk::new(Trust::Trusted);
+    desk.now = desk.now + asleep;
+    desk.put(Event::Resumed { asleep });
+    assert_eq!(desk.times("verify"), 1);
+    desk.put(Event::ServerTrustChanged { trust: DEAD });
+    let mut desk = desk.is(State::Holding);
+    let ends = desk.share.hold_ends_at().unwrap();
+    desk.now = desk.now + asleep;
+    desk.put(Event::Resumed { asleep });
+    assert_eq!(desk.share.hold_ends_at(), Some(ends + asleep));
+    assert_eq!(desk.times("verify"), 1);
+}
+
+#[test]
+fn an_open_share_is_asked_at_its_interval() {
+    let mut desk = Desk::new(Trust::Trusted).is(State::Online);
+    for round in 1..4 {
+        assert_eq!(desk.wait_for(Timer::ShareProbe), Duration::from_secs(10));
+        assert_eq!(desk.times("verify"), round);
+    }
+}
