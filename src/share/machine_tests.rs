@@ -21,6 +21,8 @@ struct Desk {
     answers: Vec<(&'static str, Answer)>,
     survey: Survey,
     started: Vec<(BootInstant, &'static str)>,
+    /// What is said of the consumers.
+    progress: Progress,
     /// What `Answer::Never` left.
     in_flight: Vec<(OpId, &'static str)>,
 }
@@ -44,8 +46,15 @@ impl Desk {
             probe_interval: Duration::from_secs(10),
         };
         let share = Share::new(spec, 7, now);
-        let mut desk =
-            Self { share, now, answers, survey: Survey::default(), started: Vec::new(), in_flight: Vec::new() };
+        let mut desk = Self {
+            share,
+            now,
+            answers,
+            survey: Survey::default(),
+            started: Vec::new(),
+            progress: Progress::Settled,
+            in_flight: Vec::new(),
+        };
         desk.put(Event::ServerTrustChanged { trust });
         desk
     }
@@ -76,7 +85,7 @@ impl Desk {
                 continue;
             }
             let before = self.share.clone();
-            let (demand, progress) = (self.share.demand(), Progress::Settled);
+            let (demand, progress) = (self.share.demand(), self.progress);
             self.share.handle_event(self.now, Event::ConsumersChanged { demand, progress });
             if self.share == before {
                 return;
@@ -457,4 +466,45 @@ fn an_open_share_is_asked_at_its_interval() {
         assert_eq!(desk.wait_for(Timer::ShareProbe), Duration::from_secs(10));
         assert_eq!(desk.times("verify"), round);
     }
+}
+
+#[test]
+fn when_the_patience_is_over_what_is_in_flight_is_cut_off_once() {
+    let mut desk = Desk::new(Trust::Trusted);
+    desk.put(Event::ServerTrustChanged { trust: DEAD });
+    assert_eq!((desk.times("raise fence"), desk.times("destroy sockets")), (0, 0));
+    assert_eq!(desk.wait_for(Timer::Patience), Duration::from_secs(60));
+    desk.wait();
+    assert_eq!((desk.times("raise fence"), desk.times("destroy sockets")), (1, 1));
+}
+
+#[test]
+fn a_recovery_that_loses_the_server_leaves_no_fence() {
+    let mut desk = Desk::new(Trust::Trusted);
+    desk.put(Event::ServerTrustChanged { trust: DEAD });
+    desk.answers = vec![("destroy sockets", Answer::Fails(FailureClass::Transient))];
+    desk.put(Event::ServerTrustChanged { trust: Trust::Trusted });
+    let mut desk = desk.is(State::Recovering);
+    assert_eq!((desk.times("raise fence"), desk.times("lift fence")), (1, 0));
+    desk.put(Event::ServerTrustChanged { trust: Trust::Suspect { verdict: Probe::Silent } });
+    desk.wait_for(Timer::Retry);
+    assert_eq!(desk.times("lift fence"), 1);
+}
+
+/// Consumers that could not be stopped are given time, and no more than that.
+#[test]
+fn consumers_that_cannot_be_stopped_are_waited_for() {
+    let mut desk = Desk::new(Trust::Trusted);
+    desk.progress = Progress::Busy;
+    desk.put(Event::ServerTrustChanged { trust: DEAD });
+    desk.put(Event::ServerTrustChanged { trust: Trust::Trusted });
+    let mut desk = desk.is(State::Holding);
+    assert_eq!(desk.wait_for(Timer::ConsumersRetry), timer::HOLD_WAITS_FOR);
+    let mut desk = desk.is(State::Online);
+    desk.progress = Progress::Attempted;
+    assert_eq!(desk.ask(Command::Unmount), DONE);
+    let mut desk = desk.is(State::Releasing);
+    assert_eq!(desk.times("release"), 0);
+    assert_eq!(desk.wait_for(Timer::ConsumersRetry), timer::CONSUMERS_RETRY);
+    assert_eq!(desk.times("release"), 1);
 }
