@@ -508,3 +508,31 @@ fn consumers_that_cannot_be_stopped_are_waited_for() {
     assert_eq!(desk.wait_for(Timer::ConsumersRetry), timer::CONSUMERS_RETRY);
     assert_eq!(desk.times("release"), 1);
 }
+
+/// Another machine at the server's address is shown to nobody, until the right one is back or is said to be it.
+#[test]
+fn a_stranger_blocks_a_share_that_is_wanted() {
+    let stranger = Trust::Dead { verdict: Probe::Stranger };
+    let mut desk = Desk::new(stranger).is(State::Blocked);
+    assert_eq!((desk.share.reason(), desk.times("mount")), (&Reason::ServerChanged, 0));
+    desk.put(Event::ServerTrustChanged { trust: Trust::Trusted });
+    let mut desk = desk.is(State::Online);
+    assert_eq!(desk.ask(Command::Unmount), DONE);
+    desk.put(Event::ServerTrustChanged { trust: stranger });
+    desk.is(State::Offline);
+}
+
+/// A mount that is lost from under an open share, or from under a hold, is given up and made anew.
+#[test]
+fn a_share_without_its_clone_is_mounted_anew() {
+    for dead in [false, true] {
+        let mut desk = Desk::new(Trust::Trusted);
+        if dead {
+            desk.put(Event::ServerTrustChanged { trust: DEAD });
+        }
+        desk.survey = Survey { barrier: true, ..Survey::default() };
+        desk.put(Event::MountTableChanged);
+        let desk = if dead { desk.is(State::Offline) } else { desk.until(State::Online) };
+        assert_eq!(desk.times("mount"), if dead { 1 } else { 2 });
+    }
+}
