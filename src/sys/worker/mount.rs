@@ -157,6 +157,7 @@ fn backing_devices() -> BTreeSet<PathBuf> {
     devices.map(|device| device.path()).filter(|path| name(path).starts_with("cifs-")).collect()
 }
 
+/// Sets what is asked for of a backing device, before anything can use it.
 fn tune(device: &Path, request: &MountRequest) -> Result<(), Failed> {
     let set = |file: &str, value: u64| {
         let path = device.join(file);
