@@ -110,8 +110,19 @@ pub struct ShareStatus {
     pub hold_ends_in: Option<f64>,
     /// Whether the patience of this outage is over: what was in flight has been given up.
     pub given_up: bool,
+    /// The last loss of unwritten data that is known of.
+    pub loss: Option<LossStatus>,
     /// Units that depend on the share.
     pub consumers: Vec<ConsumerStatus>,
+}
+
+/// Unwritten data was lost.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct LossStatus {
+    /// Seconds since the epoch at which that was found out.
+    pub at: f64,
+    /// What is known of it: the kernel's error, and who had files open for writing.
+    pub what: String,
 }
 
 /// Hands off.
@@ -145,6 +156,8 @@ pub struct Holder {
     pub files: usize,
     /// Those of them that can be written to.
     pub writable: usize,
+    /// Where the first of these are; below the share's root once it is off its path.
+    pub writable_paths: Vec<String>,
     /// Whether its working directory or root is there: 0 to 2.
     pub directories: usize,
 }

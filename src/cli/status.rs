@@ -103,7 +103,7 @@ fn render_holders(holders: &Holders) -> String {
             }
         };
         text.push_str(&format!("\n{share}: {}\n", if holders.is_empty() { "nobody has it open" } else { "open in" }));
-        for Holder { pid, command, unit, files, writable, directories } in holders {
+        for Holder { pid, command, unit, files, writable, directories, .. } in holders {
             let unit = unit.as_deref().unwrap_or("no unit");
             let there = if *directories > 0 { ", is in it" } else { "" };
             text.push_str(&format!("  {command} ({pid}, {unit}): {files} files, {writable} writable{there}\n"));
@@ -192,6 +192,9 @@ fn more(share: &ShareStatus) -> Vec<String> {
     }
     if let Some(seconds) = share.hold_ends_in.filter(|_| share.state == State::Holding) {
         line(format!("released in {} unless the server comes back", duration(seconds)));
+    }
+    if let Some(loss) = &share.loss {
+        line(format!("data was lost {}: {}", since(loss.at), loss.what));
     }
     if let Some(hint) = &share.hint {
         line(format!("hint: {hint}"));
@@ -282,6 +285,7 @@ mod tests {
             unit: Some("a.service".into()),
             files: 2,
             writable: 1,
+            writable_paths: Vec::new(),
             directories: 1,
         };
         let unseen = ("books".to_owned(), Err("only root may do that".to_owned()));

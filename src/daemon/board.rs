@@ -15,8 +15,8 @@ use super::share_actor::{CommandAnswer, ShareHandle, ShareView};
 use crate::share::consumers::Progress;
 use crate::share::{BootInstant, Command, Event, State};
 use crate::status::{
-    self, ConsumerStatus, FlappingStatus, Holder, LatencyStatus, MaintenanceStatus, ServerStatus, ShareStatus,
-    StatusReport,
+    self, ConsumerStatus, FlappingStatus, Holder, LatencyStatus, LossStatus, MaintenanceStatus, ServerStatus,
+    ShareStatus, StatusReport,
 };
 use crate::sys::clock;
 use crate::sys::worker::{self, Answer, Failed, Request};
@@ -223,6 +223,7 @@ fn share(view: &ShareView, consumers: &ConsumersView, now: BootInstant) -> Share
         memory_trouble: view.trouble.clone().or_else(|| consumers.trouble.clone()),
         hold_ends_in: share.hold_ends_at().map(left),
         given_up: share.memory().is_some_and(|memory| memory.given_up),
+        loss: share.loss().map(|loss| LossStatus { at: clock::wall_clock(loss.at), what: loss.what.clone() }),
         consumers: settings.consumers.iter().map(|settings| consumer(&settings.unit)).collect(),
         name,
     }

@@ -18,6 +18,7 @@ use crate::plan::options::{self, Adjustment, DirtyData, DirtyLimitSupport, Kerne
 use crate::share::event::{Done, Mismatch, Survey};
 use crate::share::failure::{Failure, FailureClass};
 use crate::share::{Event, OpId, Step};
+use crate::status::Holder;
 use crate::sys::barrier_socket::Barred;
 use crate::sys::state_file::StateFiles;
 use crate::sys::worker::{self, Answer, CloneFound, Failed, Login, MountRequest, Request, Stage, holders};
@@ -65,6 +66,8 @@ pub struct Executor {
     in_flight: Mutex<BTreeMap<OpId, Arc<Notify>>>,
     /// At which address the clone is mounted, which the server may have left.
     clone_at: Mutex<Option<IpAddr>>,
+    /// Who had the share open when it was last taken off its path.
+    holders_then: Mutex<Vec<Holder>>,
 }
 
 impl Executor {
@@ -76,7 +79,15 @@ impl Executor {
         events: mpsc::Sender<Event>,
     ) -> Arc<Self> {
         let configured = Mutex::new(configured);
-        Arc::new(Self { configured, server, host, events, in_flight: Mutex::default(), clone_at: Mutex::default() })
+        Arc::new(Self {
+            configured,
+            server,
+            host,
+            events,
+            in_flight: Mutex::default(),
+            clone_at: Mutex::default(),
+            holders_then: Mutex::default(),
+        })
     }
 
     /// Takes over another configuration; options and credentials are used at the next mount.
@@ -145,8 +156,9 @@ impl Executor {
                 self.ask(&Request::Verify { share, marker: settings.marker }, abandoned).await
             }
             Step::Flush => self.ask(&Request::Flush { share }, abandoned).await,
+            Step::AskForLoss => self.ask_for_loss(share, abandoned).await,
             Step::Attach => self.ask(&Request::Attach(barred), abandoned).await,
-            Step::Detach => self.ask(&Request::Detach { share, mount_point }, abandoned).await,
+            Step::Detach => self.detach(share, mount_point, abandoned).await,
             Step::Release => self.release(share, settings.leftover_holders, abandoned).await,
             Step::RaiseFence => {
                 let address = self.address_of_clone()?;
@@ -193,6 +205,28 @@ impl Executor {
 
     async fn ask(&self, request: &Request, abandoned: &Notify) -> Result<Done, Failure> {
         run(request, abandoned.notified()).await.map(|_| Done::Plainly).map_err(|failed| classed(&failed))
+    }
+
+    /// Who has files open for writing at the beginning of an outage is who loses by it.
+    async fn detach(&self, share: String, mount_point: PathBuf, abandoned: &Notify) -> Result<Done, Failure> {
+        let request = Request::Detach { share, mount_point };
+        let detached = run(&request, abandoned.notified()).await.map_err(|failed| classed(&failed))?;
+        if let Answer::Holders(holders) = detached {
+            *self.holders_then.lock().unwrap_or_else(PoisonError::into_inner) = holders;
+        }
+        Ok(Done::Plainly)
+    }
+
+    async fn ask_for_loss(&self, share: String, abandoned: &Notify) -> Result<Done, Failure> {
+        let asked = run(&Request::AskForLoss { share }, abandoned.notified()).await;
+        let Answer::Lost(error) = asked.map_err(|failed| classed(&failed))? else {
+            return Err(Failure::transient("a worker answered something else"));
+        };
+        let then = self.holders_then.lock().unwrap_or_else(PoisonError::into_inner);
+        Ok(Done::Loss(error.map(|error| match holders::writers_in_words(&then) {
+            who if who.is_empty() => format!("unwritten data did not reach the server: {error}"),
+            who => format!("unwritten data did not reach the server: {error}; open for writing were {who}"),
+        })))
     }
 
     async fn release(&self, share: String, leftover: LeftoverHolders, abandoned: &Notify) -> Result<Done, Failure> {

@@ -344,7 +344,8 @@ fn waits_for_memory(step: &Step) -> bool {
         | Step::RaiseFence
         | Step::LiftFence
         | Step::DestroySockets { .. }
-        | Step::Flush => false,
+        | Step::Flush
+        | Step::AskForLoss => false,
     }
 }
 

@@ -9,7 +9,7 @@ use super::Share;
 use super::command::{Command, Wanted};
 use super::detector::Trust;
 use super::effect::{Effect, OpId, Step};
-use super::event::{Attachment, Done, Memory, Survey};
+use super::event::{Attachment, Done, Loss, Memory, Survey};
 use super::facts::{Facts, Outage, Pending};
 use super::failure::{Failure, FailureClass};
 use super::state::{Reason, State};
@@ -17,6 +17,10 @@ use super::timer::{self, Timer};
 
 impl Share {
     pub(super) fn on_completed(&mut self, now: BootInstant, op: OpId, result: Result<Done, Failure>) {
+        if let Ok(Done::Loss(Some(what))) = &result {
+            warn!(what, "data was lost"); // the kernel says so once: late or not, it is believed
+            self.loss = Some(Loss { at: now, what: what.clone() });
+        }
         let is_it = |pending: &mut Pending| pending.op == op;
         if let Some(stuck) = self.stuck.take_if(is_it) {
             return match result {
@@ -102,8 +106,10 @@ impl Share {
             Step::DestroySockets { .. } => {
                 self.facts.aborted = true;
                 self.facts.reconnected = self.state == State::Recovering;
+                self.facts.loss_due |= self.state != State::Recovering;
             }
             Step::Flush => self.facts.flushed = true,
+            Step::AskForLoss => self.facts.loss_due = false,
             Step::Release => {
                 self.facts = Facts { clone: false, ..self.facts_of_the_host() };
             }
@@ -156,7 +162,12 @@ impl Share {
             // tried once: what a server does not take from here it will not take later either
             Step::Flush => {
                 warn!(%failure, "what was unwritten may be lost");
+                self.loss = Some(Loss { at: now, what: failure.message });
                 self.facts.flushed = true;
+            }
+            Step::AskForLoss => {
+                warn!(%failure, "it is not known whether data was lost");
+                self.facts.loss_due = false;
             }
             // somebody else's mount is in the way, or one that was thought to be off the path
             Step::Attach | Step::Detach if failure.class == FailureClass::Busy => {
@@ -194,9 +205,11 @@ impl Share {
     fn retry_later(&mut self, step: &Step, failure: &Failure) -> Duration {
         let delay = match failure.class {
             FailureClass::Wedged => timer::WEDGED_RETRY,
-            FailureClass::Transient | FailureClass::Busy | FailureClass::Credentials | FailureClass::Configuration => {
-                self.backoff.next_delay()
-            }
+            FailureClass::Transient
+            | FailureClass::Busy
+            | FailureClass::Missing
+            | FailureClass::Credentials
+            | FailureClass::Configuration => self.backoff.next_delay(),
         };
         warn!(operation = step.name(), %failure, ?delay, "failed, trying again");
         delay
@@ -219,13 +232,28 @@ impl Share {
         }
     }
 
+    /// Is it blocked because the server did not have it?
+    pub(super) fn misses_it(&self) -> bool {
+        let missing = |reason: &Reason| matches!(reason, Reason::OperationFailed { failure } if failure.class == FailureClass::Missing);
+        self.state == State::Blocked && missing(&self.reason)
+    }
+
+    fn look_for_it_later(&mut self, now: BootInstant) {
+        if self.misses_it() {
+            self.timers.set(Timer::Remount, now + timer::MISSING_RETRY);
+        }
+    }
+
     fn block(&mut self, now: BootInstant, step: &Step, failure: Failure) {
-        warn!(operation = step.name(), %failure, "a person is needed");
+        if self.last_failure.replace(failure.message.clone()).as_ref() != Some(&failure.message) {
+            warn!(operation = step.name(), %failure, "a person is needed");
+        }
         let reason = Reason::OperationFailed { failure };
         if !self.facts.surveyed {
             self.operator.blocked_before = Some(reason.clone());
         }
         self.enter(now, State::Blocked, reason);
+        self.look_for_it_later(now);
     }
 
     /// What is in place on the host is known. At the start, after maintenance, and when a stuck operation has returned, the
@@ -238,8 +266,8 @@ impl Share {
         }
         let is_attached = attached == Attachment::Share;
         let adopts = !self.facts.surveyed;
-        let before =
-            if adopts { Facts { fence_asked: self.facts.fence_asked, ..Facts::default() } } else { self.facts.clone() };
+        let Facts { fence_asked, loss_due, .. } = self.facts;
+        let before = if adopts { Facts { fence_asked, loss_due, ..Facts::default() } } else { self.facts.clone() };
         let barrier = before.barrier && barrier; // one that this daemon has not asked for is asked for, and found
         self.facts = Facts { surveyed: true, barrier, clone, mismatch, attached: is_attached, ..before };
         if self.operator.maintenance.is_some() {
@@ -291,7 +319,9 @@ impl Share {
         self.operator.blocked_before = memory.blocked;
         // what was given up, but not fenced yet, may still be saved
         let given_up_at = (memory.given_up && memory.fenced).then_some(now);
+        self.facts.loss_due = given_up_at.is_some();
         self.outage = memory.outage_since.map(|since| Outage { since, given_up_at });
+        self.loss = memory.loss;
         if let Some(until) = memory.maintenance.and_then(|maintenance| maintenance.until) {
             self.timers.set(Timer::Maintenance, until);
         }
@@ -315,6 +345,7 @@ impl Share {
             self.enter(now, State::Releasing, reason); // the daemon died while it was giving up
         } else if let Some(blocked) = self.operator.blocked_before.take() {
             self.enter(now, State::Blocked, blocked);
+            self.look_for_it_later(now);
         } else {
             let reason = if unwanted { reason } else { Reason::ServerNotSeen };
             self.enter(now, State::Offline, reason);

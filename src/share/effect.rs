@@ -53,6 +53,8 @@ pub enum Step {
     },
     /// Write back what is unwritten (syncfs through the clone), before an unmount that an operator asked for.
     Flush,
+    /// Ask whether unwritten data was thrown away (syncfs through the clone); answered by `Done::Loss`, also late.
+    AskForLoss,
     /// Shut the file system down (CIFS_IOC_SHUTDOWN) and drop the clone.
     Release,
 }
@@ -82,6 +84,7 @@ impl Step {
             Self::LiftFence => "lift fence",
             Self::DestroySockets { .. } => "destroy sockets",
             Self::Flush => "flush",
+            Self::AskForLoss => "ask for loss",
             Self::Release => "release",
         }
     }

@@ -72,6 +72,8 @@ pub enum Done {
     Plainly,
     /// What is in place on the host (`Step::Survey`).
     Survey(Survey),
+    /// What unwritten data was lost, and who had files open for writing, in words; if any (`Step::AskForLoss`).
+    Loss(Option<String>),
 }
 
 /// What is in place on the host for one share.
@@ -134,4 +136,15 @@ pub struct Memory {
     pub maintenance: Option<Maintenance>,
     /// The login was refused: a new daemon that tried it again might lock the account.
     pub blocked: Option<Reason>,
+    /// The last loss of data.
+    pub loss: Option<Loss>,
+}
+
+/// Unwritten data was thrown away.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Loss {
+    /// When that was found out.
+    pub at: BootInstant,
+    /// What is known of it, in words.
+    pub what: String,
 }

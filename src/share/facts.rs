@@ -45,6 +45,8 @@ pub(super) struct Facts {
     pub(super) verified: bool,
     /// What was unwritten was written back, or that was tried.
     pub(super) flushed: bool,
+    /// What was in flight was given up, and nobody has asked yet whether data was lost.
+    pub(super) loss_due: bool,
 }
 
 /// What is demanded of consumers, and how far that has got.

@@ -12,6 +12,8 @@ pub enum FailureClass {
     Credentials,
     /// The configuration and the server disagree: a person is needed.
     Configuration,
+    /// The server does not have what is configured, or not yet: a person may be needed, and it is looked for now and then.
+    Missing,
     /// Somebody else has to do something first: tried again with backoff, said in `status`.
     Busy,
     /// A kernel call does not return: nothing is started that could only hang behind it.
@@ -19,10 +21,10 @@ pub enum FailureClass {
 }
 
 impl FailureClass {
-    /// Is it never tried again by itself?
+    /// Is a person asked to look?
     pub fn needs_a_person(self) -> bool {
         match self {
-            Self::Credentials | Self::Configuration => true,
+            Self::Credentials | Self::Configuration | Self::Missing => true,
             Self::Transient | Self::Busy | Self::Wedged => false,
         }
     }
@@ -96,9 +98,9 @@ impl Failure {
                 Some("no Kerberos ticket: use a credentials file, or get a ticket for the mounting user"),
             ),
             e::ENOENT | e::ENXIO => (
-                FailureClass::Configuration,
+                FailureClass::Missing,
                 Some(
-                    "the server has no such share or directory: check `source`, and whether the volume is there; then `nasmount mount SHARE`",
+                    "the server has no such share or directory: check `source`, and whether the volume is there; it is looked for again each minute",
                 ),
             ),
             e::EOPNOTSUPP => (
@@ -116,5 +118,39 @@ impl Failure {
             _ => (FailureClass::Transient, None),
         };
         Self { class, message: message.into(), errno: Some(errno), hint: hint.map(str::to_owned) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The numbers as the kernel's headers have them; EHOSTDOWN, ECONNREFUSED and EAGAIN pass.
+    #[test]
+    fn a_failed_mount_is_classed_by_its_number() {
+        use FailureClass::{Configuration, Credentials, Missing, Transient};
+        let expected = [
+            (13, Credentials, "refused the login"),
+            (1, Credentials, "refused the login"),
+            (129, Credentials, "refused the login"),
+            (127, Credentials, "expired"),
+            (128, Credentials, "expired"),
+            (126, Credentials, "Kerberos"),
+            (2, Missing, "no such share"),
+            (6, Missing, "no such share"),
+            (95, Configuration, "SMB 3"),
+            (19, Configuration, "no CIFS"),
+            (22, Configuration, "refused an option"),
+            (112, Transient, ""),
+            (111, Transient, ""),
+            (11, Transient, ""),
+        ];
+        for (errno, class, hint) in expected {
+            let failure = Failure::of_mount("cannot mount", errno);
+            assert_eq!((failure.class, failure.errno), (class, Some(errno)));
+            assert!(failure.hint.as_deref().unwrap_or_default().contains(hint), "{failure:?}");
+            assert_eq!(failure.hint.is_none(), class == Transient);
+            assert_eq!(failure.to_string(), "cannot mount");
+        }
     }
 }

@@ -12,7 +12,7 @@ use super::command::{Command, HoldReason, Maintenance, Refusal, Verdict, Wanted}
 use super::consumers::{Demand, Progress};
 use super::detector::Trust;
 use super::effect::{Effect, OpId, Step};
-use super::event::{Event, Input, Memory};
+use super::event::{Event, Input, Loss, Memory};
 use super::facts::{Consumers, Facts, Operator, Outage, Pending};
 use super::failure::FailureClass;
 use super::state::{Reason, State};
@@ -51,6 +51,7 @@ pub struct Share {
     pub(super) consumers: Consumers,
     pub(super) operator: Operator,
     pub(super) outage: Option<Outage>,
+    pub(super) loss: Option<Loss>,
     pub(super) probe_due: bool,
     /// What an earlier daemon wrote down has been taken over.
     pub(super) remembers: bool,
@@ -91,6 +92,7 @@ impl Share {
             },
             operator: Operator::default(),
             outage: None,
+            loss: None,
             probe_due: false,
             remembers: false,
             last_failure: None,
@@ -135,6 +137,7 @@ impl Share {
             remounts: self.operator.remounts,
             maintenance: self.operator.maintenance,
             blocked: self.refused_login(),
+            loss: self.loss.clone(),
         })
     }
 
@@ -194,6 +197,11 @@ impl Share {
             reasons.insert(HoldReason::Outage);
         }
         reasons
+    }
+
+    /// The last loss of data that is known of.
+    pub fn loss(&self) -> Option<&Loss> {
+        self.loss.as_ref()
     }
 
     /// Whether hands are off, and until when.
@@ -273,7 +281,10 @@ impl Share {
     fn on_trust(&mut self, now: BootInstant, trust: Trust) {
         self.server = trust;
         match trust {
-            Trust::Trusted => self.stale_before = now,
+            Trust::Trusted => {
+                self.stale_before = now;
+                self.forget_question();
+            }
             Trust::Suspect { .. } => {
                 self.facts.verified = false;
                 self.abandon_request();
@@ -294,6 +305,13 @@ impl Share {
         let asks = |pending: &mut Pending| matches!(pending.step, Step::Verify | Step::Flush);
         if let Some(pending) = self.pending.take_if(asks) {
             self.effects.push_back(Effect::Abandon { op: pending.op });
+            self.timers.stop(Timer::Operation);
+        }
+    }
+
+    /// A return waits for no answer about the past. Its worker is not ended: the kernel tells of a loss only once.
+    fn forget_question(&mut self) {
+        if self.state == State::Holding && self.pending.take_if(|pending| pending.step == Step::AskForLoss).is_some() {
             self.timers.stop(Timer::Operation);
         }
     }
@@ -355,6 +373,7 @@ impl Share {
                 self.end_maintenance(now, "maintenance is over");
                 self.operator.blocked_before = blocked;
             }
+            Timer::Remount if self.misses_it() => self.enter(now, State::Offline, self.reason.clone()),
             Timer::Retry | Timer::BarrierRetry | Timer::Remount => {}
         }
     }
@@ -454,6 +473,7 @@ impl Share {
                 self.operator.unmounts |= matches!(self.reason, Reason::Mismatch { .. }) && self.outage.is_none();
                 self.stop_clocks();
                 self.facts.flushed = false;
+                self.facts.loss_due = true;
                 self.timers.set(Timer::ConsumersRetry, now + timer::CONSUMERS_RETRY);
             }
             State::Offline => {

@@ -38,6 +38,8 @@ pub mod backoff;
 pub mod command;
 mod completed;
 pub mod consumers;
+#[cfg(test)]
+mod desk;
 pub mod detector;
 pub mod effect;
 pub mod event;
@@ -46,6 +48,8 @@ pub mod failure;
 mod machine;
 #[cfg(test)]
 mod machine_tests;
+#[cfg(test)]
+mod outage_tests;
 pub mod recording;
 pub mod state;
 mod step;

@@ -155,6 +155,14 @@ fn what_cannot_be_read_is_said_with_its_line() {
     let cut = &dump[..dump.len() - 5];
     assert_eq!(error(cut).line, 7);
     assert!(error(cut).hint.contains("cut off"), "{:?}", error(cut));
+    assert_eq!(error("\n\nhello").line, 3);
+    assert!(error("hello").message.contains("expected value (column 1)"), "{:?}", error("hello"));
+    let mut swapped: Vec<&str> = dump.lines().collect();
+    swapped.swap(3, 4);
+    assert_eq!(error(&swapped.join("\n")).line, 5);
+    assert!(error(&swapped.join("\n")).message.contains("earlier"));
+    let at_once: Vec<&str> = dump.lines().take(3).chain(dump.lines().skip(2)).collect();
+    assert!(Recording::read(&at_once.join("\n")).is_ok(), "several inputs may come at the same time");
     let edited = dump.replace("\"input\"", "\"imput\"");
     assert_eq!(error(&edited).line, 2);
     assert!(error(&edited).message.contains("imput") || error(&edited).message.contains("input"));

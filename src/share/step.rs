@@ -90,6 +90,7 @@ impl Share {
             (facts.attached, Step::Detach),
             (may_abort && !facts.fenced, Step::RaiseFence),
             (may_abort && !facts.aborted, Step::DestroySockets { since }),
+            (facts.aborted && facts.loss_due, Step::AskForLoss),
         ])
     }
 
@@ -105,6 +106,7 @@ impl Share {
             (trusted && !facts.reconnected, Step::DestroySockets { since: self.stale_before }),
             (facts.fence_asked && (facts.reconnected || !trusted), Step::LiftFence),
             (trusted && !facts.verified, Step::Verify),
+            (trusted && facts.verified && facts.loss_due, Step::AskForLoss),
             (facts.verified && !facts.attached, Step::Attach),
         ])
     }
@@ -137,6 +139,8 @@ impl Share {
             (facts.attached, Step::Detach),
             (!facts.fenced, Step::RaiseFence),
             (!facts.aborted, Step::DestroySockets { since: self.since() }),
+            // once more: consumers have written while they were being stopped
+            (facts.clone && may_go && facts.loss_due, Step::AskForLoss),
             (facts.clone && may_go, Step::Release),
         ])
     }

@@ -20,7 +20,7 @@ pub enum Timer {
     Retry,
     /// The barrier may be tried again.
     BarrierRetry,
-    /// A mount that did not last may be made anew.
+    /// A mount that did not last may be made anew, and what the server did not have may be looked for.
     Remount,
     /// The patience is over: what is in flight is given up.
     Patience,
@@ -92,6 +92,10 @@ pub const VERIFY_RETRY: Duration = Duration::from_millis(500);
 /// Pause before something is tried again behind a kernel call that does not return: trying more often helps nobody.
 pub const WEDGED_RETRY: Duration = Duration::from_secs(30);
 
+/// How soon a share that the server did not have is looked for again: volumes appear minutes after their NAS, when a disk has been
+/// checked or a pass phrase typed. Each time costs the NAS a login and a line in its log.
+pub const MISSING_RETRY: Duration = Duration::from_secs(60);
+
 /// How long a hold waits for consumers that are being stopped, before it lets the share come back or gives up what is in
 /// flight: as long as a signal may take on a loaded machine.
 pub const HOLD_WAITS_FOR: Duration = Duration::from_secs(10);
@@ -129,6 +133,8 @@ pub fn deadline(step: &Step, state: State) -> Duration {
             | State::Maintenance
             | State::Stuck => layers::REQUEST,
         },
+        Step::AskForLoss if state == State::Recovering => layers::REQUEST_WHEN_SUSPECT,
+        Step::AskForLoss => layers::REQUEST_AFTER_RECONNECT, // what was given up has ended by then
         Step::Release => layers::RELEASE,
         Step::Flush => layers::FLUSH,
     }

@@ -186,7 +186,15 @@ fn other(rng: &mut fastrand::Rng, setup: &Setup) -> Fault {
         1 => Fault::ShareAnswers { share },
         2 if rng.bool() => Fault::MountsRefused {
             share,
-            class: pick(rng, &[FailureClass::Transient, FailureClass::Credentials, FailureClass::Configuration]),
+            class: pick(
+                rng,
+                &[
+                    FailureClass::Transient,
+                    FailureClass::Credentials,
+                    FailureClass::Configuration,
+                    FailureClass::Missing,
+                ],
+            ),
         },
         2 => Fault::MountsAccepted { share },
         3..=5 => Fault::DaemonDies { down_for_ms: pick(rng, &[50, 1_000, 30_000]) },

@@ -67,6 +67,8 @@ pub struct Place {
     pub ours: bool,
     /// Somebody else's mount lies on top.
     pub foreign: bool,
+    /// The kernel threw unwritten data away, and has told nobody.
+    pub lost: bool,
     pub disk: Memory,
 }
 
@@ -164,6 +166,7 @@ impl Host {
             source: 0,
             ours: share.mounted,
             foreign: false,
+            lost: false,
             disk: Memory::default(),
         });
         let units = setup.units.iter().map(|unit| Unit {
@@ -253,6 +256,7 @@ impl Host {
         }
         for share in &mut self.shares {
             (share.barrier, share.clone, share.ours, share.foreign) = (false, false, false, false);
+            share.lost = false;
             share.connection = Connection::Fresh;
             share.disk = Memory::default();
         }
@@ -273,6 +277,7 @@ impl Host {
             Step::LayBarrier => place.barrier = true,
             Step::Mount => return self.mount(share),
             Step::Verify | Step::Flush => return self.ask(share),
+            Step::AskForLoss => return self.ask_for_loss(share),
             Step::Attach if !place.clone || place.ours || place.foreign => {
                 return failed(FailureClass::Busy, "attach: nothing to attach, or no place");
             }
@@ -293,7 +298,7 @@ impl Host {
             Step::DestroySockets { since } => self.destroy_sockets(server, address, *since, started),
             Step::Release if !fenced && !answers => return Outcome::Waits,
             Step::Release => {
-                place.clone = false;
+                (place.clone, place.lost) = (false, false);
                 place.silent.take_if(|cure| *cure != Cure::OnlyTime);
             }
         }
@@ -331,6 +336,17 @@ impl Host {
         place.clone_of = (address, place.source);
         place.connection = Connection::Fresh;
         ends(Done::Plainly)
+    }
+
+    /// syncfs ends with what is in flight, and tells of a loss once.
+    fn ask_for_loss(&mut self, share: usize) -> Outcome {
+        match self.ask(share) {
+            Outcome::Ends(_) if std::mem::take(&mut self.shares[share].lost) => {
+                ends(Done::Loss(Some("input/output error".into())))
+            }
+            Outcome::Ends(_) if self.shares[share].clone => ends(Done::Loss(None)),
+            outcome => outcome,
+        }
     }
 
     /// An uncached request; also what syncfs needs.

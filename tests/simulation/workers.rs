@@ -5,7 +5,7 @@ use std::time::Duration;
 use nasmount::share::effect::OpId;
 use nasmount::share::event::Done;
 use nasmount::share::failure::{Failure, FailureClass};
-use nasmount::share::{BootInstant, Event, Input, Step};
+use nasmount::share::{BootInstant, Event, Input, State, Step};
 
 use crate::host::{Outcome, failed};
 use crate::invariants::{self, Check};
@@ -120,7 +120,7 @@ impl World {
         let usual = match &worker.step {
             Step::Mount if slow => self.latency(2_000, 12_000),
             Step::Mount => self.latency(50, 400),
-            Step::Verify | Step::Flush if slow => self.latency(1_000, 12_000),
+            Step::Verify | Step::Flush | Step::AskForLoss if slow => self.latency(1_000, 12_000),
             _ if self.rng.u8(0..20) == 0 => self.latency(100, 2_000),
             Step::Flush => self.latency(1, 800),
             Step::Survey
@@ -131,6 +131,7 @@ impl World {
             | Step::RaiseFence
             | Step::LiftFence
             | Step::DestroySockets { .. }
+            | Step::AskForLoss
             | Step::Release => self.latency(1, 30),
         };
         usual.max(worker.hangs_for)
@@ -209,6 +210,11 @@ impl World {
             _ => {}
         }
         let outcome = self.host.perform(worker.share, &worker.step, worker.started);
+        let given_up = self.state_of(worker.share) != Some(State::Recovering);
+        if matches!(worker.step, Step::DestroySockets { .. }) && given_up {
+            let place = &mut self.host.shares[worker.share];
+            place.lost |= place.clone;
+        }
         if matches!(worker.step, Step::RaiseFence | Step::LiftFence | Step::DestroySockets { .. }) {
             self.nudge_waiting();
         }

@@ -84,6 +84,23 @@ fn a_unit_on_two_shares_goes_on_when_both_are_back() {
 }
 
 #[test]
+fn what_is_in_flight_is_said() {
+    let mut consumers = consumers(&[("app", unit(0, &["a"], OnOutage::Pause))]);
+    assert_eq!(consumers.operation("app"), None);
+    demand(&mut consumers, "a", Demand::Hold);
+    let started = starts(&mut consumers);
+    assert!(started.is_some());
+    assert_eq!(consumers.operation("app"), started);
+    assert_eq!(consumers.operation("another"), None);
+}
+
+/// One of which only the memory is left is given systemd's usual time.
+#[test]
+fn a_held_unit_that_is_not_configured_any_more_has_a_time_limit() {
+    assert!(UnitSpec::unconfigured().time_limit > Duration::from_secs(90), "DefaultTimeoutStopSec=");
+}
+
+#[test]
 fn lower_is_held_first_and_let_go_last() {
     let order = [("app", unit(1, &["a"], OnOutage::Pause)), ("database", unit(2, &["a"], OnOutage::Stop))];
     let mut consumers = consumers(&order);

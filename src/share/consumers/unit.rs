@@ -236,6 +236,7 @@ impl Unit {
             FailureClass::Transient
             | FailureClass::Credentials
             | FailureClass::Configuration
+            | FailureClass::Missing
             | FailureClass::Wedged => warn!(unit = name, ?step, %failure, ?delay, "failed, trying again"),
         }
         self.tries += 1;

@@ -189,12 +189,40 @@ fn a_hint_is_looked_into_at_once() {
     assert_eq!(detector.next_probe_at(), before, "what is known is no news");
 }
 
+/// What is about to change is looked at sooner, but not in a busy loop.
+#[test]
+fn a_return_is_looked_into_sooner_and_then_not_any_more() {
+    let mut detector = detector();
+    feed(&mut detector, 1, &[Verdict::Refused]);
+    assert_eq!(detector.next_probe_at(), at(1) + REPROBE_DELAY);
+    feed(&mut detector, 1, &[Verdict::Refused; 2]);
+    let started = detector.next_probe_at();
+    feed(&mut detector, 1, &[Verdict::Alive]);
+    assert_eq!(detector.next_probe_at(), started + Duration::from_millis(1) + REPROBE_DELAY);
+    feed(&mut detector, 1, &[Verdict::Alive]);
+    let started = detector.next_probe_at();
+    feed(&mut detector, 1, &[Verdict::Alive]);
+    assert_eq!((detector.trust(), detector.next_probe_at()), (Trust::Trusted, started + SPEC.interval));
+    // one that comes and goes has to answer for long, at the usual pace
+    for _ in 0..3 {
+        outage(&mut detector);
+    }
+    feed(&mut detector, 1, &[Verdict::Refused; 3]);
+    feed(&mut detector, 1, &[Verdict::Alive; 3]);
+    assert!(matches!(detector.trust(), Trust::Dead { .. }));
+    let started = detector.next_probe_at();
+    feed(&mut detector, 1, &[Verdict::Alive]);
+    assert_eq!(detector.next_probe_at(), started + SPEC.interval);
+}
+
 #[test]
 fn a_slow_server_gets_more_time() {
     let mut detector = detector();
+    assert_eq!(detector.latency(), None);
     assert_eq!(detector.probe_timeout(), Duration::from_secs(1));
     feed(&mut detector, 900, &[Verdict::Alive; 5]);
     assert_eq!(detector.probe_timeout(), Duration::from_millis(3600));
+    assert_eq!(detector.latency().map(|latency| latency.median), Some(Duration::from_millis(900)));
     feed(&mut detector, 1, &[Verdict::Refused; 3]);
     assert_eq!(detector.probe_timeout(), Duration::from_secs(1), "after an outage nothing is known of it");
 }
@@ -236,7 +264,7 @@ fn a_server_that_does_not_say_who_it_is_is_believed_and_so_is_any_if_configured(
 fn an_identity_is_written_as_it_is_read() {
     let identity = Identity([0, 1, 2, 3, 0xaa, 0xbb, 0xcc, 0xdd, 8, 9, 10, 11, 12, 13, 14, 0xff]);
     assert_eq!(Identity::parse(&identity.to_string()), Some(identity));
-    for text in ["", "0102", &"g".repeat(32), &"é".repeat(16)] {
+    for text in ["", "0102", &"0".repeat(34), &"g".repeat(32), &"é".repeat(16), &"é".repeat(32)] {
         assert_eq!(Identity::parse(text), None, "{text}");
     }
 }

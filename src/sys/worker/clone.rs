@@ -108,6 +108,13 @@ pub(super) fn flush(share: &str) -> Reply {
     Ok(Answer::Done)
 }
 
+/// An error that nobody has been told of is told to whoever opens the file system next and calls syncfs, once
+/// (`errseq_sample`, lib/errseq.c; `s_wb_err` since 5.8). What can still be written is written back first.
+pub(super) fn ask_for_loss(share: &str) -> Reply {
+    let error = inside(share, || Ok(rustix::fs::syncfs(open_root(share)?).err()))?;
+    Ok(Answer::Lost(error.map(|error| std::io::Error::from(error).to_string())))
+}
+
 /// The root of the barrier on a mount point, from its owner.
 pub(super) fn barrier(barred: &Barred) -> Result<OwnedFd, Failed> {
     let attempt = || format!("cannot have the barrier laid on {}", barred.mount_point.display());

@@ -16,6 +16,9 @@ use tracing::warn;
 use super::{Answer, Attempt as _, Failed, Reply, host};
 use crate::status::Holder;
 
+/// So many open files of a process are named; the others are counted.
+const MOST_PATHS: usize = 4;
+
 /// Those who have the share's file system open, wherever it is or was mounted.
 pub(super) fn holders(share: &str) -> Result<Vec<Holder>, Failed> {
     let device = host::device_of_clone(share)?;
@@ -74,12 +77,26 @@ fn holder(pid: i32, process: &Path, device: (u32, u32), hidden: &mut usize) -> O
         Err(_) => false, // closed meanwhile
         Ok(is_on) => is_on,
     };
-    let mut holder = Holder { pid, command: String::new(), unit: None, files: 0, writable: 0, directories: 0 };
+    let mut holder = Holder {
+        pid,
+        command: String::new(),
+        unit: None,
+        files: 0,
+        writable: 0,
+        writable_paths: Vec::new(),
+        directories: 0,
+    };
     holder.directories = ["cwd", "root"].iter().filter(|name| is_on(&process.join(name))).count();
     for entry in fs::read_dir(process.join("fd")).into_iter().flatten().flatten() {
         if is_on(&entry.path()) {
             holder.files += 1;
-            holder.writable += usize::from(is_writable(&process.join("fdinfo").join(entry.file_name())));
+            if is_writable(&process.join("fdinfo").join(entry.file_name())) {
+                holder.writable += 1;
+                if holder.writable <= MOST_PATHS {
+                    // what the link says is made from the dentries, without a question to the file system
+                    holder.writable_paths.extend(fs::read_link(entry.path()).map(|path| path.display().to_string()));
+                }
+            }
         }
     }
     if holder.files + holder.directories == 0 {
@@ -122,6 +139,18 @@ pub fn in_words(holders: &[Holder]) -> String {
     }
     let groups: Vec<_> = groups.into_iter().map(|(unit, who)| format!("{unit}: {}", who.join(", "))).collect();
     groups.join("; ")
+}
+
+/// Those of them who have files open for writing, by unit, with the files; empty if there is none.
+pub fn writers_in_words(holders: &[Holder]) -> String {
+    let writes = |holder: &&Holder| holder.writable > 0;
+    let writers = holders.iter().filter(writes).map(|holder| {
+        let (unit, paths) = (holder.unit.as_deref().unwrap_or("no unit"), holder.writable_paths.join(", "));
+        let more = holder.writable.saturating_sub(holder.writable_paths.len());
+        let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+        format!("{unit}: {} ({}): {paths}{more}", holder.command, holder.pid)
+    });
+    writers.collect::<Vec<_>>().join("; ")
 }
 
 #[cfg(test)]
@@ -178,6 +207,7 @@ mod tests {
             unit: unit.map(str::to_owned),
             files: 1,
             writable: 0,
+            writable_paths: Vec::new(),
             directories: 0,
         };
         let text = in_words(&[holder(3, Some("a.service")), holder(4, None), holder(5, Some("a.service"))]);

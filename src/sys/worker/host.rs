@@ -88,7 +88,8 @@ fn entry_of_clone(share: &str) -> Result<mountinfo::Entry, Failed> {
     })
 }
 
-/// Takes the share off the path, if it lies on top there; what somebody else laid over it is in the way (EBUSY).
+/// Takes the share off the path, if it lies on top there, and then looks who has it open; what somebody else laid over it is in
+/// the way (EBUSY).
 pub(super) fn detach(share: &str, mount_point: &Path) -> Reply {
     let entries = mountinfo::read().attempt(|| "cannot read the mounts".into())?;
     let ours = device_of_clone(share)?;
@@ -105,7 +106,7 @@ pub(super) fn detach(share: &str, mount_point: &Path) -> Reply {
         }
         _ => {}
     }
-    Ok(Answer::Done)
+    super::holders::list(share)
 }
 
 /// Something lies on a mount point where only the barrier may.

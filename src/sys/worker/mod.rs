@@ -57,9 +57,14 @@ pub enum Request {
         /// Share.
         share: String,
     },
+    /// Has the kernel thrown unwritten data away since it was last asked?
+    AskForLoss {
+        /// Share.
+        share: String,
+    },
     /// Clone onto the path.
     Attach(Barred),
-    /// Share off the path, if it is what lies there.
+    /// Share off the path, if it is what lies there; answers who has it open.
     Detach {
         /// Share.
         share: String,
@@ -180,8 +185,10 @@ pub enum Answer {
         /// What lies on the mount point.
         attached: Attachment,
     },
-    /// To `Release` and `ListHolders`: who had it open.
+    /// To `Detach`, `Release` and `ListHolders`: who has or had it open.
     Holders(Vec<Holder>),
+    /// To `AskForLoss`: the error of a write that did not reach the server, if there was one.
+    Lost(Option<String>),
     /// To `DestroySockets`.
     Destroyed {
         /// How many.
@@ -375,6 +382,7 @@ fn perform(request: Request) -> Reply {
         Request::Mount(request) => mount::mount(&request),
         Request::Verify { share, marker } => clone::verify(&share, marker.as_deref()),
         Request::Flush { share } => clone::flush(&share),
+        Request::AskForLoss { share } => clone::ask_for_loss(&share),
         Request::Attach(barred) => clone::attach(&barred),
         Request::Detach { share, mount_point } => host::detach(&share, &mount_point),
         Request::Release { share, kill_holders } => clone::release(&share, kill_holders),

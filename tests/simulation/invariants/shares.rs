@@ -25,6 +25,7 @@ pub fn at_start(world: &mut World, share: usize, step: &Step) -> Check {
     sockets_are_destroyed_once_a_return(world, share, step)?;
     no_busy_loop(world.now, &mut world.watch.shares[share].starts, share_name(share))?;
     no_release_of_what_is_attached(world, share, step)?;
+    no_loss_is_silent(world, share, step)?;
     nobody_paused_is_released_from_under(world, share, step)?;
     only_a_trusted_server_is_asked(world, share, step)?;
     sockets_that_answered_since_are_not_spared(world, share, step)?;
@@ -46,7 +47,8 @@ fn one_mount_table_operation(world: &World, share: usize, step: &Step) -> Check 
 }
 
 fn one_operation_a_share(world: &World, share: usize, step: &Step) -> Check {
-    match workers_of(world, share).find(|worker| !worker.killed) {
+    // a question about the past goes on, and changes nothing
+    match workers_of(world, share).find(|worker| !worker.killed && worker.step != Step::AskForLoss) {
         None => Ok(()),
         Some(other) => broken(world, "one operation a share", format!("{} beside {}", step.name(), other.step.name())),
     }
@@ -114,6 +116,16 @@ fn no_release_of_what_is_attached(world: &World, share: usize, step: &Step) -> C
     Ok(())
 }
 
+/// Before anybody may look at the files again, or cannot any more, the kernel has been asked what was lost.
+fn no_loss_is_silent(world: &World, share: usize, step: &Step) -> Check {
+    let asking = workers_of(world, share).any(|worker| worker.step == Step::AskForLoss);
+    let last_moment = matches!(step, Step::Attach | Step::Release) && !asking;
+    if last_moment && world.host.shares[share].lost && world.watch.calm_for(share, world.now, GRACE) {
+        return broken(world, "no loss is silent", step.name().into());
+    }
+    Ok(())
+}
+
 fn nobody_paused_is_released_from_under(world: &World, share: usize, step: &Step) -> Check {
     if *step != Step::Release || !world.watch.calm_for(share, world.now, GRACE) {
         return Ok(());
@@ -135,7 +147,13 @@ fn only_a_trusted_server_is_asked(world: &World, share: usize, step: &Step) -> C
     let asks = match step {
         Step::Mount | Step::Verify | Step::Flush => true,
         Step::DestroySockets { .. } | Step::Attach => world.state_of(share) == Some(State::Recovering),
-        Step::Survey | Step::LayBarrier | Step::Detach | Step::RaiseFence | Step::LiftFence | Step::Release => false,
+        Step::Survey
+        | Step::LayBarrier
+        | Step::Detach
+        | Step::RaiseFence
+        | Step::LiftFence
+        | Step::AskForLoss
+        | Step::Release => false,
     };
     if asks && world.trust(share) != Trust::Trusted {
         return broken(world, "only a trusted server is asked", format!("{} of {:?}", step.name(), world.trust(share)));

@@ -29,6 +29,15 @@ fn unknown_share_blocks() {
     beginning(&setup()).fault(refused).reaches(State::Blocked, 5).after(600).attempted("Mount", 1).ends_well();
 }
 
+/// A volume that comes later than its NAS needs nobody.
+#[test]
+fn missing_share_is_looked_for() {
+    let missing = Fault::MountsRefused { share: 0, class: FailureClass::Missing };
+    let story = beginning(&setup()).fault(missing).reaches(State::Blocked, 5).after(150).is(State::Blocked);
+    let story = story.attempted("Mount", 3).fault(Fault::MountsAccepted { share: 0 });
+    story.reaches(State::Online, 70).attempted("Mount", 4).ends_well();
+}
+
 #[test]
 fn mount_that_failed_because_the_server_died_says_nothing_about_the_configuration() {
     let story = beginning(&setup()).fails("mount", FailureClass::Configuration, 1).hangs("mount", 10, false);

@@ -1,0 +1,185 @@
+//! What an outage does to one share: what is cut off, what is asked, what is lost. The world around it is simulated in
+//! `tests/simulation`.
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+use std::time::Duration;
+
+use super::consumers::Progress;
+use super::desk::*;
+use super::detector::{Trust, Verdict as Probe};
+use super::event::{Done, Loss, Memory, Survey};
+use super::failure::FailureClass;
+use super::timer::Timer;
+use super::*;
+use crate::plan::layers;
+
+#[test]
+fn when_the_patience_is_over_what_is_in_flight_is_cut_off_once() {
+    let mut desk = Desk::new(Trust::Trusted);
+    desk.put(Event::ServerTrustChanged { trust: DEAD });
+    assert_eq!((desk.times("raise fence"), desk.times("destroy sockets")), (0, 0));
+    assert_eq!(desk.wait_for(Timer::Patience), Duration::from_secs(60));
+    let mut desk = desk.is(State::Holding);
+    assert_eq!(desk.last(3), ["raise fence", "destroy sockets", "ask for loss"]);
+    desk.wait();
+    assert_eq!((desk.times("raise fence"), desk.times("destroy sockets")), (1, 1));
+}
+
+const NOT_WRITTEN: &str = "input/output error";
+
+/// The kernel tells of a loss once, so it is believed whenever that comes; and a return does not wait for it.
+#[test]
+fn a_loss_is_known_from_when_it_is_told() {
+    let mut desk = Desk::with(Trust::Trusted, vec![("ask for loss", Answer::Never)]);
+    desk.put(Event::ServerTrustChanged { trust: DEAD });
+    desk.wait_for(Timer::Patience);
+    let mut desk = desk.is(State::Holding);
+    desk.answers.clear();
+    desk.put(Event::ServerTrustChanged { trust: Trust::Trusted });
+    let mut desk = desk.is(State::Online);
+    assert_eq!((desk.times("ask for loss"), desk.share.loss()), (2, None), "asked again when the share is back");
+    let (op, _) = desk.in_flight.remove(0);
+    desk.put(Event::Completed { op, result: Ok(Done::Loss(Some(NOT_WRITTEN.into()))) });
+    let told = Loss { at: desk.now, what: NOT_WRITTEN.into() };
+    assert_eq!(desk.share.loss(), Some(&told));
+    desk.put(Event::ServerTrustChanged { trust: DEAD });
+    desk.put(Event::ServerTrustChanged { trust: Trust::Trusted });
+    let memory = desk.is(State::Online).share.memory().unwrap();
+    assert_eq!(memory.loss, Some(told), "it is not forgotten");
+}
+
+/// What is not answered delays nothing, and what is written while consumers are stopped is asked for at last.
+#[test]
+fn a_release_asks_what_was_lost() {
+    let mut desk = Desk::new(Trust::Trusted);
+    desk.put(Event::ServerTrustChanged { trust: DEAD });
+    desk.wait_for(Timer::Hold);
+    let mut desk = desk.is(State::Offline);
+    assert_eq!((desk.times("ask for loss"), desk.last(2)), (2, vec!["ask for loss", "release"]));
+    desk.put(Event::ServerTrustChanged { trust: Trust::Trusted });
+    desk.answers = vec![("ask for loss", Answer::Never)];
+    desk.put(Event::ServerTrustChanged { trust: DEAD });
+    let mut desk = desk.until(State::Releasing);
+    assert_eq!(desk.wait_for(Timer::Operation), layers::REQUEST_AFTER_RECONNECT);
+    assert_eq!(desk.is(State::Offline).last(1), ["release"]);
+}
+
+/// Nothing is in flight, so nothing can have been lost.
+#[test]
+fn an_outage_within_the_patience_asks_for_no_loss() {
+    let mut desk = Desk::new(Trust::Trusted);
+    desk.put(Event::ServerTrustChanged { trust: DEAD });
+    desk.put(Event::ServerTrustChanged { trust: Trust::Trusted });
+    assert_eq!(desk.is(State::Online).times("ask for loss"), 0);
+}
+
+#[test]
+fn an_unmount_that_cannot_write_back_says_so() {
+    let fails = Answer::Fails(FailureClass::Transient);
+    let mut desk = Desk::with(Trust::Trusted, vec![("flush", fails)]);
+    assert_eq!(desk.ask(Command::Unmount), DONE);
+    let desk = desk.is(State::Offline);
+    assert_eq!(desk.share.loss().map(|loss| loss.what.as_str()), Some("planned"));
+}
+
+/// The mount is there, so it is kept.
+#[test]
+fn a_server_that_dies_before_the_share_is_attached_is_waited_for() {
+    let mut desk = Desk::with(Trust::Trusted, vec![("attach", Answer::Never)]).is(State::Mounting);
+    desk.put(Event::ServerTrustChanged { trust: DEAD });
+    desk.fails("attach", FailureClass::Transient);
+    desk.is(State::Holding);
+}
+
+#[test]
+fn a_server_that_dies_before_the_share_is_mounted_leaves_it_offline() {
+    let mut desk = Desk::with(Trust::Unknown, vec![("lift fence", Answer::Fails(FailureClass::Transient))]);
+    let memory = Memory { fenced: true, ..Memory::default() };
+    desk.share = Share::new(desk.share.spec.clone(), 7, desk.now);
+    desk.survey = Survey { memory, ..Survey::default() };
+    desk.put(Event::ServerTrustChanged { trust: Trust::Trusted });
+    let mut desk = desk.is(State::Mounting);
+    while desk.share.poll_transition().is_some() {}
+    desk.put(Event::ServerTrustChanged { trust: DEAD });
+    assert_eq!(desk.share.poll_transition().map(|transition| transition.to), Some(State::Offline));
+}
+
+/// What a mount has just verified is not doubted.
+#[test]
+fn a_share_that_was_mounted_is_online_at_once() {
+    let mut desk = Desk::new(Trust::Trusted);
+    let states: Vec<State> = std::iter::from_fn(|| desk.share.poll_transition()).map(|seen| seen.to).collect();
+    assert_eq!(states, [State::Offline, State::Mounting, State::Online]);
+}
+
+/// It is not called online first.
+#[test]
+fn a_doubted_share_that_was_taken_off_its_path_recovers() {
+    let mut desk = Desk::new(Trust::Trusted);
+    desk.put(Event::ServerTrustChanged { trust: Trust::Suspect { verdict: Probe::Silent } });
+    desk.survey = Survey { barrier: true, clone: true, ..Survey::default() };
+    desk.put(Event::MountTableChanged);
+    let mut desk = desk.is(State::Suspect);
+    desk.answers = vec![("verify", Answer::Never)];
+    desk.put(Event::ServerTrustChanged { trust: Trust::Trusted });
+    assert_eq!(desk.is(State::Recovering).share.reason(), &Reason::TakenOff);
+}
+
+#[test]
+fn a_recovery_that_loses_the_server_leaves_no_fence() {
+    let mut desk = Desk::new(Trust::Trusted);
+    desk.put(Event::ServerTrustChanged { trust: DEAD });
+    desk.answers = vec![("destroy sockets", Answer::Fails(FailureClass::Transient))];
+    desk.put(Event::ServerTrustChanged { trust: Trust::Trusted });
+    let mut desk = desk.is(State::Recovering);
+    assert_eq!((desk.times("raise fence"), desk.times("lift fence")), (1, 0));
+    desk.put(Event::ServerTrustChanged { trust: Trust::Suspect { verdict: Probe::Silent } });
+    desk.wait_for(Timer::Retry);
+    assert_eq!(desk.times("lift fence"), 1);
+}
+
+/// Consumers that could not be stopped are given time, and no more than that.
+#[test]
+fn consumers_that_cannot_be_stopped_are_waited_for() {
+    let mut desk = Desk::new(Trust::Trusted);
+    desk.progress = Progress::Busy;
+    desk.put(Event::ServerTrustChanged { trust: DEAD });
+    desk.put(Event::ServerTrustChanged { trust: Trust::Trusted });
+    let mut desk = desk.is(State::Holding);
+    assert_eq!(desk.wait_for(Timer::ConsumersRetry), timer::HOLD_WAITS_FOR);
+    let mut desk = desk.is(State::Online);
+    desk.progress = Progress::Attempted;
+    assert_eq!(desk.ask(Command::Unmount), DONE);
+    let mut desk = desk.is(State::Releasing);
+    assert_eq!(desk.times("release"), 0);
+    assert_eq!(desk.wait_for(Timer::ConsumersRetry), timer::CONSUMERS_RETRY);
+    assert_eq!(desk.times("release"), 1);
+}
+
+/// Another machine at the server's address is shown to nobody, until the right one is back or is said to be it.
+#[test]
+fn a_stranger_blocks_a_share_that_is_wanted() {
+    let stranger = Trust::Dead { verdict: Probe::Stranger };
+    let mut desk = Desk::new(stranger).is(State::Blocked);
+    assert_eq!((desk.share.reason(), desk.times("mount")), (&Reason::ServerChanged, 0));
+    desk.put(Event::ServerTrustChanged { trust: Trust::Trusted });
+    let mut desk = desk.is(State::Online);
+    assert_eq!(desk.ask(Command::Unmount), DONE);
+    desk.put(Event::ServerTrustChanged { trust: stranger });
+    desk.is(State::Offline);
+}
+
+/// A mount that is lost from under an open share, or from under a hold, is given up and made anew.
+#[test]
+fn a_share_without_its_clone_is_mounted_anew() {
+    for dead in [false, true] {
+        let mut desk = Desk::new(Trust::Trusted);
+        if dead {
+            desk.put(Event::ServerTrustChanged { trust: DEAD });
+        }
+        desk.survey = Survey { barrier: true, ..Survey::default() };
+        desk.put(Event::MountTableChanged);
+        let desk = if dead { desk.is(State::Offline) } else { desk.until(State::Online) };
+        assert_eq!(desk.times("mount"), if dead { 1 } else { 2 });
+    }
+}
