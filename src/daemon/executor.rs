@@ -150,7 +150,7 @@ impl Executor {
         match step {
             Step::Survey => self.survey(share, mount_point, abandoned).await,
             Step::LayBarrier => self.ask(&Request::LayBarrier(barred), abandoned).await,
-            Step::Mount => self.mount(abandoned).await,
+            Step::Mount | Step::TryLogin => self.mount(step, abandoned).await,
             Step::Verify => {
                 self.refuse_if_wedged()?;
                 self.ask(&Request::Verify { share, marker: settings.marker }, abandoned).await
@@ -268,7 +268,8 @@ impl Executor {
         (source != Some(&self.configured().share.source)).then_some(Mismatch::Source)
     }
 
-    async fn mount(&self, abandoned: &Notify) -> Result<Done, Failure> {
+    /// To stay, or only to see whether it can be done.
+    async fn mount(&self, step: &Step, abandoned: &Notify) -> Result<Done, Failure> {
         let Configured { share: settings, credentials } = self.configured();
         let address = self.address()?;
         let plan = options::mount_options(&settings, address, &self.host.kernel.options, self.host.kernel.dirty_limits);
@@ -278,7 +279,7 @@ impl Executor {
                 Adjustment::Replaced { used, reason, .. } => info!(option = %used, reason, "option set"),
             }
         }
-        let request = Request::Mount(Box::new(MountRequest {
+        let request = MountRequest {
             share: settings.id.to_string(),
             source: plan.source,
             options: plan.options.into_iter().map(|option| (option.key, option.value)).collect(),
@@ -287,7 +288,9 @@ impl Executor {
             dirty_data: dirty_data(plan.dirty_data),
             read_ahead: settings.read_ahead,
             marker: settings.marker,
-        }));
+        };
+        let stays = *step == Step::Mount;
+        let request = if stays { Request::Mount(request.into()) } else { Request::TryLogin(request.into()) };
         let slot = tokio::select! {
             slot = self.host.mount_slot.lock() => slot,
             () = abandoned.notified() => return Err(Failure::transient("ended before its turn to mount")),
@@ -297,7 +300,7 @@ impl Executor {
         };
         let result = run(&request, abandoned.notified()).await;
         drop(slot);
-        if result.is_ok() {
+        if result.is_ok() && stays {
             self.cloned_at(Some(address));
         }
         result.map(|_| Done::Plainly).map_err(|failed| match (failed.stage, failed.errno) {

@@ -340,6 +340,7 @@ fn waits_for_memory(step: &Step) -> bool {
         Step::Survey
         | Step::LayBarrier
         | Step::Verify
+        | Step::TryLogin
         | Step::Detach
         | Step::RaiseFence
         | Step::LiftFence

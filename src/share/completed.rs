@@ -10,7 +10,7 @@ use super::command::{Command, Wanted};
 use super::detector::Trust;
 use super::effect::{Effect, OpId, Step};
 use super::event::{Attachment, Done, Loss, Memory, Survey};
-use super::facts::{Facts, Outage, Pending};
+use super::facts::{Facts, Login, Outage, Pending};
 use super::failure::{Failure, FailureClass};
 use super::state::{Reason, State};
 use super::timer::{self, Timer};
@@ -40,7 +40,8 @@ impl Share {
 
     pub(super) fn on_operation_deadline(&mut self, now: BootInstant) {
         let Some(pending) = &mut self.pending else { return };
-        if !pending.abandoned {
+        // the kernel tells of a loss only once, so whoever asks is left to hear it
+        if !pending.abandoned && pending.step != Step::AskForLoss {
             self.effects.push_back(Effect::Abandon { op: pending.op });
         }
         let step = pending.step.clone();
@@ -93,6 +94,7 @@ impl Share {
                     self.remount_backoff.reset();
                 }
             }
+            Step::TryLogin => self.facts.login = Login::Tried,
             Step::Attach => self.facts.attached = true,
             Step::Detach => self.facts.attached = false,
             Step::RaiseFence => {
@@ -155,10 +157,13 @@ impl Share {
                     self.enter(now, State::Holding, Reason::ShareSilent { message: failure.message });
                     // it has answered, if not as it should: a new connection would cure nothing
                     self.facts.reconnected = failure.class == FailureClass::Busy;
+                } else if self.facts.login == Login::Believed && failure.may_be_the_login() {
+                    self.facts.login = Login::Doubted;
                 } else {
                     self.timers.set(Timer::Retry, now + timer::VERIFY_RETRY);
                 }
             }
+            Step::TryLogin => self.on_failed_to_log_in(now, failure),
             // tried once: what a server does not take from here it will not take later either
             Step::Flush => {
                 warn!(%failure, "what was unwritten may be lost");
@@ -213,6 +218,23 @@ impl Share {
         };
         warn!(operation = step.name(), %failure, ?delay, "failed, trying again");
         delay
+    }
+
+    /// As long as the mount is there the kernel tries the login again, several times a second: seen on 6.12 are 150 attempts in a
+    /// minute, and a NAS locks an account after ten.
+    fn on_failed_to_log_in(&mut self, now: BootInstant, failure: Failure) {
+        match failure.class {
+            FailureClass::Credentials if self.state == State::Recovering => {
+                warn!(%failure, "a person is needed");
+                self.enter(now, State::Releasing, Reason::OperationFailed { failure });
+            }
+            // the login itself was taken
+            FailureClass::Configuration | FailureClass::Missing => self.facts.login = Login::Tried,
+            FailureClass::Credentials | FailureClass::Transient | FailureClass::Busy | FailureClass::Wedged => {
+                self.try_step_again(now, &Step::TryLogin, failure);
+            }
+        }
+        self.look_again_if_stuck();
     }
 
     fn on_failed_to_mount(&mut self, now: BootInstant, failure: Failure) {

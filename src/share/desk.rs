@@ -29,6 +29,8 @@ pub struct Desk {
 #[derive(Clone)]
 pub enum Answer {
     Fails(FailureClass),
+    /// EHOSTDOWN, at once.
+    Refused,
     Never,
 }
 
@@ -76,6 +78,7 @@ impl Desk {
                         self.in_flight.push((op, step.name()));
                         continue;
                     }
+                    Some(Answer::Refused) => Err(Failure { errno: Some(112), ..Failure::transient("planned") }),
                     Some(Answer::Fails(class)) => Err(Failure { class, ..Failure::transient("planned") }),
                     None if step == Step::Survey => Ok(Done::Survey(self.survey.clone())),
                     None => Ok(Done::Plainly),

@@ -38,6 +38,8 @@ pub enum Step {
     Mount,
     /// Ask the server through the clone (uncached statfs).
     Verify,
+    /// Mount the share on the side, which asks once whether the server lets this login in, and let go of it again.
+    TryLogin,
     /// Put the clone on the path, above the barrier.
     Attach,
     /// Take the share off the path (MNT_DETACH); the clone stays.
@@ -53,7 +55,8 @@ pub enum Step {
     },
     /// Write back what is unwritten (syncfs through the clone), before an unmount that an operator asked for.
     Flush,
-    /// Ask whether unwritten data was thrown away (syncfs through the clone); answered by `Done::Loss`, also late.
+    /// Ask whether unwritten data was thrown away; answered by `Done::Loss`, also late. Writes back what is left (syncfs), so it is
+    /// no question for an outage that may end well.
     AskForLoss,
     /// Shut the file system down (CIFS_IOC_SHUTDOWN) and drop the clone.
     Release,
@@ -68,7 +71,12 @@ impl Step {
 
     /// Does it change the host's mount table? Then nothing else of the share may until it has ended.
     pub fn changes_mount_table(&self) -> bool {
-        matches!(self, Self::LayBarrier | Self::Mount | Self::Attach | Self::Detach | Self::Release)
+        matches!(self, Self::LayBarrier | Self::Attach | Self::Detach | Self::Release) || self.mounts()
+    }
+
+    /// Does it take the kernel's one mount mutex for as long as the server likes?
+    pub fn mounts(&self) -> bool {
+        matches!(self, Self::Mount | Self::TryLogin)
     }
 
     /// Its name in logs and in `status`.
@@ -78,6 +86,7 @@ impl Step {
             Self::LayBarrier => "lay barrier",
             Self::Mount => "mount",
             Self::Verify => "verify",
+            Self::TryLogin => "try login",
             Self::Attach => "attach",
             Self::Detach => "detach",
             Self::RaiseFence => "raise fence",

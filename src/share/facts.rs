@@ -18,6 +18,18 @@ pub(super) struct Pending {
     pub(super) abandoned: bool,
 }
 
+/// Whether the server still lets the login in, as far as a recovery has to ask.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum Login {
+    /// Nothing speaks against it.
+    #[default]
+    Believed,
+    /// The connection came back and the session did not.
+    Doubted,
+    /// It was tried, and whatever came of it is known.
+    Tried,
+}
+
 /// What is believed to be in place on the host.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Facts {
@@ -43,6 +55,8 @@ pub(super) struct Facts {
     pub(super) reconnected: bool,
     /// The share has answered since it was last doubted.
     pub(super) verified: bool,
+    /// The login, since the server came back.
+    pub(super) login: Login,
     /// What was unwritten was written back, or that was tried.
     pub(super) flushed: bool,
     /// What was in flight was given up, and nobody has asked yet whether data was lost.

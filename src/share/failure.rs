@@ -61,6 +61,7 @@ mod e {
     pub const ENODEV: i32 = 19;
     pub const EINVAL: i32 = 22;
     pub const EOPNOTSUPP: i32 = 95;
+    pub const EHOSTDOWN: i32 = 112;
     pub const ENOKEY: i32 = 126;
     pub const EKEYEXPIRED: i32 = 127;
     pub const EKEYREVOKED: i32 = 128;
@@ -76,6 +77,13 @@ impl Failure {
     /// A failure that needs a person.
     pub fn configuration(message: impl Into<String>, hint: impl Into<String>) -> Self {
         Self { class: FailureClass::Configuration, message: message.into(), errno: None, hint: Some(hint.into()) }
+    }
+
+    /// May a request through a mount have failed because its login is refused now? The kernel's reconnect turns EACCES of the session
+    /// set-up of a soft mount into EHOSTDOWN (`smb2_reconnect`), which has other causes, too.
+    pub fn may_be_the_login(&self) -> bool {
+        let numbers = [e::EHOSTDOWN, e::EACCES, e::ENOKEY, e::EKEYEXPIRED, e::EKEYREVOKED, e::EKEYREJECTED];
+        self.errno.is_some_and(|errno| numbers.contains(&errno))
     }
 
     /// Classes the error number of a failed mount.
@@ -124,6 +132,14 @@ impl Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_login_is_doubted_only_for_a_reason() {
+        let of = |errno| Failure { errno, ..Failure::transient("statfs") };
+        assert!([112, 13, 126, 127, 128, 129].iter().all(|errno| of(Some(*errno)).may_be_the_login()));
+        assert!(!of(None).may_be_the_login(), "no answer");
+        assert!(!of(Some(2)).may_be_the_login(), "it does not have the share");
+    }
 
     /// The numbers as the kernel's headers have them; EHOSTDOWN, ECONNREFUSED and EAGAIN pass.
     #[test]

@@ -13,7 +13,7 @@ use super::consumers::{Demand, Progress};
 use super::detector::Trust;
 use super::effect::{Effect, OpId, Step};
 use super::event::{Event, Input, Loss, Memory};
-use super::facts::{Consumers, Facts, Operator, Outage, Pending};
+use super::facts::{Consumers, Facts, Login, Operator, Outage, Pending};
 use super::failure::FailureClass;
 use super::state::{Reason, State};
 use super::time::BootInstant;
@@ -281,10 +281,7 @@ impl Share {
     fn on_trust(&mut self, now: BootInstant, trust: Trust) {
         self.server = trust;
         match trust {
-            Trust::Trusted => {
-                self.stale_before = now;
-                self.forget_question();
-            }
+            Trust::Trusted => self.stale_before = now,
             Trust::Suspect { .. } => {
                 self.facts.verified = false;
                 self.abandon_request();
@@ -309,18 +306,11 @@ impl Share {
         }
     }
 
-    /// A return waits for no answer about the past. Its worker is not ended: the kernel tells of a loss only once.
-    fn forget_question(&mut self) {
-        if self.state == State::Holding && self.pending.take_if(|pending| pending.step == Step::AskForLoss).is_some() {
-            self.timers.stop(Timer::Operation);
-        }
-    }
-
     /// Nobody needs the mount any more. The worker must end before anything else may be mounted (the kernel has one global
     /// mount mutex), so its completion is awaited.
     pub(super) fn abandon_mount(&mut self) {
         if let Some(pending) = &mut self.pending
-            && pending.step == Step::Mount
+            && pending.step.mounts()
             && !pending.abandoned
         {
             pending.abandoned = true;
@@ -466,6 +456,7 @@ impl Share {
             }
             State::Recovering => {
                 self.facts.reconnected |= self.reason == Reason::TakenOff;
+                self.facts.login = Login::default();
                 self.timers.set(Timer::Recovery, now + layers::RECOVERY);
             }
             State::Releasing => {
@@ -484,7 +475,11 @@ impl Share {
                 self.outage = None;
                 self.operator.remounts = false;
             }
-            State::Mounting | State::Blocked | State::Maintenance => self.stop_clocks(),
+            State::Blocked => {
+                self.stop_clocks();
+                self.outage = self.outage.filter(|_| self.facts.clone);
+            }
+            State::Mounting | State::Maintenance => self.stop_clocks(),
             State::Stuck => self.note_outage_while_stuck(now),
             State::Suspect => {}
         }

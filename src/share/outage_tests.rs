@@ -20,24 +20,25 @@ fn when_the_patience_is_over_what_is_in_flight_is_cut_off_once() {
     assert_eq!((desk.times("raise fence"), desk.times("destroy sockets")), (0, 0));
     assert_eq!(desk.wait_for(Timer::Patience), Duration::from_secs(60));
     let mut desk = desk.is(State::Holding);
-    assert_eq!(desk.last(3), ["raise fence", "destroy sockets", "ask for loss"]);
+    assert_eq!(desk.last(2), ["raise fence", "destroy sockets"]);
     desk.wait();
     assert_eq!((desk.times("raise fence"), desk.times("destroy sockets")), (1, 1));
 }
 
 const NOT_WRITTEN: &str = "input/output error";
 
-/// The kernel tells of a loss once, so it is believed whenever that comes; and a return does not wait for it.
+/// The kernel tells of a loss once, so it is believed whenever that comes; and a return does not wait long for it.
 #[test]
 fn a_loss_is_known_from_when_it_is_told() {
     let mut desk = Desk::with(Trust::Trusted, vec![("ask for loss", Answer::Never)]);
     desk.put(Event::ServerTrustChanged { trust: DEAD });
     desk.wait_for(Timer::Patience);
     let mut desk = desk.is(State::Holding);
-    desk.answers.clear();
+    assert_eq!(desk.times("ask for loss"), 0, "what has not been written may be written yet");
     desk.put(Event::ServerTrustChanged { trust: Trust::Trusted });
+    assert_eq!(desk.wait_for(Timer::Operation), layers::REQUEST_WHEN_SUSPECT);
     let mut desk = desk.is(State::Online);
-    assert_eq!((desk.times("ask for loss"), desk.share.loss()), (2, None), "asked again when the share is back");
+    assert_eq!((desk.times("ask for loss"), desk.share.loss()), (1, None));
     let (op, _) = desk.in_flight.remove(0);
     desk.put(Event::Completed { op, result: Ok(Done::Loss(Some(NOT_WRITTEN.into()))) });
     let told = Loss { at: desk.now, what: NOT_WRITTEN.into() };
@@ -55,7 +56,7 @@ fn a_release_asks_what_was_lost() {
     desk.put(Event::ServerTrustChanged { trust: DEAD });
     desk.wait_for(Timer::Hold);
     let mut desk = desk.is(State::Offline);
-    assert_eq!((desk.times("ask for loss"), desk.last(2)), (2, vec!["ask for loss", "release"]));
+    assert_eq!((desk.times("ask for loss"), desk.last(2)), (1, vec!["ask for loss", "release"]));
     desk.put(Event::ServerTrustChanged { trust: Trust::Trusted });
     desk.answers = vec![("ask for loss", Answer::Never)];
     desk.put(Event::ServerTrustChanged { trust: DEAD });
@@ -182,4 +183,47 @@ fn a_share_without_its_clone_is_mounted_anew() {
         let desk = if dead { desk.is(State::Offline) } else { desk.until(State::Online) };
         assert_eq!(desk.times("mount"), if dead { 1 } else { 2 });
     }
+}
+
+/// A daemon that died before it had asked leaves that to the next.
+#[test]
+fn a_new_daemon_asks_what_was_lost() {
+    let mut desk = Desk::new(DEAD);
+    desk.share = Share::new(desk.share.spec.clone(), 7, desk.now);
+    let memory = Memory { outage_since: Some(desk.now), given_up: true, fenced: true, ..Memory::default() };
+    desk.survey = Survey { clone: true, barrier: true, memory, ..Survey::default() };
+    desk.put(Event::ServerTrustChanged { trust: Trust::Trusted });
+    let desk = desk.is(State::Online);
+    assert_eq!(desk.times("ask for loss"), 1);
+}
+
+/// A request that is refused within moments asks whether the login is; one that is not answered does not.
+#[test]
+fn a_recovery_without_a_session_tries_the_login_once() {
+    let refused = || vec![("verify", Answer::Refused), ("try login", Answer::Fails(FailureClass::Credentials))];
+    let mut desk = Desk::new(Trust::Trusted);
+    desk.put(Event::ServerTrustChanged { trust: DEAD });
+    desk.answers = refused();
+    desk.put(Event::ServerTrustChanged { trust: Trust::Trusted });
+    let mut desk = desk.is(State::Blocked);
+    assert_eq!((desk.times("verify"), desk.times("try login"), desk.times("mount")), (1, 1, 1));
+    assert_eq!(desk.share.hold_ends_at(), None, "the outage is over");
+    desk.answers.clear();
+    assert_eq!(desk.ask(Command::Mount), DONE);
+
+    // the server went away before it had said so
+    let mut desk = desk.is(State::Online);
+    desk.put(Event::ServerTrustChanged { trust: DEAD });
+    desk.answers = vec![("verify", Answer::Refused), ("try login", Answer::Never)];
+    desk.put(Event::ServerTrustChanged { trust: Trust::Trusted });
+    desk.put(Event::ServerTrustChanged { trust: DEAD });
+    desk.fails("try login", FailureClass::Credentials);
+    let mut desk = desk.is(State::Holding);
+
+    // the login was taken, and it is something else
+    desk.answers = vec![("verify", Answer::Refused), ("try login", Answer::Fails(FailureClass::Missing))];
+    desk.put(Event::ServerTrustChanged { trust: Trust::Trusted });
+    let tried = desk.times("try login");
+    desk.wait_for(Timer::Retry);
+    assert_eq!(desk.is(State::Recovering).times("try login"), tried);
 }

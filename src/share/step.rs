@@ -4,6 +4,7 @@ use super::Share;
 use super::detector::Trust;
 use super::effect::Step;
 use super::event::Mismatch;
+use super::facts::Login;
 use super::state::State;
 use super::timer::Timer;
 
@@ -90,7 +91,6 @@ impl Share {
             (facts.attached, Step::Detach),
             (may_abort && !facts.fenced, Step::RaiseFence),
             (may_abort && !facts.aborted, Step::DestroySockets { since }),
-            (facts.aborted && facts.loss_due, Step::AskForLoss),
         ])
     }
 
@@ -105,6 +105,7 @@ impl Share {
             (trusted && !facts.reconnected && !facts.fenced, Step::RaiseFence),
             (trusted && !facts.reconnected, Step::DestroySockets { since: self.stale_before }),
             (facts.fence_asked && (facts.reconnected || !trusted), Step::LiftFence),
+            (trusted && facts.login == Login::Doubted, Step::TryLogin),
             (trusted && !facts.verified, Step::Verify),
             (trusted && facts.verified && facts.loss_due, Step::AskForLoss),
             (facts.verified && !facts.attached, Step::Attach),

@@ -120,7 +120,7 @@ pub fn deadline(step: &Step, state: State) -> Duration {
         | Step::RaiseFence
         | Step::LiftFence
         | Step::DestroySockets { .. } => layers::LOCAL_STEP,
-        Step::Mount => layers::MOUNT,
+        Step::Mount | Step::TryLogin => layers::MOUNT,
         Step::Verify => match state {
             State::Suspect => layers::REQUEST_WHEN_SUSPECT,
             State::Recovering => layers::REQUEST_AFTER_RECONNECT,

@@ -4,6 +4,7 @@ use super::Share;
 use super::command::Wanted;
 use super::consumers::Progress;
 use super::detector::{self, Trust};
+use super::failure::FailureClass;
 use super::state::{Reason, State};
 use super::timer::Timer;
 
@@ -57,7 +58,8 @@ impl Share {
             }
             State::Recovering => dead.map(|reason| (State::Holding, reason)),
             State::Releasing if idle && self.consumers_let_release() && !facts.clone && !facts.attached => {
-                Some((State::Offline, self.reason.clone()))
+                let refused = self.login_is_refused() && self.operator.wanted == Wanted::Mounted;
+                Some((if refused { State::Blocked } else { State::Offline }, self.reason.clone()))
             }
             State::Offline
             | State::Mounting
@@ -67,6 +69,10 @@ impl Share {
             | State::Maintenance
             | State::Stuck => None,
         }
+    }
+
+    fn login_is_refused(&self) -> bool {
+        matches!(&self.reason, Reason::OperationFailed { failure } if failure.class == FailureClass::Credentials)
     }
 
     fn may_mount(&self) -> bool {

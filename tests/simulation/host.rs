@@ -11,6 +11,9 @@ use nasmount::share::{BootInstant, Step};
 
 use crate::schedule::{Cure, ServerIs, Setup};
 
+/// The number of the error into which the kernel turns a refused login when it reconnects.
+const EHOSTDOWN: i32 = 112;
+
 /// The address of a server before it moves.
 const FIRST_ADDRESS: u32 = 1;
 
@@ -67,6 +70,8 @@ pub struct Place {
     pub ours: bool,
     /// Somebody else's mount lies on top.
     pub foreign: bool,
+    /// The session was set up before the login was refused.
+    pub logged_in: bool,
     /// The kernel threw unwritten data away, and has told nobody.
     pub lost: bool,
     pub disk: Memory,
@@ -166,6 +171,7 @@ impl Host {
             source: 0,
             ours: share.mounted,
             foreign: false,
+            logged_in: true,
             lost: false,
             disk: Memory::default(),
         });
@@ -212,7 +218,7 @@ impl Host {
     pub fn server_moves(&mut self, server: usize) {
         self.servers[server].address += 1;
         for share in self.shares.iter_mut().filter(|share| share.server == server) {
-            share.connection = Connection::Stale;
+            share.lose_connection(Connection::Stale);
         }
     }
 
@@ -221,7 +227,7 @@ impl Host {
         self.servers[server].is = is;
         for share in self.shares.iter_mut().filter(|share| share.server == server) {
             if connections_lost && share.connection == Connection::Fresh {
-                share.connection = Connection::Stale;
+                share.lose_connection(Connection::Stale);
             }
         }
         self.settle_connections(server);
@@ -275,7 +281,8 @@ impl Host {
         match step {
             Step::Survey => return ends(Done::Survey(place.survey(known))),
             Step::LayBarrier => place.barrier = true,
-            Step::Mount => return self.mount(share),
+            Step::Mount => return self.mount(share, true),
+            Step::TryLogin => return self.mount(share, false),
             Step::Verify | Step::Flush => return self.ask(share),
             Step::AskForLoss => return self.ask_for_loss(share),
             Step::Attach if !place.clone || place.ours || place.foreign => {
@@ -313,13 +320,13 @@ impl Host {
         }
         destroyed_at.insert(address, started);
         for share in self.shares.iter_mut().filter(|share| share.server == server && share.clone_of.0 == address) {
-            share.connection = Connection::Reconnecting;
+            share.lose_connection(Connection::Reconnecting);
             share.silent.take_if(|cure| *cure == Cure::NewConnection);
         }
         self.settle_connections(server);
     }
 
-    fn mount(&mut self, share: usize) -> Outcome {
+    fn mount(&mut self, share: usize, stays: bool) -> Outcome {
         let address = self.server_of(share).known;
         let server = self.server_of(share).seen_at(address);
         if self.is_fenced(share, address) || server == ServerIs::Refusing {
@@ -332,7 +339,10 @@ impl Host {
         if let Some(class) = place.refuses {
             return failed(class, "mount: refused by the server");
         }
-        place.clone = true;
+        if !stays {
+            return ends(Done::Plainly);
+        }
+        (place.clone, place.logged_in) = (true, true);
         place.clone_of = (address, place.source);
         place.connection = Connection::Fresh;
         ends(Done::Plainly)
@@ -358,17 +368,26 @@ impl Host {
             return failed(FailureClass::Transient, "nothing mounted");
         }
         if fenced {
-            place.connection = Connection::Reconnecting;
+            place.lose_connection(Connection::Reconnecting);
             return failed(FailureClass::Transient, "host is down");
         }
-        if answers && place.silent.is_none() && place.connection == Connection::Fresh {
-            return ends(Done::Plainly);
+        if !answers || place.silent.is_some() || place.connection != Connection::Fresh {
+            return Outcome::Waits;
         }
-        Outcome::Waits
+        if !place.logged_in && place.refuses == Some(FailureClass::Credentials) {
+            return Outcome::Ends(Err(Failure { errno: Some(EHOSTDOWN), ..Failure::transient("no session") }));
+        }
+        place.logged_in = true;
+        ends(Done::Plainly)
     }
 }
 
 impl Place {
+    /// A session ends with its connection, and is set up anew on the next.
+    fn lose_connection(&mut self, connection: Connection) {
+        (self.connection, self.logged_in) = (connection, false);
+    }
+
     fn survey(&self, address: u32) -> Survey {
         let mismatch = match self.clone_of {
             _ if !self.clone => None,

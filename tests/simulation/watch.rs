@@ -33,6 +33,8 @@ pub struct ShareWatch {
     pub patience: Duration,
     pub released: bool,
     pub destroyed_in_return: bool,
+    /// Requests of this recovery that asked for a session in vain.
+    pub sessions_refused: u32,
     /// A login was refused, and nobody has asked for another.
     pub refused: bool,
     pub answered_at: Option<BootInstant>,
@@ -151,7 +153,10 @@ impl ShareWatch {
                 self.held_since = None;
                 self.released = false;
             }
-            State::Holding | State::Recovering => self.destroyed_in_return = false,
+            State::Holding | State::Recovering => {
+                self.destroyed_in_return = false;
+                self.sessions_refused = 0;
+            }
             State::Releasing => self.released = true,
             State::Suspect | State::Stuck | State::Maintenance | State::Blocked => {}
         }
@@ -193,10 +198,11 @@ impl ShareWatch {
             self.answered_at = Some(now);
         }
         let Err(failure) = result else { return };
+        self.sessions_refused += u32::from(*step == Step::Verify && failure.errno.is_some());
         self.trouble_at = Some(now);
         if matches!(step, Step::Verify | Step::DestroySockets { .. }) {
             self.destroyed_in_return = false;
         }
-        self.refused |= failure.class == FailureClass::Credentials && *step == Step::Mount;
+        self.refused |= failure.class == FailureClass::Credentials && step.mounts();
     }
 }

@@ -52,7 +52,7 @@ impl World {
             waiting: false,
             step,
         };
-        if worker.step == Step::Mount && self.planted == Some(Planted::MountStartedTwice) {
+        if worker.step.mounts() && self.planted == Some(Planted::MountStartedTwice) {
             let twin = OpId(op.0 + 1_000_000);
             self.workers.insert((share, twin), Worker { op: twin, ..worker.clone() });
         }
@@ -60,8 +60,8 @@ impl World {
         let others = self
             .workers
             .values()
-            .any(|other| other.step == Step::Mount && !other.queued && (other.share, other.op) != (share, op));
-        let is_mount = self.workers.get(&(share, op)).is_some_and(|worker| worker.step == Step::Mount);
+            .any(|other| other.step.mounts() && !other.queued && (other.share, other.op) != (share, op));
+        let is_mount = self.workers.get(&(share, op)).is_some_and(|worker| worker.step.mounts());
         if is_mount && others && !self.mounts_at_once() {
             if let Some(worker) = self.workers.get_mut(&(share, op)) {
                 worker.queued = true;
@@ -118,8 +118,8 @@ impl World {
         let server = self.setup.shares[worker.share].server;
         let slow = self.host.servers[server].is == ServerIs::Slow;
         let usual = match &worker.step {
-            Step::Mount if slow => self.latency(2_000, 12_000),
-            Step::Mount => self.latency(50, 400),
+            Step::Mount | Step::TryLogin if slow => self.latency(2_000, 12_000),
+            Step::Mount | Step::TryLogin => self.latency(50, 400),
             Step::Verify | Step::Flush | Step::AskForLoss if slow => self.latency(1_000, 12_000),
             _ if self.rng.u8(0..20) == 0 => self.latency(100, 2_000),
             Step::Flush => self.latency(1, 800),
@@ -247,7 +247,7 @@ impl World {
     fn end_worker(&mut self, worker: &Worker, result: Result<Done, Failure>) -> Check {
         let share = worker.share;
         self.workers.remove(&(share, worker.op));
-        if worker.step == Step::Mount
+        if worker.step.mounts()
             && !worker.queued
             && let Some((share, op)) = self.mount_queue.pop_front()
         {

@@ -45,6 +45,8 @@ pub enum Request {
     SetAccess(Barred),
     /// Mount detached, verify, pin as the share's clone.
     Mount(Box<MountRequest>),
+    /// Mount detached, and let go of it.
+    TryLogin(Box<MountRequest>),
     /// statfs through the clone, and is the marker there?
     Verify {
         /// Share.
@@ -380,6 +382,7 @@ fn perform(request: Request) -> Reply {
         Request::LayBarrier(barred) => clone::barrier(&barred).map(|_| Answer::Done),
         Request::SetAccess(barred) => clone::set_access(&barred),
         Request::Mount(request) => mount::mount(&request),
+        Request::TryLogin(request) => mount::try_login(&request),
         Request::Verify { share, marker } => clone::verify(&share, marker.as_deref()),
         Request::Flush { share } => clone::flush(&share),
         Request::AskForLoss { share } => clone::ask_for_loss(&share),

@@ -25,14 +25,8 @@ const USER_KEYS: [&str; 3] = ["uid", "cruid", "backupuid"];
 const GROUP_KEYS: [&str; 2] = ["gid", "backupgid"];
 
 pub(super) fn mount(request: &MountRequest) -> Reply {
-    let context = fsopen("cifs", FsOpenFlags::FSOPEN_CLOEXEC)
-        .attempt(|| "cannot use CIFS through the kernel's mount API (Linux 5.11 or newer)".into())?;
-    let configured = configure(&context, request, |_| true);
-    configured.map_err(|failed| failed.at(Stage::Configuration))?;
     let before = backing_devices();
-    fsconfig_create(&context)
-        .attempt(|| format!("cannot mount {}{}", request.source, said(&context)))
-        .map_err(|failed| failed.at(Stage::Negotiation))?;
+    let context = create(request)?;
     let attributes = request.attributes.iter().copied().map(flag).collect();
     let mount = fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes)
         .attempt(|| format!("cannot make a mount of {}", request.source))?;
@@ -48,6 +42,23 @@ pub(super) fn mount(request: &MountRequest) -> Reply {
     }
     clone::pin(&request.share, &mount)?;
     Ok(Answer::Done)
+}
+
+/// A session and a tree of its own, which end with the context.
+pub(super) fn try_login(request: &MountRequest) -> Reply {
+    create(request).map(|_| Answer::Done)
+}
+
+/// The file system, mounted nowhere yet.
+fn create(request: &MountRequest) -> Result<OwnedFd, Failed> {
+    let context = fsopen("cifs", FsOpenFlags::FSOPEN_CLOEXEC)
+        .attempt(|| "cannot use CIFS through the kernel's mount API (Linux 5.11 or newer)".into())?;
+    let configured = configure(&context, request, |_| true);
+    configured.map_err(|failed| failed.at(Stage::Configuration))?;
+    fsconfig_create(&context)
+        .attempt(|| format!("cannot mount {}{}", request.source, said(&context)))
+        .map_err(|failed| failed.at(Stage::Negotiation))?;
+    Ok(context)
 }
 
 fn flag(attribute: Attribute) -> MountAttrFlags {

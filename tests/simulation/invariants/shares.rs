@@ -21,6 +21,7 @@ pub fn at_start(world: &mut World, share: usize, step: &Step) -> Check {
     nothing_is_started_in_maintenance(world, share, step)?;
     unmounted_by_an_operator_stays_unmounted(world, share, step)?;
     no_mount_after_a_refusal(world, share, step)?;
+    no_storm_of_logins(world, share, step)?;
     nothing_is_given_up_within_the_patience(world, share, step)?;
     sockets_are_destroyed_once_a_return(world, share, step)?;
     no_busy_loop(world.now, &mut world.watch.shares[share].starts, share_name(share))?;
@@ -56,7 +57,7 @@ fn one_operation_a_share(world: &World, share: usize, step: &Step) -> Check {
 
 /// The kernel has one mount mutex; a hung mount would block every other.
 pub fn one_mount_on_the_host(world: &World) -> Check {
-    let mounting = world.workers.values().filter(|worker| worker.step == Step::Mount && !worker.queued);
+    let mounting = world.workers.values().filter(|worker| worker.step.mounts() && !worker.queued);
     match mounting.count() {
         0 | 1 => Ok(()),
         more => broken(world, "one mount on the host", format!("{more} of them")),
@@ -72,15 +73,25 @@ fn nothing_is_started_in_maintenance(world: &World, share: usize, step: &Step) -
 }
 
 fn unmounted_by_an_operator_stays_unmounted(world: &World, share: usize, step: &Step) -> Check {
-    if world.watch.shares[share].unmounted && matches!(step, Step::Mount | Step::Attach) {
+    if world.watch.shares[share].unmounted && matches!(step, Step::Mount | Step::TryLogin | Step::Attach) {
         return broken(world, "what an operator unmounted stays unmounted", step.name().into());
     }
     Ok(())
 }
 
 fn no_mount_after_a_refusal(world: &World, share: usize, step: &Step) -> Check {
-    if *step == Step::Mount && world.watch.shares[share].refused {
+    if step.mounts() && world.watch.shares[share].refused {
         return broken(world, "a refused login is tried once", "mount again".into());
+    }
+    Ok(())
+}
+
+/// A request through a mount without a session asks for one: each is a login, and enough of them lock the account.
+fn no_storm_of_logins(world: &World, share: usize, step: &Step) -> Check {
+    const MOST: u32 = 2;
+    let refused = world.watch.shares[share].sessions_refused;
+    if *step == Step::Verify && refused > MOST && world.state_of(share) == Some(State::Recovering) {
+        return broken(world, "no storm of logins", format!("{refused} were refused"));
     }
     Ok(())
 }
@@ -145,7 +156,7 @@ fn nobody_paused_is_released_from_under(world: &World, share: usize, step: &Step
 /// A request to a server in doubt only hangs; a connection made to it is made into nothing.
 fn only_a_trusted_server_is_asked(world: &World, share: usize, step: &Step) -> Check {
     let asks = match step {
-        Step::Mount | Step::Verify | Step::Flush => true,
+        Step::Mount | Step::TryLogin | Step::Verify | Step::Flush => true,
         Step::DestroySockets { .. } | Step::Attach => world.state_of(share) == Some(State::Recovering),
         Step::Survey
         | Step::LayBarrier

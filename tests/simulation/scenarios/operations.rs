@@ -29,6 +29,15 @@ fn unknown_share_blocks() {
     beginning(&setup()).fault(refused).reaches(State::Blocked, 5).after(600).attempted("Mount", 1).ends_well();
 }
 
+/// Seen on 6.12: the kernel asked for a session several times a second for as long as the mount was there.
+#[test]
+fn password_changed_while_mounted_is_noticed_when_the_session_is_lost() {
+    let refused = Fault::MountsRefused { share: 0, class: FailureClass::Credentials };
+    let story = story(&setup()).fault(refused).after(5).is(State::Online).server_restarted();
+    let story = story.reaches(State::Blocked, 60).after(600).is(State::Blocked);
+    story.attempted("TryLogin", 1).attempted("Mount", 1).stopped().fenced(false).ends_well();
+}
+
 /// A volume that comes later than its NAS needs nobody.
 #[test]
 fn missing_share_is_looked_for() {
