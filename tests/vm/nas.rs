@@ -83,6 +83,14 @@ impl<'guest> Nas<'guest> {
         format!("/srv/nas{}/{share}", self.number)
     }
 
+    /// What the NAS's administrator does: a WHAT of `guest/nas.sh`.
+    pub fn change(self, what: &str) -> Result<()> {
+        let output =
+            self.guest.run_within(SCRIPT_LIMIT, &format!("/host/guest/nas.sh change {} {what}", self.number))?;
+        ensure!(output.code == 0, "change NAS {}: {what}: {}", self.number, output.stderr);
+        Ok(())
+    }
+
     /// Begins an outage.
     pub fn cut(self, fault: Fault) -> Result<Outage<'guest>> {
         self.cutting(fault)?.complete()

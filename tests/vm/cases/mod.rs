@@ -12,6 +12,7 @@ mod c30_daemon_dies;
 mod c40_blocked;
 mod c50_two_shares;
 mod c51_operator;
+mod c60_nas;
 
 use anyhow::Result;
 
@@ -44,4 +45,5 @@ pub const CASES: &[Case] = &[
     Case { name: "40-blocked", on: On::EverySuite, run: c40_blocked::run },
     Case { name: "50-two-shares", on: On::EverySuite, run: c50_two_shares::run },
     Case { name: "51-operator", on: On::Trixie, run: c51_operator::run },
+    Case { name: "60-nas", on: On::Trixie, run: c60_nas::run },
 ];

@@ -3,6 +3,7 @@
 # nas.sh down N...      stop it and remove everything of it
 # nas.sh cut N KIND     begin an outage; prints the guest's uptime at which it was complete
 # nas.sh heal N KIND    end it; prints the uptime
+# nas.sh change N WHAT  what the NAS's administrator does while clients are connected
 #
 # KIND   what the client sees
 # link   no carrier, nothing answers: the cable was pulled
@@ -11,6 +12,13 @@
 # hang   TCP connects and acknowledges, nobody answers: the server's processes are stopped
 # slow   everything works, 400 ms late
 # power  silence, and the server has forgotten every connection when it returns
+#
+# WHAT
+# remove, restore      the share media is not there any more, and closed on those who use it
+# read-only, writable  the same share
+# fill, empty          no space is left on the exports' file system
+# password NTHASH      nasuser has another one; sessions go on
+# recreate             the files of media are deleted and others made of the same names: handles are stale
 #
 # The exports of NAS N are tmpfs directories, seen from the server's side in /srv/nasN/{media,secret}.
 set -euo pipefail
@@ -157,6 +165,32 @@ heal_fault() {
   esac
 }
 
+# Samba reads its configuration anew by itself only now and then, and leaves those alone who use a share.
+reconfigure() {
+  sed -i "$2" "/run/nas$1/smb.conf"
+  smbcontrol --configfile="/run/nas$1/smb.conf" smbd reload-config
+  smbcontrol --configfile="/run/nas$1/smb.conf" smbd close-share media
+}
+
+change() {
+  local export=/srv/nas$1
+  case $2 in
+    remove) reconfigure "$1" 's/^\[media\]/[removed]/' ;;
+    restore) reconfigure "$1" 's/^\[removed\]/[media]/' ;;
+    read-only) reconfigure "$1" '/^\[media\]/,/^\[secret\]/ s/read only = no/read only = yes/' ;;
+    writable) reconfigure "$1" '/^\[media\]/,/^\[secret\]/ s/read only = yes/read only = no/' ;;
+    fill) fallocate -l 1G "$export/filler" 2>/dev/null || cat /dev/zero >"$export/filler" 2>/dev/null || true ;;
+    empty) rm "$export/filler" ;;
+    password) sed -i "s/^\(nasuser:3000:[0-9]*\):[0-9A-F]*:/\1:$3:/" "/run/nas$1/private/smbpasswd" ;;
+    recreate)
+      rm -r "$export/media"
+      mkdir -m 777 "$export/media"
+      python3 "$GUEST_DIR/load.py" library "$export/media"
+      ;;
+    *) die "unknown change: $2" ;;
+  esac
+}
+
 case ${1:-} in
   up | down)
     command=$1; shift
@@ -167,5 +201,6 @@ case ${1:-} in
     ;;
   cut) cut_fault "$2" "$3"; uptime_now ;;
   heal) heal_fault "$2" "$3"; uptime_now ;;
-  *) sed -n '2,16s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
+  change) change "${@:2}" ;;
+  *) sed -n '2,24s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
 esac

@@ -1,0 +1,144 @@
+//! What a NAS's administrator does while its shares are in use, and a NAS that stays away for longer than the patience.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use serde_json::Value;
+
+use crate::guest::Guest;
+use crate::load::{Kind, Load};
+use crate::nas::{self, Fault, Nas};
+use crate::nasmount::{DEADLINE, Nasmount, ShareOf, UNHURRIED, barred, mount_point};
+
+const CREDENTIALS: &str = "/etc/nasmount/case.cred";
+/// NT hash of "pw2", and what the NAS's administrator has written instead of the old one.
+const OTHER_PASSWORD: &str = "password D25B088BA6991B38A960C3CFCA03953C";
+/// A NAS locks an account, or the address it comes from, after so many failed logins (Synology's default).
+const LOCKED_AFTER: u32 = 10;
+const PROBED_OFTEN: &str = "probe_interval = \"5s\"";
+/// Nothing limits what is unwritten, so that there is something to be lost.
+const IMPATIENT: &str = "patience = \"8s\"\nhold_for = \"forever\"\ndirty_limit = \"none\"";
+/// The patience, 12 s until what was in flight has ended, and time to see it.
+const BEYOND: Duration = Duration::from_secs(40);
+
+pub fn run(guest: &Guest) -> Result<String> {
+    let [gone, full, login, beyond] = nas::up(guest, [5, 6, 7, 8])?;
+    guest.write_file(CREDENTIALS, "username=nasuser\npassword=pw1,with comma\n")?;
+    guest.ok(&format!("chmod 600 {CREDENTIALS}"))?;
+    let load = Load::new(guest, "beyond", &Kind::ALL);
+    let share = |name, nas, source, more| ShareOf {
+        name,
+        nas,
+        source,
+        more,
+        probe: UNHURRIED,
+        credentials: (name == "login").then_some(CREDENTIALS),
+        units: if name == "beyond" { vec![load.unit()] } else { Vec::new() },
+    };
+    let shares = [
+        share("gone", gone, "media", PROBED_OFTEN),
+        share("full", full, "media", ""),
+        share("login", login, "secret", ""),
+        share("beyond", beyond, "media", IMPATIENT),
+    ];
+    let nasmount = Nasmount::start(guest, &shares)?;
+    for share in &shares {
+        nasmount.wait_for_state(share.name, "online")?;
+    }
+    let load = load.start(&mount_point("beyond"))?;
+    load.wait_for_operations(10, DEADLINE)?;
+    gone.change("remove")?; // what follows from it takes a while
+    let said = what_the_server_says_is_handed_on(guest, &nasmount, full)?;
+    let logins = password_changed(guest, &nasmount, login)?;
+    let lost = beyond_the_patience(&nasmount, &load, beyond)?;
+    missing_until_it_is_back(guest, &nasmount, gone)?;
+    nasmount.remove()?;
+    Ok(format!("{said}; {logins} refused logins; {lost}; a share that was removed came back by itself"))
+}
+
+/// A share that is read-only or full, and files that were replaced: the server's own answer, at once, and the share stays online.
+fn what_the_server_says_is_handed_on(guest: &Guest, nasmount: &Nasmount<'_>, nas: Nas<'_>) -> Result<String> {
+    let path = mount_point("full");
+    let fails = |command: &str, why: &str| -> Result<()> {
+        let output = guest.run(&format!("cd {path} && {command}"))?;
+        ensure!(output.code != 0 && output.stderr.contains(why), "`{command}` met {output:?}, not {why:?}");
+        Ok(())
+    };
+    guest.ok(&format!("cd {path} && dd if=/dev/zero of=big bs=64k count=4 conv=fsync status=none"))?;
+    nas.change("read-only")?;
+    nasmount.wait_for_state("full", "online")?; // closed for a moment
+    fails("touch another", "Permission denied")?;
+    guest.ok(&format!("cat {path}/film.00"))?;
+    nas.change("writable")?;
+    nasmount.wait_for_state("full", "online")?;
+    nas.change("fill")?;
+    fails("dd if=/dev/zero of=big bs=64k count=40 conv=notrunc,fsync status=none", "No space left")?;
+    nas.change("empty")?;
+    guest.ok(&format!("cd {path} && dd if=/dev/zero of=big bs=64k count=4 conv=fsync status=none"))?;
+    let reader = format!(
+        "exec 3<{path}/film.01; touch /run/opened; until [ -e /run/replaced ]; do sleep 0.1; done; cat <&3 >/dev/null"
+    );
+    let reader = guest.spawn(&reader)?;
+    guest.wait_for("the open file", DEADLINE, "[ -e /run/opened ]")?;
+    nas.change("recreate")?;
+    guest.ok("touch /run/replaced")?;
+    let old = reader.wait(DEADLINE)?; // what was cached, or that it is not there any more: either way at once
+    guest.ok(&format!("[ $(cat {path}/film.02 | wc -c) = 100 ]")).context("a file that was made anew")?;
+    let report = nasmount.share("full")?;
+    ensure!(report["state"] == "online" && report["loss"].is_null(), "the share is {report}");
+    Ok(format!(
+        "read-only, full and replaced: online throughout, a file opened before it was replaced read with exit {}",
+        old.code
+    ))
+}
+
+/// The session goes on with the old password; when it is lost, the new one is asked for a few times, not until the account is locked.
+fn password_changed(guest: &Guest, nasmount: &Nasmount<'_>, nas: Nas<'_>) -> Result<u32> {
+    let path = mount_point("login");
+    let begun = guest.ok("date +%s.%N")?;
+    nas.change(OTHER_PASSWORD)?;
+    guest.ok(&format!("touch {path}/still && ls {path}"))?;
+    ensure!(nasmount.share("login")?["state"] == "online", "a session does not end with its password");
+    nas.cut(Fault::Kill)?.heal()?;
+    nasmount.wait_for_state("login", "blocked")?;
+    let report = nasmount.share("login")?;
+    ensure!(report["reason"]["failure"]["class"] == "credentials", "the reason is {}", report["reason"]);
+    barred(guest, &path, "ls,create")?;
+    guest.ok("! grep /secret /proc/self/mountinfo").context("the mount is still there, and tries on")?;
+    let count = format!("journalctl -b -k --since @{begun} | grep -c STATUS_LOGON_FAILURE");
+    let refused: u32 = guest.ok(&count)?.parse().context("a count")?;
+    ensure!((1..LOCKED_AFTER).contains(&refused), "{refused} logins were refused");
+    guest.ok(&format!("printf 'username=nasuser\\npassword=pw2\\n' >{CREDENTIALS} && nasmount mount login"))?;
+    nasmount.wait_for_state("login", "online")?;
+    Ok(refused)
+}
+
+/// What is lost after all is said: which share, when, which files of whom. A reader never meets an error.
+fn beyond_the_patience(nasmount: &Nasmount<'_>, load: &Load<'_>, nas: Nas<'_>) -> Result<String> {
+    ensure!(nasmount.share("beyond")?["loss"].is_null(), "a loss before there was one");
+    let outage = nas.cut(Fault::Link)?;
+    nasmount.wait_for_state("beyond", "holding")?;
+    outage.last(BEYOND)?;
+    outage.heal()?;
+    nasmount.wait_for_state("beyond", "online")?;
+    let said = nasmount.share("beyond")?["loss"]["what"].as_str().unwrap_or_default().to_owned();
+    load.wait_for_operations(5, DEADLINE)?;
+    let accounts = load.finish(nas, DEADLINE)?;
+    let (reader, buffered) = (&accounts[&Kind::Reader], &accounts[&Kind::Buffered]);
+    ensure!(reader.failures() == 0 && reader.wrong == 0, "the reader saw errors: {:?}", reader.errors);
+    ensure!(buffered.lost > 0, "nothing was lost, so nothing could be said");
+    for word in [load.unit(), "python3".to_owned(), "beyond.buffered".to_owned()] {
+        ensure!(said.contains(&word), "{} blocks were lost, and nasmount says {said:?}, not {word}", buffered.lost);
+    }
+    Ok(format!("{} blocks lost beyond the patience, and said: {said:?}", buffered.lost))
+}
+
+/// A share that is not there any more is given up, and looked for.
+fn missing_until_it_is_back(guest: &Guest, nasmount: &Nasmount<'_>, nas: Nas<'_>) -> Result<()> {
+    nasmount.wait_for_state("gone", "blocked")?;
+    let report: Value = nasmount.share("gone")?;
+    ensure!(report["reason"]["failure"]["class"] == "missing", "the reason is {}", report["reason"]);
+    barred(guest, &mount_point("gone"), "ls,create")?;
+    nas.change("restore")?;
+    nasmount.wait_for_state("gone", "online").map(drop)
+}
