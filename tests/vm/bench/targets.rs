@@ -1,0 +1,147 @@
+//! What design asks of nasmount, next to what this run has measured. Verdicts are words: nothing fails because of them.
+
+use super::report::{Memory, Operation, Report};
+use super::table::seconds;
+
+/// A number to reach.
+pub struct Target {
+    pub what: &'static str,
+    pub wanted: String,
+    pub measured: String,
+    pub verdict: String,
+}
+
+/// On which side of a number the target lies.
+#[derive(Clone, Copy)]
+enum Bound {
+    Below(f64),
+    AtMost(f64),
+    Above(f64),
+}
+
+/// How a number is written.
+#[derive(Clone, Copy)]
+enum Unit {
+    Seconds,
+    Count,
+    Percent,
+    Mebibytes,
+}
+
+/// Column names of nasmount's own ways; they differ in patience.
+pub const PATIENT: &str = "nasmount 2m";
+pub const IMPATIENT: &str = "nasmount 0s";
+/// Whether a column is nasmount's.
+pub fn is_ours(way: &str) -> bool {
+    [PATIENT, IMPATIENT].contains(&way)
+}
+
+/// The memory target is one for so many shares.
+pub const SHARES: u32 = 10;
+const KIB_PER_MIB: f64 = 1024.0;
+
+/// What this bench does not measure, and who does.
+pub const NOT_MEASURED: [&str; 5] = [
+    "poweroff with a dead server (a boot of its own for each way)",
+    "detection of a pulled cable and of a stopped server (`make vm`, cases 10 and 60, print them)",
+    "outages of ten minutes, beyond the patience of two",
+    "how much unwritten data an outage can find, in MiB (blocks lost stand for it)",
+    "simulated schedules (`make test`)",
+];
+
+pub fn targets(report: &Report) -> Vec<Target> {
+    let mut all = calls(report);
+    all.extend(consumers(report));
+    all.extend(itself(report));
+    all
+}
+
+/// Stalls and errors of those whom nasmount does not know.
+fn calls(report: &Report) -> Vec<Target> {
+    let ours = [PATIENT, IMPATIENT];
+    let known = report.most(&ours, |way| way.longest(|phases| &phases.after, Operation::is_by_path));
+    let given_up = report.most(&[IMPATIENT], |way| way.longest(|phases| &phases.before, |_| true));
+    let failed: u32 = report.of(&[PATIENT]).map(|way| way.errors(|phases| &phases.before)).sum();
+    let silence = report.outages.iter().filter(|outage| outage.fault == "silence").flat_map(|outage| &outage.ways);
+    vec![
+        judge("longest call by path begun after detection", known, Bound::Below(0.05), Unit::Seconds),
+        judge("longest call in flight, patience 0s", given_up, Bound::Below(16.0), Unit::Seconds),
+        judge("calls in flight that failed, patience 2m", Some(failed.into()), Bound::AtMost(0.0), Unit::Count),
+        judge(
+            "detection of a silent server",
+            silence.filter_map(|way| way.noticed).reduce(f64::max),
+            Bound::Below(4.0),
+            Unit::Seconds,
+        ),
+    ]
+}
+
+/// What happened to paused consumers within the patience.
+fn consumers(report: &Report) -> Vec<Target> {
+    let sum = |figure: fn(&super::report::Consumer) -> u64| {
+        let consumers = report.of(&[PATIENT]).flat_map(|way| way.consumers.values());
+        Some(consumers.map(figure).sum::<u64>() as f64)
+    };
+    let online = report.of(&[PATIENT, IMPATIENT]).filter_map(|way| way.online).reduce(f64::max);
+    vec![
+        judge("errors seen by paused consumers, patience 2m", sum(|one| one.errors), Bound::AtMost(0.0), Unit::Count),
+        judge("blocks they lost", sum(|one| one.lost), Bound::AtMost(0.0), Unit::Count),
+        judge("server answers again until the share is online", online, Bound::Below(3.0), Unit::Seconds),
+    ]
+}
+
+/// Speed, memory, processor, and the CLI.
+fn itself(report: &Report) -> Vec<Target> {
+    let ratio = report.speed.iter().filter_map(|speed| speed.ratio()).reduce(f64::min);
+    let footprint = &report.footprint;
+    let memory = footprint.memory.iter().find(|memory| memory.shares == SHARES).map(Memory::mib);
+    vec![
+        judge(
+            "write speed, of that of a mount with defaults (least of the block sizes)",
+            ratio.map(|ratio| ratio * 100.0),
+            Bound::Above(80.0),
+            Unit::Percent,
+        ),
+        judge("resident memory, 10 shares on 2 servers", memory, Bound::Below(12.0), Unit::Mebibytes),
+        judge("processor when idle", Some(footprint.processor), Bound::Below(0.2), Unit::Percent),
+        judge("`nasmount status` while everything hangs", Some(footprint.status), Bound::Below(0.02), Unit::Seconds),
+    ]
+}
+
+fn judge(what: &'static str, measured: Option<f64>, bound: Bound, unit: Unit) -> Target {
+    let (words, limit) = match bound {
+        Bound::Below(limit) => ("< ", limit),
+        Bound::AtMost(limit) => ("", limit),
+        Bound::Above(limit) => ("> ", limit),
+    };
+    let wanted = format!("{words}{}", unit.text(limit));
+    let Some(measured) = measured else {
+        return Target { what, wanted, measured: "-".to_owned(), verdict: "not measured".to_owned() };
+    };
+    let reached = match bound {
+        Bound::Below(limit) => measured < limit,
+        Bound::AtMost(limit) => measured <= limit,
+        Bound::Above(limit) => measured > limit,
+    };
+    let missed = || format!("missed by {}", unit.text((measured - limit).abs()));
+    let verdict = if reached { "reached".to_owned() } else { missed() };
+    Target { what, wanted, measured: unit.text(measured), verdict }
+}
+
+impl Unit {
+    fn text(self, value: f64) -> String {
+        match self {
+            Self::Seconds => seconds(value),
+            Self::Count => format!("{value:.0}"),
+            Self::Percent => format!("{value:.2} %"),
+            Self::Mebibytes => format!("{value:.1} MiB"),
+        }
+    }
+}
+
+impl Memory {
+    /// Both services.
+    pub fn mib(&self) -> f64 {
+        (self.daemon_kib + self.barrier_kib) as f64 / KIB_PER_MIB
+    }
+}
