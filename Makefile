@@ -1,5 +1,6 @@
 # make demo   a share goes through an outage before your eyes, in a VM
 # make test   everything
+# make bench  nasmount and today's ways through the same outages, in a VM: tables, target/bench/bench.{md,json,svg}
 # make install / uninstall   PREFIX=/usr/local DESTDIR=
 
 PREFIX ?= /usr/local
@@ -12,7 +13,7 @@ TMPFILESDIR = /usr/lib/tmpfiles.d
 
 UNITS = nasmount.service nasmount-barrier.service nasmount-rescue.service
 
-.PHONY: build release demo test check unit vm vm-trixie vm-bookworm install uninstall clean
+.PHONY: build release demo bench test check unit vm vm-trixie vm-bookworm install uninstall clean
 
 build:
 	cargo build --locked
@@ -22,6 +23,10 @@ release:
 
 demo: build
 	cargo test --locked --test vm -- --run demo
+
+# The build that people run; BENCH_OUTAGE, BENCH_QUIET (seconds) and BENCH_RUNS shorten it.
+bench: release
+	cargo test --locked --release --test vm -- --run bench
 
 test: check unit vm
 

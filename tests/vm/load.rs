@@ -114,6 +114,11 @@ impl<'guest> Load<'guest> {
         format!("{OUT}/{}.sh", self.id)
     }
 
+    /// A pattern for the files that hold how many operations each consumer has done.
+    pub fn counts(&self) -> String {
+        format!("{OUT}/{}.*.acked", self.id)
+    }
+
     /// Waits until each consumer has done so many operations more than now.
     pub fn wait_for_operations(&self, count: u64, deadline: Duration) -> Result<f64> {
         wait_for_operations(&[self], count, deadline)

@@ -19,6 +19,7 @@
     reason = "the driver runs on the developer's host, where it starts processes and reads files; its report goes to stdout"
 )]
 
+mod bench;
 mod cases;
 mod demo;
 mod guest;
@@ -87,6 +88,10 @@ fn run(request: &Request) -> Result<bool> {
     }
     if request.filters == ["demo"] {
         demo::run(&Lab::new(&request.suite)?.boot()?)?;
+        return Ok(true);
+    }
+    if request.filters == ["bench"] {
+        bench::run(&Lab::new(&request.suite)?.boot()?)?;
         return Ok(true);
     }
     let chosen: Vec<&Case> = CASES.iter().filter(|case| request.matches(case)).collect();
