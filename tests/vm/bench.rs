@@ -137,8 +137,8 @@ fn speed(ways: &Ways<'_>, runs: u32) -> Result<Vec<Speed>> {
 
 /// While the servers are silent and nobody uses the shares, nasmount unmounts, and then, all at the same time, today's ways.
 ///
-/// In that order, because CIFS mounts of one host wait for each other: an `umount` of a dead one flushes work queues that all have in
-/// common (`flush_workqueue` was seen), and all at the same time nasmount's did not return before the heal either.
+/// nasmount first, so that no `umount` of another way can be what it waits for. It can wait for their mounts all the same: on 6.12 its
+/// worker was seen in `cifs_kill_sb`, in the flush of a work queue that all CIFS mounts of a host have in common.
 fn unmounting(ways: &Ways<'_>) -> Result<Vec<Unmounting>> {
     let outages = nas::cut_all(ways.all.iter().map(|way| (way.nas, Fault::Drop)))?;
     ways.wait_for_state("holding")?;
