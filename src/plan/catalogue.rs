@@ -277,4 +277,45 @@ mod tests {
         assert!(names.iter().all(|name| forbidden(name).is_none()));
         assert!(names.iter().all(|name| name.len() <= VALUE_MAX));
     }
+
+    /// A word for the wrong place is answered with the right one.
+    #[test]
+    fn a_forbidden_option_says_what_to_do() {
+        let expected = [
+            (
+                "user username pass password pass2 password2 credentials cred dom domain workgroup domainauto",
+                "credentials file",
+            ),
+            ("guest", "leave `credentials` out"),
+            ("ip addr", "host ="),
+            ("port", "another port"),
+            ("nosharesock sharesock remount bind rootfs ver sloppy", "remove it"),
+            ("unc source target path prefixpath", "source ="),
+            ("multichannel max_channels rdma", "one connection"),
+            ("fmask", "file_mode"),
+            ("dmask dirmode", "dir_mode"),
+            ("intr nointr timeo retry bg fg lookupcache nfsvers", "patience ="),
+            ("defaults auto noauto nofail _netdev users nouser owner group comment mand nomand sync async", "at boot"),
+            ("x-systemd.automount X-mount.mkdir", "at boot"),
+        ];
+        for (names, help) in expected {
+            for name in names.split(' ') {
+                assert!(forbidden(name).is_some_and(|forbidden| forbidden.help.contains(help)), "{name}");
+            }
+        }
+        assert!(forbidden("rsize").is_none() && forbidden("xattr").is_none());
+    }
+
+    /// As the kernel has them (fs_context.c), but that a transfer stays a page below 8 MiB.
+    #[test]
+    fn sizes_have_the_kernels_bounds() {
+        let bounds =
+            |name: &str| KNOWN.iter().find(|option| option.name == name).map(|option| format!("{:?}", option.form));
+        for (name, low, high) in
+            [("rsize", "4096", "8384512"), ("rasize", "1048576", "33554432"), ("bsize", "16384", "16777216")]
+        {
+            let form = bounds(name).unwrap_or_default();
+            assert!(form.contains(low) && form.contains(high), "{name}: {form}");
+        }
+    }
 }

@@ -43,7 +43,7 @@ const KIB_PER_MIB: f64 = 1024.0;
 /// What this bench does not measure, and who does.
 pub const NOT_MEASURED: [&str; 5] = [
     "poweroff with a dead server (a boot of its own for each way)",
-    "detection of a pulled cable and of a stopped server (`make vm`, cases 10 and 60, print them)",
+    "detection of a pulled cable and of a stopped server (`make vm`, case 10 prints them)",
     "outages of ten minutes, beyond the patience of two",
     "how much unwritten data an outage can find, in MiB (blocks lost stand for it)",
     "simulated schedules (`make test`)",
