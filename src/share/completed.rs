@@ -223,18 +223,20 @@ impl Share {
     /// As long as the mount is there the kernel tries the login again, several times a second: seen on 6.12 are 150 attempts in a
     /// minute, and a NAS locks an account after ten.
     fn on_failed_to_log_in(&mut self, now: BootInstant, failure: Failure) {
+        if self.state != State::Recovering {
+            return self.look_again_if_stuck();
+        }
         match failure.class {
-            FailureClass::Credentials if self.state == State::Recovering => {
+            FailureClass::Credentials => {
                 warn!(%failure, "a person is needed");
                 self.enter(now, State::Releasing, Reason::OperationFailed { failure });
             }
             // the login itself was taken
             FailureClass::Configuration | FailureClass::Missing => self.facts.login = Login::Tried,
-            FailureClass::Credentials | FailureClass::Transient | FailureClass::Busy | FailureClass::Wedged => {
+            FailureClass::Transient | FailureClass::Busy | FailureClass::Wedged => {
                 self.try_step_again(now, &Step::TryLogin, failure);
             }
         }
-        self.look_again_if_stuck();
     }
 
     fn on_failed_to_mount(&mut self, now: BootInstant, failure: Failure) {

@@ -19,6 +19,9 @@ use crate::status::Holder;
 /// So many open files of a process are named; the others are counted.
 const MOST_PATHS: usize = 4;
 
+/// So many of those who write are named in a sentence.
+const MOST_WRITERS: usize = 8;
+
 /// Those who have the share's file system open, wherever it is or was mounted.
 pub(super) fn holders(share: &str) -> Result<Vec<Holder>, Failed> {
     let device = host::device_of_clone(share)?;
@@ -143,14 +146,16 @@ pub fn in_words(holders: &[Holder]) -> String {
 
 /// Those of them who have files open for writing, by unit, with the files; empty if there is none.
 pub fn writers_in_words(holders: &[Holder]) -> String {
-    let writes = |holder: &&Holder| holder.writable > 0;
-    let writers = holders.iter().filter(writes).map(|holder| {
+    let writers: Vec<&Holder> = holders.iter().filter(|holder| holder.writable > 0).collect();
+    let others = writers.len().saturating_sub(MOST_WRITERS);
+    let named = writers.iter().take(MOST_WRITERS).map(|holder| {
         let (unit, paths) = (holder.unit.as_deref().unwrap_or("no unit"), holder.writable_paths.join(", "));
         let more = holder.writable.saturating_sub(holder.writable_paths.len());
         let more = if more > 0 { format!(" and {more} more") } else { String::new() };
         format!("{unit}: {} ({}): {paths}{more}", holder.command, holder.pid)
     });
-    writers.collect::<Vec<_>>().join("; ")
+    let others = (others > 0).then(|| format!("{others} more processes"));
+    named.chain(others).collect::<Vec<_>>().join("; ")
 }
 
 #[cfg(test)]
@@ -197,6 +202,24 @@ mod tests {
         assert_eq!(unit("1:name=x:/\n0::/system.slice/docker-12ab.scope/x\n").unwrap(), "docker-12ab.scope");
         assert_eq!(unit("0::/user.slice/user-0.slice/user@0.service/app.slice/a.scope").unwrap(), "a.scope");
         assert_eq!(unit("0::/\n"), None);
+    }
+
+    #[test]
+    fn who_writes_is_named_with_the_files() {
+        let writer = |pid, writable| Holder {
+            pid,
+            command: "dd".into(),
+            unit: Some("a.service".into()),
+            files: 6,
+            writable,
+            writable_paths: vec!["/film".into(); writable.min(1)],
+            directories: 0,
+        };
+        assert_eq!(writers_in_words(&[writer(3, 0)]), "");
+        let text = writers_in_words(&[writer(3, 1), writer(4, 0), writer(5, 3)]);
+        assert_eq!(text, "a.service: dd (3): /film; a.service: dd (5): /film and 2 more");
+        let many: Vec<Holder> = (0..10).map(|pid| writer(pid, 1)).collect();
+        assert!(writers_in_words(&many).ends_with("dd (7): /film; 2 more processes"));
     }
 
     #[test]

@@ -7,6 +7,7 @@ use std::net::{IpAddr, ToSocketAddrs as _};
 use std::path::Path;
 
 use rustix::mount::{FsOpenFlags, MountPropagationFlags, UnmountFlags, fsopen, mount_bind, mount_change};
+use tracing::warn;
 
 use super::{Answer, Attempt as _, CloneFound, Failed, Reply, clone};
 use crate::config::settings::OnAccess;
@@ -106,7 +107,11 @@ pub(super) fn detach(share: &str, mount_point: &Path) -> Reply {
         }
         _ => {}
     }
-    super::holders::list(share)
+    let holders = super::holders::holders(share).unwrap_or_else(|error| {
+        warn!(%error, "cannot see who has the share open");
+        Vec::new()
+    });
+    Ok(Answer::Holders(holders))
 }
 
 /// Something lies on a mount point where only the barrier may.
