@@ -220,8 +220,8 @@ impl Share {
         delay
     }
 
-    /// As long as the mount is there the kernel tries the login again, several times a second: seen on 6.12 are 150 attempts in a
-    /// minute, and a NAS locks an account after ten.
+    /// As long as the mount is there the kernel tries the login again, several times a second (seen on 6.12), and a NAS locks
+    /// an account after ten attempts.
     fn on_failed_to_log_in(&mut self, now: BootInstant, failure: Failure) {
         if self.state != State::Recovering {
             return self.look_again_if_stuck();
