@@ -258,8 +258,7 @@ impl Share {
 
     /// Is it blocked because the server did not have it?
     pub(super) fn misses_it(&self) -> bool {
-        let missing = |reason: &Reason| matches!(reason, Reason::OperationFailed { failure } if failure.class == FailureClass::Missing);
-        self.state == State::Blocked && missing(&self.reason)
+        self.state == State::Blocked && self.reason.failure_class() == Some(FailureClass::Missing)
     }
 
     fn look_for_it_later(&mut self, now: BootInstant) {

@@ -143,7 +143,7 @@ impl Share {
 
     fn refused_login(&self) -> Option<Reason> {
         let now = Some(&self.reason).filter(|_| self.state == State::Blocked);
-        let is_refused = |reason: &&Reason| matches!(reason, Reason::OperationFailed { failure } if failure.class == FailureClass::Credentials);
+        let is_refused = |reason: &&Reason| reason.failure_class() == Some(FailureClass::Credentials);
         now.into_iter().chain(&self.operator.blocked_before).find(is_refused).cloned()
     }
 

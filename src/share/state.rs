@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::detector::Verdict;
 use super::event::Mismatch;
-use super::failure::Failure;
+use super::failure::{Failure, FailureClass};
 
 /// State of a share. The first sentence of each is what anybody on the host may rely on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -234,6 +234,11 @@ pub enum Reason {
 }
 
 impl Reason {
+    /// The class of the failure that it is, if it is one.
+    pub(super) fn failure_class(&self) -> Option<FailureClass> {
+        if let Self::OperationFailed { failure } = self { Some(failure.class) } else { None }
+    }
+
     /// What a person can do about it, if anything.
     pub fn hint(&self) -> Option<&str> {
         match self {

@@ -140,7 +140,7 @@ impl Share {
             (facts.attached, Step::Detach),
             (!facts.fenced, Step::RaiseFence),
             (!facts.aborted, Step::DestroySockets { since: self.since() }),
-            // once more: consumers have written while they were being stopped
+            // as late as that because consumers write while they are being stopped
             (facts.clone && may_go && facts.loss_due, Step::AskForLoss),
             (facts.clone && may_go, Step::Release),
         ])

@@ -58,7 +58,8 @@ impl Share {
             }
             State::Recovering => dead.map(|reason| (State::Holding, reason)),
             State::Releasing if idle && self.consumers_let_release() && !facts.clone && !facts.attached => {
-                let refused = self.login_is_refused() && self.operator.wanted == Wanted::Mounted;
+                let login = self.reason.failure_class() == Some(FailureClass::Credentials);
+                let refused = login && self.operator.wanted == Wanted::Mounted;
                 Some((if refused { State::Blocked } else { State::Offline }, self.reason.clone()))
             }
             State::Offline
@@ -69,10 +70,6 @@ impl Share {
             | State::Maintenance
             | State::Stuck => None,
         }
-    }
-
-    fn login_is_refused(&self) -> bool {
-        matches!(&self.reason, Reason::OperationFailed { failure } if failure.class == FailureClass::Credentials)
     }
 
     fn may_mount(&self) -> bool {

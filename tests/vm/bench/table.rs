@@ -21,7 +21,7 @@ const LEGEND: [&str; 10] = [
      acknowledged to the buffered writer, or after an fsync, that the server does not have. nasmount pauses them, the others do not know \
      that there is an outage.",
     "Unmounting: nobody uses the share, all servers are silent; nasmount first, then all others at the same time. The process start is \
-     part of it, and so is waiting for the others' dead mounts: unmounting flushes work queues that all CIFS mounts of a host share.",
+     part of it, and so may be waiting for the others' dead mounts: unmounting flushes work queues that all CIFS mounts of a host share.",
     "Speed: a file written in sequence on a healthy share, fsync included; median of the runs, the ways in turn.",
     "Memory: VmRSS of the main processes of nasmount.service and nasmount-barrier.service; the servers of shares that are not mounted \
      do not exist. Processor: the services' control groups, workers and all, over the quiet period. start, status, version: median of \

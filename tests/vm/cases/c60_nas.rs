@@ -59,11 +59,6 @@ pub fn run(guest: &Guest) -> Result<String> {
 /// A share that is read-only or full, and files that were replaced: the server's own answer, at once, and the share stays online.
 fn what_the_server_says_is_handed_on(guest: &Guest, nasmount: &Nasmount<'_>, nas: Nas<'_>) -> Result<String> {
     let path = mount_point("full");
-    let fails = |command: &str, why: &str| -> Result<()> {
-        let output = guest.run(&format!("cd {path} && {command}"))?;
-        ensure!(output.code != 0 && output.stderr.contains(why), "`{command}` met {output:?}, not {why:?}");
-        Ok(())
-    };
     guest.ok(&format!("cd {path} && dd if=/dev/zero of=big bs=64k count=4 conv=fsync status=none"))?;
     // the server closes the share to change it: a call at that moment meets EREMCHG, and nasmount may hold the share for it
     nas.change("read-only")?;
@@ -73,7 +68,9 @@ fn what_the_server_says_is_handed_on(guest: &Guest, nasmount: &Nasmount<'_>, nas
     guest.wait_for("the share to be writable", DEADLINE, &format!("touch {path}/another && rm {path}/another"))?;
     nasmount.wait_for_state("full", "online")?;
     nas.change("fill")?;
-    fails("dd if=/dev/zero of=big bs=64k count=40 conv=notrunc,fsync status=none", "No space left")?;
+    let writing = format!("cd {path} && dd if=/dev/zero of=big bs=64k count=40 conv=notrunc,fsync status=none");
+    let met = guest.run(&writing)?;
+    ensure!(met.code != 0 && met.stderr.contains("No space left"), "writing to a full share met {met:?}");
     nas.change("empty")?;
     guest.ok(&format!("cd {path} && dd if=/dev/zero of=big bs=64k count=4 conv=fsync status=none"))?;
     let reader = format!(

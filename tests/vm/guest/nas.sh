@@ -180,7 +180,7 @@ change() {
     restore) reconfigure "$1" 's/^\[removed\]/[media]/' ;;
     read-only) reconfigure "$1" '/^\[media\]/,/^\[secret\]/ s/read only = no/read only = yes/' ;;
     writable) reconfigure "$1" '/^\[media\]/,/^\[secret\]/ s/read only = yes/read only = no/' ;;
-    fill) fallocate -l 1G "$export/filler" 2>/dev/null || cat /dev/zero >"$export/filler" 2>/dev/null || true ;;
+    fill) cat /dev/zero >"$export/filler" 2>/dev/null || true ;;
     empty) rm "$export/filler" ;;
     password) sed -i "s/^\(nasuser:3000:[0-9]*\):[0-9A-F]*:/\1:$3:/" "/run/nas$1/private/smbpasswd" ;;
     recreate)
@@ -203,5 +203,5 @@ case ${1:-} in
   cut) cut_fault "$2" "$3"; uptime_now ;;
   heal) heal_fault "$2" "$3"; uptime_now ;;
   change) change "${@:2}" ;;
-  *) sed -n '2,24s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
+  *) sed -n '2,23s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
 esac
