@@ -129,6 +129,9 @@ impl<'guest> Nasmount<'guest> {
         let journal = self.guest.journal("-u 'nasmount*'")?;
         let wrong = journal.lines().find(|line| line.contains("ERROR") || line.contains("panicked"));
         ensure!(wrong.is_none(), "the journal has {wrong:?}");
+        // a worker that hangs on a share is known before the server is back and hides it
+        let stuck = journal.lines().find(|line| line.contains("to=stuck"));
+        ensure!(stuck.is_none(), "a call of nasmount's own did not return: {stuck:?}");
         let output = self.guest.run(REMOVE)?;
         ensure!(output.code == 0, "something of nasmount was left behind: {}{}", output.stdout, output.stderr);
         Ok(())

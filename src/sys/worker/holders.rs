@@ -1,14 +1,18 @@
 //! Who has a share open: files, working directories and roots, found in /proc without asking the share.
 //!
+//! Not by `statx`, also not with `AT_STATX_DONT_SYNC`: `cifs_getattr` then asks the server all the same for a file of which it knows
+//! no attributes, such as one that is being written (`CIFS_I(inode)->time == 0`, fs/smb/client/inode.c; seen on 6.12: the worker hung
+//! until the server was back). An inotify watch asks no file system, and tells the device that a file is on.
+//!
 //! A mapped file whose descriptor was closed is not found: /proc/PID/maps waits for a lock that a process hanging in a page
 //! fault of the share holds.
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::path::Path;
 
-use rustix::fs::{AtFlags, CWD, StatxFlags, statx};
+use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use tracing::warn;
@@ -40,7 +44,7 @@ pub(super) fn catch(share: &str, holders: &[Holder]) -> Result<Vec<OwnedFd>, Fai
         let Some(process) = Pid::from_raw(*pid).and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok()) else {
             continue;
         };
-        if holder(*pid, &Path::new("/proc").join(pid.to_string()), device, &mut 0).is_some() {
+        if holder(*pid, &Path::new("/proc").join(pid.to_string()), device, &mut 0)?.is_some() {
             caught.push(process); // it was not another one by then
         }
     }
@@ -62,7 +66,7 @@ fn of_device(device: (u32, u32)) -> Result<Vec<Holder>, Failed> {
     let (mut found, mut hidden) = (Vec::new(), 0);
     for entry in processes.flatten() {
         let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else { continue };
-        found.extend(holder(pid, &entry.path(), device, &mut hidden)); // it may end meanwhile
+        found.extend(holder(pid, &entry.path(), device, &mut hidden)?); // it may end meanwhile
     }
     if hidden > 0 {
         warn!(files = hidden, "cannot see all of what processes have open (CAP_SYS_PTRACE is needed)");
@@ -71,8 +75,9 @@ fn of_device(device: (u32, u32)) -> Result<Vec<Holder>, Failed> {
     Ok(found)
 }
 
-fn holder(pid: i32, process: &Path, device: (u32, u32), hidden: &mut usize) -> Option<Holder> {
-    let mut is_on = |link: &Path| match is_on(link, device) {
+fn holder(pid: i32, process: &Path, device: (u32, u32), hidden: &mut usize) -> Result<Option<Holder>, Failed> {
+    let watches = inotify::init(CreateFlags::CLOEXEC).attempt(|| "cannot watch files".into())?;
+    let mut is_on = |link: &Path| match is_on(&watches, link, device) {
         Err(Errno::ACCESS | Errno::PERM) => {
             *hidden += 1;
             false
@@ -103,19 +108,34 @@ fn holder(pid: i32, process: &Path, device: (u32, u32), hidden: &mut usize) -> O
         }
     }
     if holder.files + holder.directories == 0 {
-        return None;
+        return Ok(None);
     }
     holder.command = fs::read_to_string(process.join("comm")).unwrap_or_default().trim_end().to_owned();
     holder.unit = fs::read_to_string(process.join("cgroup")).ok().and_then(|text| unit(&text));
-    Some(holder)
+    Ok(Some(holder))
 }
 
-/// Asked for nothing and told not to synchronise, a file system answers from what is in memory (`cifs_getattr`, and the same in
-/// NFS and FUSE); the device is known without it.
-fn is_on(link: &Path, device: (u32, u32)) -> rustix::io::Result<bool> {
-    let flags = AtFlags::STATX_DONT_SYNC | AtFlags::NO_AUTOMOUNT;
-    let found = statx(CWD, link, flags, StatxFlags::empty())?;
-    Ok((found.stx_dev_major, found.stx_dev_minor) == device)
+/// Whether what a link of /proc leads to is on a device.
+fn is_on(watches: &OwnedFd, link: &Path, device: (u32, u32)) -> rustix::io::Result<bool> {
+    let target = rustix::fs::readlink(link, Vec::new())?;
+    if !target.as_bytes().starts_with(b"/") {
+        return Ok(false); // a socket, a pipe
+    }
+    let watch = inotify::add_watch(watches, link, WatchFlags::DELETE_SELF)?;
+    let text = fs::read_to_string(format!("/proc/self/fdinfo/{}", watches.as_raw_fd()));
+    inotify::remove_watch(watches, watch)?;
+    Ok(device_of_watch(&text.unwrap_or_default(), watch) == Some(device))
+}
+
+/// A watch in the fdinfo of inotify: `inotify wd:1 ino:9e7e sdev:800013 ...`, numbers in hexadecimal, the device with 20 bits for its
+/// minor number (Documentation/filesystems/proc.rst, include/linux/kdev_t.h).
+fn device_of_watch(fdinfo: &str, watch: i32) -> Option<(u32, u32)> {
+    const MINOR_BITS: u32 = 20;
+    let mut watches = fdinfo.lines().filter_map(|line| line.strip_prefix("inotify wd:"));
+    let line = watches.find(|line| line.split(' ').next() == Some(&format!("{watch:x}")))?;
+    let device = line.split(' ').find_map(|field| field.strip_prefix("sdev:"))?;
+    let device = u32::from_str_radix(device, 16).ok()?;
+    Some((device >> MINOR_BITS, device & ((1 << MINOR_BITS) - 1)))
 }
 
 /// The line `flags:` of fdinfo is octal; the two lowest bits are the access mode.
@@ -173,6 +193,7 @@ mod tests {
         let mine = || {
             let pid = i32::try_from(std::process::id()).unwrap();
             holder(pid, Path::new("/proc/self"), device, &mut 0)
+                .unwrap()
                 .map_or((0, 0), |holder| (holder.files, holder.writable))
         };
         let before = mine();
@@ -181,6 +202,15 @@ mod tests {
         let after = mine();
         // other tests open and close files at the same time
         assert!(after.0 >= 2 && after.1 >= 1, "{before:?} {after:?}");
+    }
+
+    #[test]
+    fn the_device_of_a_watch_is_read() {
+        let text = "pos:\t0\nflags:\t02000000\ninotify wd:3 ino:9e7e sdev:800013 mask:400 ignored_mask:0 fhandle-bytes:8\n\
+                    inotify wd:1f ino:2 sdev:2b mask:400 ignored_mask:0\n";
+        assert_eq!(device_of_watch(text, 3), Some((8, 0x13)));
+        assert_eq!(device_of_watch(text, 0x1f), Some((0, 0x2b)));
+        assert_eq!(device_of_watch(text, 1), None);
     }
 
     #[test]
