@@ -25,7 +25,7 @@ mod reader;
 pub mod settings;
 pub mod source;
 mod timeouts;
-mod units;
+pub mod units;
 mod validate;
 mod value;
 

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use super::units::mount_unit;
 use super::value::{BadValue, quoted};
 
 /// systemd's limit for a unit name; every mount point has a `.mount` unit.
@@ -81,7 +82,7 @@ pub(crate) fn parse_mount_point(text: &str) -> Result<PathBuf, BadValue> {
     if NEEDED.contains(&path.as_str()) {
         return bad(format!("the host needs {path} itself"), format!("choose a directory in it: \"{path}/NAME\""));
     }
-    if unit_name_len(&path) > UNIT_NAME_MAX {
+    if mount_unit(&path).len() > UNIT_NAME_MAX {
         let message = format!("the path is too long: its systemd unit would need more than {UNIT_NAME_MAX} bytes");
         return bad(message, "choose a shorter path");
     }
@@ -91,12 +92,6 @@ pub(crate) fn parse_mount_point(text: &str) -> Result<PathBuf, BadValue> {
 /// Whether `path` is `parent` or lies below it; both normalised.
 pub(crate) fn is_within(path: &str, parent: &str) -> bool {
     path.strip_prefix(parent).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-}
-
-/// Length of `systemd-escape --path --suffix=mount PATH`: a byte that needs escaping becomes `\xNN`.
-fn unit_name_len(path: &str) -> usize {
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b':' | b'_' | b'.' | b'/');
-    path.bytes().skip(1).map(|byte| if plain(byte) { 1 } else { 4 }).sum::<usize>() + ".mount".len()
 }
 
 /// Checks a source: share name, optionally with directories. A trailing slash goes.

@@ -1,5 +1,7 @@
 //! Names of systemd units that may depend on a share.
 
+use std::fmt::Write as _;
+
 use super::value::{BadValue, list, quoted};
 
 /// systemd's limit.
@@ -42,6 +44,23 @@ const ESSENTIAL: &[&str] = &[
 pub(crate) enum Pausable {
     Yes,
     No,
+}
+
+/// The unit that systemd makes of what is mounted on a normalised absolute path, as `systemd-escape --path --suffix=mount PATH`
+/// says it: `-` for `/`, and `\xNN` for a byte that needs escaping.
+pub fn mount_unit(path: &str) -> String {
+    let mut name = String::new();
+    for (index, byte) in path.bytes().skip(1).enumerate() {
+        match byte {
+            b'/' => name.push('-'),
+            b'.' if index > 0 => name.push('.'),
+            byte if byte.is_ascii_alphanumeric() || matches!(byte, b':' | b'_') => name.push(byte.into()),
+            byte => {
+                let _ = write!(name, "\\x{byte:02x}");
+            }
+        }
+    }
+    name + ".mount"
 }
 
 /// Could this be the name of a consumer?
@@ -89,6 +108,21 @@ fn is_kind(kind: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// As `systemd-escape --path --suffix=mount` of systemd 257 says it.
+    #[test]
+    fn mount_units_are_named_as_systemd_names_them() {
+        for (path, unit) in [
+            ("/mnt/media", "mnt-media.mount"),
+            ("/mnt/nm-films", "mnt-nm\\x2dfilms.mount"),
+            ("/srv/my films", "srv-my\\x20films.mount"),
+            ("/srv/a.b_c:d", "srv-a.b_c:d.mount"),
+            ("/.hidden/.x", "\\x2ehidden-.x.mount"),
+            ("/srv/ä", "srv-\\xc3\\xa4.mount"),
+        ] {
+            assert_eq!(mount_unit(path), unit);
+        }
+    }
 
     #[test]
     fn names_of_units() {

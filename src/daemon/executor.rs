@@ -159,6 +159,7 @@ impl Executor {
             Step::AskForLoss => self.ask_for_loss(share, abandoned).await,
             Step::Attach => self.ask(&Request::Attach(barred), abandoned).await,
             Step::Detach => self.detach(share, mount_point, abandoned).await,
+            Step::ShutDown => self.ask(&Request::ShutDown { share }, abandoned).await,
             Step::Release => self.release(share, settings.leftover_holders, abandoned).await,
             Step::RaiseFence => {
                 let address = self.address_of_clone()?;

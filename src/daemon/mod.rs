@@ -1,7 +1,8 @@
 //! The daemon: one actor per server and per share around the pure machines, and what they share.
 //!
 //! Single-threaded: nothing here may block, and whatever could is done by a worker. When the daemon is told to end it ends at
-//! once and leaves mounts, barriers, veil, fence and consumers as they are; the next one goes on from there.
+//! once and leaves mounts, barriers, veil, fence and consumers as they are; the next one goes on from there. Only if the host goes
+//! down there is no next one ([`shutdown`]).
 
 pub mod barrier;
 pub mod board;
@@ -17,6 +18,7 @@ pub mod reload;
 pub mod rescue;
 mod server_actor;
 mod share_actor;
+mod shutdown;
 mod sleep;
 mod units;
 
@@ -90,7 +92,11 @@ async fn serve(settings: Settings, file: Option<PathBuf>) -> anyhow::Result<()> 
         _ = interrupt.recv() => {}
     }
     tell_systemd(&[NotifyState::Stopping]);
-    info!("ending; mounts and consumers stay as they are");
+    if shutdown::has_begun().await {
+        shutdown::serve(&board).await;
+    } else {
+        info!("ending; mounts and consumers stay as they are");
+    }
     Ok(())
 }
 

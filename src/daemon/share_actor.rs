@@ -346,6 +346,7 @@ fn waits_for_memory(step: &Step) -> bool {
         | Step::LiftFence
         | Step::DestroySockets { .. }
         | Step::Flush
+        | Step::ShutDown
         | Step::AskForLoss => false,
     }
 }

@@ -13,6 +13,9 @@ impl Share {
         if !self.remembers || (!self.facts.surveyed && self.state == State::Suspect) {
             return Err(Refusal::NotSurveyed);
         }
+        if self.shuts_down {
+            return Err(Refusal::Shutdown);
+        }
         if self.state == State::Maintenance
             && !matches!(command, Command::StartMaintenance(_) | Command::EndMaintenance)
         {

@@ -89,6 +89,9 @@ pub enum Refusal {
     /// What is in place on the host is not known yet.
     #[error("nasmount has just started and is still looking what is in place")]
     NotSurveyed,
+    /// The host goes down.
+    #[error("the host goes down")]
+    Shutdown,
     /// Hands are off.
     #[error("the share is in maintenance")]
     InMaintenance,
@@ -117,6 +120,7 @@ impl Refusal {
     pub fn hint(&self) -> &'static str {
         match self {
             Self::NotSurveyed => "try again in a moment",
+            Self::Shutdown => "the next boot mounts what is configured",
             Self::InMaintenance => "`nasmount maintenance off SHARE` first",
             Self::Stuck { .. } => "it ends when the server answers again; if it never does, only a reboot helps",
             Self::ServerAway { .. } => "`nasmount status` says since when; `nasmount unmount SHARE` gives it up",

@@ -111,6 +111,7 @@ impl Share {
                 self.facts.loss_due |= self.state != State::Recovering;
             }
             Step::Flush => self.facts.flushed = true,
+            Step::ShutDown => self.facts.shut_down = true,
             Step::AskForLoss => self.facts.loss_due = false,
             Step::Release => {
                 self.facts = Facts { clone: false, ..self.facts_of_the_host() };
@@ -169,6 +170,11 @@ impl Share {
                 warn!(%failure, "what was unwritten may be lost");
                 self.loss = Some(Loss { at: now, what: failure.message });
                 self.facts.flushed = true;
+            }
+            // it only makes things faster
+            Step::ShutDown => {
+                warn!(%failure, "cannot shut the file system down");
+                self.facts.shut_down = true;
             }
             Step::AskForLoss => {
                 warn!(%failure, "it is not known whether data was lost");
@@ -229,7 +235,9 @@ impl Share {
         match failure.class {
             FailureClass::Credentials => {
                 warn!(%failure, "a person is needed");
-                self.enter(now, State::Releasing, Reason::OperationFailed { failure });
+                let reason = Reason::OperationFailed { failure };
+                self.operator.blocked_before = Some(reason.clone()); // whatever becomes of the release
+                self.enter(now, State::Releasing, reason);
             }
             // the login itself was taken
             FailureClass::Configuration | FailureClass::Missing => self.facts.login = Login::Tried,
@@ -342,7 +350,7 @@ impl Share {
         self.operator.blocked_before = memory.blocked;
         // what was given up, but not fenced yet, may still be saved
         let given_up_at = (memory.given_up && memory.fenced).then_some(now);
-        self.facts.loss_due = given_up_at.is_some();
+        self.facts.loss_due = memory.loss_due || given_up_at.is_some();
         self.outage = memory.outage_since.map(|since| Outage { since, given_up_at });
         self.loss = memory.loss;
         if let Some(until) = memory.maintenance.and_then(|maintenance| maintenance.until) {
@@ -359,6 +367,8 @@ impl Share {
             let command = if unwanted { Command::Unmount } else { Command::Remount };
             self.enter(now, State::Releasing, Reason::Asked { command: command.name().to_owned() });
             self.operator.unmounts = self.outage.is_none();
+        } else if let Some(refused) = self.refused_login().filter(|_| clone || attached || self.outage.is_some()) {
+            self.enter(now, State::Releasing, refused);
         } else if clone && attached {
             self.enter(now, State::Suspect, reason);
         } else if clone {

@@ -58,7 +58,10 @@ pub enum Step {
     /// Ask whether unwritten data was thrown away; answered by `Done::Loss`, also late. Writes back what is left (syncfs), so it is
     /// no question for an outage that may end well.
     AskForLoss,
-    /// Shut the file system down (CIFS_IOC_SHUTDOWN) and drop the clone.
+    /// Shut the file system down (CIFS_IOC_SHUTDOWN): what is unwritten fails as soon as the sockets are destroyed, and not 10 s later
+    /// (measured on 6.12).
+    ShutDown,
+    /// Shut the file system down and drop the clone.
     Release,
 }
 
@@ -94,6 +97,7 @@ impl Step {
             Self::DestroySockets { .. } => "destroy sockets",
             Self::Flush => "flush",
             Self::AskForLoss => "ask for loss",
+            Self::ShutDown => "shut down",
             Self::Release => "release",
         }
     }

@@ -57,6 +57,8 @@ pub enum Event {
         /// For how long.
         asleep: Duration,
     },
+    /// The host goes down. There is no way back: what follows is the next boot.
+    ShutdownBegan,
     /// The configuration was read anew.
     ConfigurationLoaded {
         /// What it says of this share now.
@@ -136,6 +138,8 @@ pub struct Memory {
     pub maintenance: Option<Maintenance>,
     /// The login was refused: a new daemon that tried it again might lock the account.
     pub blocked: Option<Reason>,
+    /// What was in flight was given up, and nobody has asked yet whether data was lost.
+    pub loss_due: bool,
     /// The last loss of data.
     pub loss: Option<Loss>,
 }

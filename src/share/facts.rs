@@ -57,6 +57,9 @@ pub(super) struct Facts {
     pub(super) verified: bool,
     /// The login, since the server came back.
     pub(super) login: Login,
+    /// The file system was shut down, or that was tried.
+    #[serde(default)]
+    pub(super) shut_down: bool,
     /// What was unwritten was written back, or that was tried.
     pub(super) flushed: bool,
     /// What was in flight was given up, and nobody has asked yet whether data was lost.

@@ -53,6 +53,9 @@ pub struct Share {
     pub(super) outage: Option<Outage>,
     pub(super) loss: Option<Loss>,
     pub(super) probe_due: bool,
+    /// The host goes down.
+    #[serde(default)]
+    pub(super) shuts_down: bool,
     /// What an earlier daemon wrote down has been taken over.
     pub(super) remembers: bool,
     pub(super) last_failure: Option<String>,
@@ -94,6 +97,7 @@ impl Share {
             outage: None,
             loss: None,
             probe_due: false,
+            shuts_down: false,
             remembers: false,
             last_failure: None,
             pending: None,
@@ -137,11 +141,12 @@ impl Share {
             remounts: self.operator.remounts,
             maintenance: self.operator.maintenance,
             blocked: self.refused_login(),
+            loss_due: self.facts.loss_due,
             loss: self.loss.clone(),
         })
     }
 
-    fn refused_login(&self) -> Option<Reason> {
+    pub(super) fn refused_login(&self) -> Option<Reason> {
         let now = Some(&self.reason).filter(|_| self.state == State::Blocked);
         let is_refused = |reason: &&Reason| reason.failure_class() == Some(FailureClass::Credentials);
         now.into_iter().chain(&self.operator.blocked_before).find(is_refused).cloned()
@@ -159,6 +164,9 @@ impl Share {
 
     /// What it demands of its consumers.
     pub fn demand(&self) -> Demand {
+        if self.remembers && self.shuts_down {
+            return Demand::Shutdown;
+        }
         // a share that is stuck may be in maintenance, too
         if !self.remembers || self.operator.maintenance.is_some() {
             return Demand::AsTheyAre;
@@ -239,6 +247,7 @@ impl Share {
             }
             Event::MountTableChanged | Event::ServerMoved => self.facts.outdated = true,
             Event::Resumed { asleep } => self.on_resumed(asleep),
+            Event::ShutdownBegan => self.on_shutdown(),
             Event::ConfigurationLoaded { spec } => self.on_configuration(now, spec),
         }
         self.advance(now);
@@ -325,6 +334,12 @@ impl Share {
             outage.since = outage.since + asleep;
         }
         self.probe_due |= self.state == State::Online;
+    }
+
+    /// Nothing is mounted any more.
+    fn on_shutdown(&mut self) {
+        self.shuts_down = true;
+        self.abandon_mount();
     }
 
     /// The clocks of an outage begin with it, so a new length counts from there. What needed a person may have been mended.
@@ -457,11 +472,14 @@ impl Share {
             State::Recovering => {
                 self.facts.reconnected |= self.reason == Reason::TakenOff;
                 self.facts.login = Login::default();
+                // another share of the server may have destroyed the sockets of this one, too
+                self.facts.loss_due |= self.outage.is_some_and(|outage| outage.given_up_at.is_some());
                 self.timers.set(Timer::Recovery, now + layers::RECOVERY);
             }
             State::Releasing => {
                 // the server is well, and nobody has to lose anything
                 self.operator.unmounts |= matches!(self.reason, Reason::Mismatch { .. }) && self.outage.is_none();
+                self.operator.unmounts |= self.reason == Reason::Shutdown && self.facts.verified;
                 self.stop_clocks();
                 self.facts.flushed = false;
                 self.facts.loss_due = true;

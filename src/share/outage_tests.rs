@@ -4,7 +4,8 @@
 
 use std::time::Duration;
 
-use super::consumers::Progress;
+use super::command::Refusal;
+use super::consumers::{Demand, Progress};
 use super::desk::*;
 use super::detector::{Trust, Verdict as Probe};
 use super::event::{Done, Loss, Memory, Survey};
@@ -226,4 +227,49 @@ fn a_recovery_without_a_session_tries_the_login_once() {
     let tried = desk.times("try login");
     desk.wait_for(Timer::Retry);
     assert_eq!(desk.is(State::Recovering).times("try login"), tried);
+}
+
+/// In the order in which that is fastest; nobody is waited for who only ends by it.
+#[test]
+fn a_dead_share_is_given_up_at_once_when_the_host_goes_down() {
+    let mut desk = Desk::new(Trust::Trusted);
+    desk.progress = Progress::Busy;
+    desk.put(Event::ServerTrustChanged { trust: DEAD });
+    desk.put(Event::ShutdownBegan);
+    let desk = desk.is(State::Offline);
+    assert_eq!(desk.last(4), ["shut down", "raise fence", "destroy sockets", "release"]);
+    assert_eq!(desk.times("ask for loss"), 0);
+    assert_eq!(desk.share.demand(), Demand::Shutdown);
+}
+
+#[test]
+fn a_file_system_that_cannot_be_shut_down_is_given_up_all_the_same() {
+    let fails = Answer::Fails(FailureClass::Transient);
+    let mut desk = Desk::with(Trust::Trusted, vec![("shut down", fails)]);
+    desk.put(Event::ServerTrustChanged { trust: DEAD });
+    desk.put(Event::ShutdownBegan);
+    assert_eq!(desk.is(State::Offline).last(4), ["shut down", "raise fence", "destroy sockets", "release"]);
+}
+
+/// systemd unmounts it when those who use it have been stopped.
+#[test]
+fn a_share_that_answers_waits_for_systemd_when_the_host_goes_down() {
+    let mut desk = Desk::new(Trust::Trusted);
+    desk.put(Event::ShutdownBegan);
+    let mut desk = desk.is(State::Online);
+    let everything: Vec<_> = desk.answers().into_iter().collect();
+    assert!(everything.iter().all(|answer| *answer == Err(Refusal::Shutdown)), "{everything:?}");
+    desk.survey = Survey { clone: true, ..Survey::default() };
+    desk.put(Event::MountTableChanged);
+    let desk = desk.is(State::Offline);
+    assert_eq!(desk.last(2), ["flush", "release"]);
+    assert_eq!((desk.times("raise fence"), desk.times("shut down")), (0, 0));
+}
+
+#[test]
+fn nothing_is_mounted_when_the_host_goes_down() {
+    let mut desk = Desk::new(DEAD);
+    desk.put(Event::ShutdownBegan);
+    desk.put(Event::ServerTrustChanged { trust: Trust::Trusted });
+    assert_eq!(desk.is(State::Offline).times("mount"), 0);
 }

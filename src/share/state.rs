@@ -215,6 +215,8 @@ pub enum Reason {
         /// Name of the command.
         command: String,
     },
+    /// The host goes down.
+    Shutdown,
     /// Another machine answers at the server's address.
     ServerChanged,
     /// Somebody else took the share off the mount point.
@@ -260,6 +262,7 @@ impl Reason {
             | Self::HoldOver
             | Self::NotHealed { .. }
             | Self::Asked { .. }
+            | Self::Shutdown
             | Self::TakenOff
             | Self::CloneLost
             | Self::Mismatch { .. } => None,
@@ -282,6 +285,7 @@ impl std::fmt::Display for Reason {
             Self::ServerChanged => f.write_str("another machine answers at the server's address"),
             Self::ForeignMount { source } => write!(f, "{source} is mounted there by somebody else"),
             Self::Asked { command } => write!(f, "an operator asked for it: {command}"),
+            Self::Shutdown => f.write_str("the host goes down"),
             Self::TakenOff => f.write_str("somebody else unmounted it"),
             Self::CloneLost => f.write_str("the kept mount is gone"),
             Self::Mismatch { mismatch: Mismatch::Source } => f.write_str("another source is configured"),

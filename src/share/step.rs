@@ -123,7 +123,8 @@ impl Share {
 
     /// An operator's unmount loses nothing: consumers are stopped while the share is still there, and what is unwritten is
     /// written back. If the server goes away meanwhile it becomes a release like any other. So does that of a mount at an
-    /// address that the server has left, once what could be written back was: nobody may be there to say goodbye to.
+    /// address that the server has left, once what could be written back was: nobody may be there to say goodbye to. A host that goes
+    /// down has no time for more than giving up.
     fn step_of_a_release(&self) -> Option<Step> {
         let facts = &self.facts;
         let said_goodbye = facts.mismatch == Some(Mismatch::Address) && facts.flushed;
@@ -138,10 +139,11 @@ impl Share {
         }
         first(&[
             (facts.attached, Step::Detach),
+            (facts.clone && self.shuts_down && !facts.shut_down, Step::ShutDown),
             (!facts.fenced, Step::RaiseFence),
             (!facts.aborted, Step::DestroySockets { since: self.since() }),
             // as late as that because consumers write while they are being stopped
-            (facts.clone && may_go && facts.loss_due, Step::AskForLoss),
+            (facts.clone && may_go && facts.loss_due && !self.shuts_down, Step::AskForLoss),
             (facts.clone && may_go, Step::Release),
         ])
     }

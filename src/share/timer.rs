@@ -117,6 +117,7 @@ pub fn deadline(step: &Step, state: State) -> Duration {
         | Step::LayBarrier
         | Step::Attach
         | Step::Detach
+        | Step::ShutDown
         | Step::RaiseFence
         | Step::LiftFence
         | Step::DestroySockets { .. } => layers::LOCAL_STEP,

@@ -4,6 +4,7 @@ use super::Share;
 use super::command::Wanted;
 use super::consumers::Progress;
 use super::detector::{self, Trust};
+use super::facts::Login;
 use super::failure::FailureClass;
 use super::state::{Reason, State};
 use super::timer::Timer;
@@ -24,6 +25,11 @@ impl Share {
         let idle = self.pending.is_none();
         if let Some(mismatch) = facts.mismatch.filter(|_| trusted && idle && self.state.keeps_a_mount()) {
             return Some((State::Releasing, Reason::Mismatch { mismatch }));
+        }
+        if self.shuts_down
+            && let Some(next) = self.transition_of_a_shutdown()
+        {
+            return Some(next);
         }
         match self.state {
             State::Offline if trusted && idle && facts.barrier && self.may_mount() => {
@@ -72,10 +78,36 @@ impl Share {
         }
     }
 
+    /// systemd stops those who use a share and then unmounts it, in its order, as it would a line of fstab: as long as the server
+    /// answers, that is waited for. A mount of a dead server must be gone before the host's last sync(), which would wait for it.
+    fn transition_of_a_shutdown(&self) -> Option<(State, Reason)> {
+        let facts = &self.facts;
+        let idle = self.pending.is_none();
+        let goes = match self.state {
+            State::Mounting if idle && !facts.clone => return Some((State::Offline, Reason::Shutdown)),
+            State::Online | State::Suspect | State::Holding | State::Recovering
+                if matches!(self.server, Trust::Dead { .. }) =>
+            {
+                true
+            }
+            State::Online => !facts.attached && idle && facts.verified,
+            State::Recovering => idle && (facts.verified || facts.login == Login::Doubted),
+            State::Mounting => idle,
+            State::Suspect
+            | State::Holding
+            | State::Releasing
+            | State::Offline
+            | State::Blocked
+            | State::Maintenance
+            | State::Stuck => false,
+        };
+        goes.then_some((State::Releasing, Reason::Shutdown))
+    }
+
     fn may_mount(&self) -> bool {
         let waits = [Timer::Retry, Timer::Remount].iter().any(|timer| self.timers.is_set(*timer));
         // a mount that seemed to fail may be there
-        self.operator.wanted == Wanted::Mounted && !waits && !self.facts.outdated
+        self.operator.wanted == Wanted::Mounted && !self.shuts_down && !waits && !self.facts.outdated
     }
 
     /// A bus that is away, or a stop job that takes long, keeps no share from coming back or from being given up.
@@ -85,6 +117,9 @@ impl Share {
 
     /// What could not be stopped is given some time more before the share is released from under it.
     pub(super) fn consumers_let_release(&self) -> bool {
+        if self.shuts_down {
+            return true; // they are systemd's to stop, and may need this to be able to end
+        }
         match self.consumers.progress {
             Progress::Settled => true,
             Progress::Attempted => self.consumers.waited,

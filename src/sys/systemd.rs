@@ -165,6 +165,11 @@ impl Systemd {
         })
     }
 
+    /// Does a job of the unit wait or run?
+    pub async fn has_job(&self, unit: &str) -> zbus::Result<bool> {
+        Ok(self.is_loaded(unit).await? && self.unit(unit).await?.job().await?.0 != 0)
+    }
+
     /// Is the host going down? Then every start is refused.
     pub async fn is_going_down(&self) -> zbus::Result<bool> {
         Ok(self.manager.system_state().await? == "stopping")

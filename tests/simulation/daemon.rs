@@ -92,7 +92,9 @@ impl World {
             }
         }
         self.generation += 1;
-        self.after(down_for, Happening::DaemonStarts);
+        if self.shuts_down.is_none() {
+            self.after(down_for, Happening::DaemonStarts); // else systemd starts nothing any more
+        }
         Ok(())
     }
 
@@ -299,7 +301,11 @@ impl World {
             UnitEffect::Start { op, .. } => !abandoned.contains(op),
             UnitEffect::Abandon { .. } => true,
         };
+        let generation = self.generation;
         for effect in effects.iter().filter(|effect| begins(effect)).cloned() {
+            if self.generation != generation {
+                return Ok(()); // it died of a late answer to what it has just abandoned
+            }
             self.note(|| format!("  {effect:?}"));
             match effect {
                 UnitEffect::Start { op, unit, step } => self.start_job(op, &unit, step)?,

@@ -7,7 +7,7 @@ use nasmount::share::consumers::UnitEvent;
 use nasmount::share::detector::LocalTrouble;
 use nasmount::share::{Command, Event, Input, State};
 
-use crate::invariants::{Check, Violation};
+use crate::invariants::{self, Check, Violation};
 use crate::planted::Planted;
 use crate::schedule::{Change, Fault, ServerIs, Typed};
 use crate::world::{Happening, World};
@@ -16,6 +16,9 @@ impl World {
     /// Something goes wrong; `false` if that makes no difference here.
     pub fn fault(&mut self, fault: Fault) -> Result<bool, Violation> {
         self.note(|| format!("FAULT {fault:?}"));
+        if matches!(fault, Fault::Reboot { .. }) {
+            invariants::at_the_end_of_a_shutdown(self)?;
+        }
         self.watch.trouble(self.now);
         Ok(match fault {
             Fault::Server { server, is, connections_lost } => {
@@ -29,6 +32,7 @@ impl World {
             Fault::MountsAccepted { share } => self.host.shares[share].refuses.take().is_some(),
             Fault::DaemonDies { down_for_ms } => self.daemon_dies(down_for_ms)?,
             Fault::Reboot { down_for_ms } => self.reboot(Duration::from_millis(down_for_ms)),
+            Fault::Shutdown { lasts_ms, down_for_ms } => self.shut_down(lasts_ms, down_for_ms)?,
             Fault::AdminStops { unit } => self.admin_stops(unit),
             Fault::AdminStarts { unit } => self.admin_starts(unit),
             Fault::UnitKilled { unit } => self.unit_killed(unit),
@@ -97,8 +101,27 @@ impl World {
         Ok(true)
     }
 
+    /// systemd unmounts what is on its path, after those who use it have been stopped.
+    fn shut_down(&mut self, lasts_ms: u64, down_for_ms: u64) -> Result<bool, Violation> {
+        if self.daemon.is_none() || self.shuts_down.is_some() {
+            return Ok(false);
+        }
+        self.shuts_down = Some(self.now);
+        self.after(Duration::from_millis(lasts_ms), Happening::Fault(Fault::Reboot { down_for_ms }));
+        for share in 0..self.setup.shares.len() {
+            let soon = self.latency(10, 2_000);
+            self.after(soon, Happening::Fault(Fault::TakenOff { share }));
+            if self.planted != Some(Planted::ShutdownNotTold) {
+                self.share_input(share, Some(Input::Event(Event::ShutdownBegan)))?;
+            }
+        }
+        self.agree()?;
+        Ok(true)
+    }
+
     fn reboot(&mut self, down_for: Duration) -> bool {
-        let ran = self.daemon.take().is_some();
+        let ran = self.daemon.take().is_some() || self.shuts_down.is_some();
+        self.shuts_down = None;
         self.workers.clear();
         self.mount_queue.clear();
         self.jobs.clear();

@@ -232,6 +232,10 @@ fn other(rng: &mut fastrand::Rng, setup: &Setup) -> Fault {
         43 => Fault::BarrierTaken { share },
         44 => Fault::ServerMoves { server },
         45 => Fault::SourceEdited { share, down_for_ms: pick(rng, &[50, 1_000, 30_000]) },
+        46 => Fault::Shutdown {
+            lasts_ms: pick(rng, &[2_000, 20_000, 90_000, 90_000]),
+            down_for_ms: pick(rng, &[1_000, 20_000]),
+        },
         36 | 37 => Fault::Suspend { for_ms: rng.u64(1_000..600_000) },
         _ => Fault::SpuriousTimeout,
     }

@@ -283,7 +283,8 @@ impl Host {
             Step::LayBarrier => place.barrier = true,
             Step::Mount => return self.mount(share, true),
             Step::TryLogin => return self.mount(share, false),
-            Step::Verify | Step::Flush => return self.ask(share),
+            Step::Verify => return self.ask(share),
+            Step::Flush => return self.flush(share),
             Step::AskForLoss => return self.ask_for_loss(share),
             Step::Attach if !place.clone || place.ours || place.foreign => {
                 return failed(FailureClass::Busy, "attach: nothing to attach, or no place");
@@ -303,6 +304,7 @@ impl Host {
                 self.settle_connections(server);
             }
             Step::DestroySockets { since } => self.destroy_sockets(server, address, *since, started),
+            Step::ShutDown => {} // makes faster what follows
             Step::Release if !fenced && !answers => return Outcome::Waits,
             Step::Release => {
                 (place.clone, place.lost) = (false, false);
@@ -355,6 +357,16 @@ impl Host {
                 ends(Done::Loss(Some("input/output error".into())))
             }
             Outcome::Ends(_) if self.shares[share].clone => ends(Done::Loss(None)),
+            outcome => outcome,
+        }
+    }
+
+    /// The same call, as it is used to write back: of an earlier loss it tells by failing.
+    fn flush(&mut self, share: usize) -> Outcome {
+        match self.ask(share) {
+            Outcome::Ends(_) if std::mem::take(&mut self.shares[share].lost) => {
+                failed(FailureClass::Transient, "flush: input/output error")
+            }
             outcome => outcome,
         }
     }

@@ -25,11 +25,13 @@ pub enum Planted {
     StoppedForgottenAtReboot,
     /// The clocks of a hold run on while the host sleeps.
     SleepNotTold,
+    /// Nobody hears that the host goes down.
+    ShutdownNotTold,
 }
 
 impl Planted {
     /// All of them.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::MemoryWrittenLate,
         Self::ContinueForgotten,
         Self::MountStartedTwice,
@@ -41,5 +43,6 @@ impl Planted {
         Self::SecondMountOnTheHost,
         Self::StoppedForgottenAtReboot,
         Self::SleepNotTold,
+        Self::ShutdownNotTold,
     ];
 }

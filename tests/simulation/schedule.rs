@@ -147,6 +147,8 @@ pub enum Fault {
     DaemonDies { down_for_ms: u64 },
     /// The host restarts: mounts, fences, paused processes and /run are gone.
     Reboot { down_for_ms: u64 },
+    /// The host goes down in order: systemd takes open shares off their paths, and after a while it restarts.
+    Shutdown { lasts_ms: u64, down_for_ms: u64 },
     /// The administrator stops a unit.
     AdminStops { unit: usize },
     /// The administrator starts a unit.
@@ -202,6 +204,7 @@ impl Fault {
             Self::MountsAccepted { .. } => "mounts accepted",
             Self::DaemonDies { .. } => "daemon dies",
             Self::Reboot { .. } => "reboot",
+            Self::Shutdown { .. } => "shutdown",
             Self::AdminStops { .. } => "admin stops",
             Self::AdminStarts { .. } => "admin starts",
             Self::UnitKilled { .. } => "unit killed",

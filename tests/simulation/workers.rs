@@ -132,6 +132,7 @@ impl World {
             | Step::LiftFence
             | Step::DestroySockets { .. }
             | Step::AskForLoss
+            | Step::ShutDown
             | Step::Release => self.latency(1, 30),
         };
         usual.max(worker.hangs_for)

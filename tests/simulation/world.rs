@@ -118,6 +118,8 @@ pub struct World {
     pub trace: Option<Vec<String>>,
     queue: BTreeMap<(BootInstant, u64), Happening>,
     sequence: u64,
+    /// Since when the host has been going down.
+    pub shuts_down: Option<BootInstant>,
     /// Since when the host sleeps, and until when.
     pub asleep: Option<(BootInstant, BootInstant)>,
     pub healed_at: Option<BootInstant>,
@@ -150,6 +152,7 @@ impl World {
             trace: None,
             queue: BTreeMap::new(),
             sequence: 0,
+            shuts_down: None,
             asleep: None,
             healed_at: None,
             well_since: None,

@@ -7,12 +7,13 @@
 use std::cell::{Cell, RefCell};
 use std::fs;
 use std::path::PathBuf;
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::Value;
 
-use crate::lab::Qemu;
+use crate::lab::{Lab, Qemu};
 
 /// How long `run` lets a command take. Longer than any healthy command, shorter than patience.
 const RUN_LIMIT: Duration = Duration::from_secs(90);
@@ -32,6 +33,7 @@ pub struct Output {
 
 /// A booted VM. Dropping it ends it.
 pub struct Guest {
+    lab: Rc<Lab>,
     share: PathBuf,
     qemu: RefCell<Qemu>,
     commands: Cell<u32>,
@@ -48,8 +50,8 @@ pub struct Job<'guest> {
 
 impl Guest {
     /// A guest whose agent has shown itself in the shared directory.
-    pub fn new(share: PathBuf, qemu: Qemu) -> Self {
-        Self { share, qemu: RefCell::new(qemu), commands: Cell::new(0), staged: Cell::new(0) }
+    pub fn new(lab: Rc<Lab>, share: PathBuf, qemu: Qemu) -> Self {
+        Self { lab, share, qemu: RefCell::new(qemu), commands: Cell::new(0), staged: Cell::new(0) }
     }
 
     /// Runs a bash script and waits for its end, whatever its exit code.
@@ -93,6 +95,21 @@ impl Guest {
         Ok(job)
     }
 
+    /// Has the guest switch itself off by this command; returns how long that took, or nothing if it is still on after the limit.
+    pub fn power_off(&self, limit: Duration, command: &str) -> Result<Option<Duration>> {
+        let begun = Instant::now();
+        drop(self.spawn(command)?); // nobody will be there to answer
+        let off = poll("the end of the guest", limit, || Ok(self.qemu.borrow_mut().is_off()?.then_some(())));
+        Ok(off.is_ok().then(|| begun.elapsed()))
+    }
+
+    /// Ends the machine, if it is still on, and boots it anew: nothing that happened to its disk is left.
+    pub fn boot_again(&self) -> Result<()> {
+        self.qemu.borrow_mut().end();
+        *self.qemu.borrow_mut() = self.lab.power_on()?;
+        Lab::settle(self)
+    }
+
     /// Waits in the guest until a command succeeds; returns the guest's uptime then.
     pub fn wait_for(&self, what: &str, deadline: Duration, condition: &str) -> Result<f64> {
         self.wait_for_with(what, deadline, "true", condition)
@@ -129,6 +146,24 @@ impl Guest {
         let name = format!("files/{number:05}");
         fs::write(self.share.join(&name), content).context("stage a file for the guest")?;
         Ok(format!("/host/{name}"))
+    }
+
+    /// Where the guest may write a file that outlives it; read with `shared`.
+    pub fn to_be_shared(&self, name: &str) -> Result<String> {
+        let path = self.share.join("files").join(name);
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(error).with_context(|| format!("remove {}", path.display()));
+            }
+            _ => {}
+        }
+        Ok(format!("/host/files/{name}"))
+    }
+
+    /// A file that the guest wrote there.
+    pub fn shared(&self, path: &str) -> Result<String> {
+        let path = self.share.join(path.trim_start_matches("/host/"));
+        fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))
     }
 
     /// The journal of this boot; `selection` are more arguments of journalctl, such as `-u nasmount`.

@@ -10,6 +10,7 @@
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -67,7 +68,14 @@ impl Lab {
     }
 
     /// A freshly booted guest whose boot has settled.
-    pub fn boot(&self) -> Result<Guest> {
+    pub fn boot(self: &Rc<Self>) -> Result<Guest> {
+        let guest = Guest::new(Rc::clone(self), self.run.join("share"), self.power_on()?);
+        Self::settle(&guest)?;
+        Ok(guest)
+    }
+
+    /// A machine whose agent has shown itself.
+    pub fn power_on(&self) -> Result<Qemu> {
         let start = Instant::now();
         let mut accelerator = self.accelerator()?;
         let mut qemu = self.start(accelerator)?;
@@ -81,18 +89,16 @@ impl Lab {
             qemu = self.start(accelerator)?;
         }
         self.wait_for_agent(&mut qemu, TCG_DEADLINE)?;
-        let agent_up = start.elapsed().as_secs();
-        let guest = Guest::new(self.run.join("share"), qemu);
+        eprintln!("vm: under {accelerator:?}: agent after {} s", start.elapsed().as_secs());
+        Ok(qemu)
+    }
+
+    /// Waits for the end of a boot and prepares the guest for the cases.
+    pub fn settle(guest: &Guest) -> Result<()> {
         let state = guest.run_within(SETTLE_DEADLINE, "systemctl is-system-running --wait")?.stdout;
         guest.ok(PREPARE)?;
-        let kernel = guest.ok("uname -r")?;
-        eprintln!(
-            "vm: {kernel} under {accelerator:?}: agent after {agent_up} s, {} after {} s (uptime {:.0} s)",
-            state.trim(),
-            start.elapsed().as_secs(),
-            guest.uptime()?
-        );
-        Ok(guest)
+        eprintln!("vm: {}: {} after {:.0} s", guest.ok("uname -r")?, state.trim(), guest.uptime()?);
+        Ok(())
     }
 
     /// Journal, kernel log, mounts and processes of a failed case; returns the directory.
@@ -230,6 +236,24 @@ const KERNEL_COMMAND_LINE: &str =
 pub struct Qemu(Child);
 
 impl Qemu {
+    /// Whether the guest has switched itself off. An error if qemu ended in another way.
+    pub fn is_off(&mut self) -> Result<bool> {
+        match self.0.try_wait().context("wait for qemu")? {
+            Some(status) => {
+                ensure!(status.success(), "the VM is gone: qemu ended with {status}");
+                Ok(true)
+            }
+            None => Ok(false),
+        }
+    }
+
+    /// Pulls the plug.
+    pub fn end(&mut self) {
+        // Already gone is as good as killed.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+
     /// An error if the process has ended.
     pub fn check(&mut self) -> Result<()> {
         match self.0.try_wait().context("wait for qemu")? {
@@ -241,9 +265,7 @@ impl Qemu {
 
 impl Drop for Qemu {
     fn drop(&mut self) {
-        // Already gone is as good as killed.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
+        self.end();
     }
 }
 

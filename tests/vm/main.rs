@@ -29,6 +29,7 @@ mod nas;
 mod nasmount;
 
 use std::process::ExitCode;
+use std::rc::Rc;
 use std::time::Instant;
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -87,17 +88,17 @@ fn run(request: &Request) -> Result<bool> {
         return Ok(true);
     }
     if request.filters == ["demo"] {
-        demo::run(&Lab::new(&request.suite)?.boot()?)?;
+        demo::run(&Rc::new(Lab::new(&request.suite)?).boot()?)?;
         return Ok(true);
     }
     if request.filters == ["bench"] {
-        bench::run(&Lab::new(&request.suite)?.boot()?)?;
+        bench::run(&Rc::new(Lab::new(&request.suite)?).boot()?)?;
         return Ok(true);
     }
     let chosen: Vec<&Case> = CASES.iter().filter(|case| request.matches(case)).collect();
     ensure!(!chosen.is_empty(), "no case matches {:?}", request.filters);
 
-    let lab = Lab::new(&request.suite)?;
+    let lab = Rc::new(Lab::new(&request.suite)?);
     let mut running: Option<Guest> = None;
     let mut failed = 0;
     for case in &chosen {
@@ -118,8 +119,12 @@ fn run(request: &Request) -> Result<bool> {
 
 impl Request {
     fn matches(&self, case: &Case) -> bool {
-        let everywhere = case.on == On::EverySuite || self.suite == "trixie";
-        (self.filters.is_empty() && everywhere) || self.filters.iter().any(|filter| case.name.contains(filter))
+        let here = match case.on {
+            On::EverySuite => true,
+            On::Trixie => self.suite == "trixie",
+            On::Bookworm => self.suite == "bookworm",
+        };
+        (self.filters.is_empty() && here) || self.filters.iter().any(|filter| case.name.contains(filter))
     }
 }
 

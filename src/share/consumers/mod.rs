@@ -43,6 +43,8 @@ pub enum Demand {
     Hold,
     /// Stop what runs or is paused, as `after_hold` says.
     Stop,
+    /// The host goes down: systemd stops them all, and nobody stays paused for that.
+    Shutdown,
 }
 
 /// How far a demand of a share has got.

@@ -244,3 +244,15 @@ fn what_is_said_late_of_a_run_that_was_stopped_is_no_start() {
     consumers.handle_event(at(3), changed(true, "2"));
     assert_eq!(held(&consumers, "app"), None);
 }
+
+/// systemd stops it; after the boot nobody owes it a start.
+#[test]
+fn what_is_paused_goes_on_when_the_host_goes_down_and_what_was_stopped_is_remembered() {
+    let units = [("app", unit(0, &["a"], OnOutage::Pause)), ("scanner", unit(1, &["a"], OnOutage::Stop))];
+    let mut consumers = consumers(&units);
+    demand(&mut consumers, "a", Demand::Hold);
+    settle(&mut consumers);
+    demand(&mut consumers, "a", Demand::Shutdown);
+    assert_eq!(steps(&settle(&mut consumers)), [("app", UnitStep::Continue)]);
+    assert_eq!((held(&consumers, "app"), held(&consumers, "scanner")), (None, Some(Held::Stopped)));
+}

@@ -39,7 +39,9 @@ impl Wish {
             (Demand::Hold, OnOutage::Pause, _) => Self::Pause,
             (Demand::Hold, OnOutage::Stop, _) | (Demand::Stop, _, AfterHold::Stop) => Self::Stop,
             (Demand::Stop, _, AfterHold::Kill) => Self::Kill,
-            (Demand::Stop | Demand::NobodyPaused, _, AfterHold::None) => Self::ContinueIfPaused,
+            (Demand::Stop | Demand::NobodyPaused, _, AfterHold::None) | (Demand::Shutdown, _, _) => {
+                Self::ContinueIfPaused
+            }
             (Demand::NobodyPaused, _, AfterHold::Stop) => Self::StopIfPaused,
             (Demand::NobodyPaused, _, AfterHold::Kill) => Self::KillIfPaused,
         }

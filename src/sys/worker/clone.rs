@@ -149,6 +149,12 @@ pub(super) fn attach(barred: &Barred) -> Reply {
     Ok(Answer::Done)
 }
 
+/// Shuts the file system down.
+pub(super) fn give_up(share: &str) -> Reply {
+    inside(share, || shut_down(share))?;
+    Ok(Answer::Done)
+}
+
 /// Shuts the file system down and drops the clone; the last to let go of a mount tears it down, which is why this is a worker.
 /// Answers who had it open.
 pub(super) fn release(share: &str, kill_holders: bool) -> Reply {

@@ -73,6 +73,11 @@ pub enum Request {
         /// Its mount point.
         mount_point: PathBuf,
     },
+    /// CIFS_IOC_SHUTDOWN.
+    ShutDown {
+        /// Share name.
+        share: String,
+    },
     /// CIFS_IOC_SHUTDOWN, then drop the clone.
     Release {
         /// Share.
@@ -388,6 +393,7 @@ fn perform(request: Request) -> Reply {
         Request::AskForLoss { share } => clone::ask_for_loss(&share),
         Request::Attach(barred) => clone::attach(&barred),
         Request::Detach { share, mount_point } => host::detach(&share, &mount_point),
+        Request::ShutDown { share } => clone::give_up(&share),
         Request::Release { share, kill_holders } => clone::release(&share, kill_holders),
         Request::ListHolders { share } => holders::list(&share),
         Request::Retire { share, mount_point } => host::retire(&share, &mount_point),

@@ -8,6 +8,7 @@ use nasmount::share::event::Attachment;
 use nasmount::share::{Reason, Share, State, Step};
 
 use super::{Check, GRACE, broken, concerns_this_share, no_busy_loop};
+use crate::planted::Planted;
 use crate::schedule::share_name;
 use crate::workers::Worker;
 use crate::world::World;
@@ -30,7 +31,8 @@ pub fn at_start(world: &mut World, share: usize, step: &Step) -> Check {
     nobody_paused_is_released_from_under(world, share, step)?;
     only_a_trusted_server_is_asked(world, share, step)?;
     sockets_that_answered_since_are_not_spared(world, share, step)?;
-    no_second_mount(world, share, step)
+    no_second_mount(world, share, step)?;
+    nothing_is_mounted_while_the_host_goes_down(world, share, step)
 }
 
 fn workers_of(world: &World, share: usize) -> impl Iterator<Item = &Worker> {
@@ -130,6 +132,9 @@ fn no_release_of_what_is_attached(world: &World, share: usize, step: &Step) -> C
 /// Before anybody may look at the files again, or cannot any more, the kernel has been asked what was lost.
 fn no_loss_is_silent(world: &World, share: usize, step: &Step) -> Check {
     let asking = workers_of(world, share).any(|worker| worker.step == Step::AskForLoss);
+    if world.shuts_down.is_some() {
+        return Ok(()); // there is no time for it, and nobody to tell
+    }
     let last_moment = matches!(step, Step::Attach | Step::Release) && !asking;
     if last_moment && world.host.shares[share].lost && world.watch.calm_for(share, world.now, GRACE) {
         return broken(world, "no loss is silent", step.name().into());
@@ -138,7 +143,8 @@ fn no_loss_is_silent(world: &World, share: usize, step: &Step) -> Check {
 }
 
 fn nobody_paused_is_released_from_under(world: &World, share: usize, step: &Step) -> Check {
-    if *step != Step::Release || !world.watch.calm_for(share, world.now, GRACE) {
+    // a host that goes down lets go of all of them at the same time
+    if *step != Step::Release || world.shuts_down.is_some() || !world.watch.calm_for(share, world.now, GRACE) {
         return Ok(());
     }
     for (index, unit) in world.host.units.iter().enumerate() {
@@ -164,6 +170,7 @@ fn only_a_trusted_server_is_asked(world: &World, share: usize, step: &Step) -> C
         | Step::RaiseFence
         | Step::LiftFence
         | Step::AskForLoss
+        | Step::ShutDown
         | Step::Release => false,
     };
     if asks && world.trust(share) != Trust::Trusted {
@@ -187,6 +194,35 @@ fn sockets_that_answered_since_are_not_spared(world: &World, share: usize, step:
 fn no_second_mount(world: &World, share: usize, step: &Step) -> Check {
     if *step == Step::Mount && world.host.shares[share].clone {
         return broken(world, "no second mount", "a clone is pinned already".into());
+    }
+    Ok(())
+}
+
+fn nothing_is_mounted_while_the_host_goes_down(world: &World, share: usize, step: &Step) -> Check {
+    let told = world.planted != Some(Planted::ShutdownNotTold) && world.shuts_down.is_some();
+    if told && matches!(step, Step::Mount | Step::TryLogin | Step::Attach) {
+        return broken(world, "nothing is mounted while the host goes down", format!("{} of {share}", step.name()));
+    }
+    Ok(())
+}
+
+/// The last sync() and umount() of a host wait for every server of which there is a mount; and what is paused cannot end.
+pub fn at_the_end_of_a_shutdown(world: &World) -> Check {
+    let Some(since) = world.shuts_down.filter(|_| world.daemon.is_some()) else { return Ok(()) };
+    for (share, place) in world.host.shares.iter().enumerate() {
+        let dead_since = world.watch.shares[share].dead_since.map(|dead| dead.max(since));
+        let in_time = dead_since.is_some_and(|since| world.now.since(since) > GRACE);
+        let state = world.state_of(share);
+        let decides = !matches!(state, Some(State::Maintenance | State::Blocked | State::Stuck));
+        if place.clone && in_time && decides && world.watch.calm_for(share, world.now, GRACE) {
+            return broken(world, "no dead mount outlives a shutdown", format!("share {share} is {state:?}"));
+        }
+    }
+    for (unit, now) in world.host.units.iter().enumerate() {
+        let in_time = world.now.since(since) > GRACE && world.watch.unit_calm_for(unit, world.now, GRACE);
+        if now.frozen && in_time && world.units_idle() && world.host.bus_lost.is_none() {
+            return broken(world, "nobody is paused at the end of a shutdown", format!("unit {unit}"));
+        }
     }
     Ok(())
 }

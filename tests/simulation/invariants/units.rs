@@ -52,7 +52,8 @@ fn hands_off_in_maintenance(world: &World, unit: usize, step: UnitStep) -> Check
     let needs = &world.setup.units[unit];
     let hands_off = |share: usize| world.watch.shares[share].in_maintenance(world.now);
     let all = needs.configured && needs.needed().all(|need| hands_off(need.share));
-    if all && step != UnitStep::Inspect {
+    let is_told_to_end = world.shuts_down.is_some() && step == UnitStep::Continue;
+    if all && step != UnitStep::Inspect && !is_told_to_end {
         return broken(world, "hands off in maintenance", format!("{step:?} {}", unit_name(unit)));
     }
     Ok(())
@@ -74,6 +75,9 @@ fn nobody_is_held_without_a_cause(world: &World, unit: usize, step: UnitStep) ->
 /// that is given up may go on without it, if that is configured.
 fn let_go_only_when_all_are_back(world: &World, unit: usize, step: UnitStep, moment: Moment) -> Check {
     let Some(daemon) = world.daemon.as_ref().filter(|_| is_let_go(step)) else { return Ok(()) };
+    if world.shuts_down.is_some() && step == UnitStep::Continue {
+        return Ok(()); // to be stopped by systemd
+    }
     for need in world.setup.units[unit].needed() {
         let machine = &daemon.shares[need.share];
         let state = machine.state();

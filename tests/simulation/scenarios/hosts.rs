@@ -3,7 +3,7 @@
 use nasmount::share::{Reason, State};
 
 use crate::schedule::{Fault, ServerIs, Typed};
-use crate::story::{Story, setup, setup_of, story, unit};
+use crate::story::{Story, beginning, setup, setup_of, story, unit};
 
 fn sleep(story: Story, seconds: u64) -> Story {
     story.fault(Fault::Suspend { for_ms: seconds * 1_000 })
@@ -60,7 +60,7 @@ fn foreign_mount_on_top_blocks_until_it_is_gone() {
 
 #[test]
 fn foreign_mount_before_the_first_mount_blocks_until_it_is_gone() {
-    let story = crate::story::beginning(&setup()).fault(Fault::ForeignMount { share: 0 }).reaches(State::Blocked, 5);
+    let story = beginning(&setup()).fault(Fault::ForeignMount { share: 0 }).reaches(State::Blocked, 5);
     story.after(60).fault(Fault::ForeignGone { share: 0 }).reaches(State::Online, 15).ends_well();
 }
 
@@ -149,4 +149,50 @@ fn barrier_that_somebody_took_is_laid_again() {
     let story = story(&setup()).server(ServerIs::Silent).reaches(State::Holding, 10).after(1);
     let story = story.fault(Fault::BarrierTaken { share: 0 }).after(2);
     story.share("the barrier is back", |place| place.barrier).server_restarted().reaches(State::Online, 10).ends_well();
+}
+
+/// A dead server's mount would keep the host from going down.
+#[test]
+fn a_held_share_is_given_up_when_the_host_goes_down() {
+    let story = story(&setup()).server(ServerIs::Silent).reaches(State::Holding, 5).after(5).paused();
+    let story = story.fault(Fault::Shutdown { lasts_ms: 60_000, down_for_ms: 10_000 });
+    let story = story.reaches(State::Offline, 2).unit(0, "the consumer can end", |unit| !unit.frozen);
+    let story = story.share("the mount is gone", |place| !place.clone);
+    story.server_restarted().after(20).is(State::Offline).ends_well();
+}
+
+#[test]
+fn a_share_in_use_is_left_to_systemd_when_the_host_goes_down() {
+    let story = story(&setup()).fault(Fault::Shutdown { lasts_ms: 60_000, down_for_ms: 10_000 });
+    let story = story.is(State::Online).share("it is on its path", |place| place.ours).reaches(State::Offline, 4);
+    story.attempted("Flush", 1).attempted("RaiseFence", 0).ends_well();
+}
+
+#[test]
+fn a_server_that_dies_while_the_host_goes_down_keeps_nobody() {
+    let story = story(&setup()).fault(Fault::Shutdown { lasts_ms: 90_000, down_for_ms: 10_000 });
+    let story = story.hangs("flush", 100, true).reaches(State::Releasing, 4).server(ServerIs::Silent);
+    story.reaches(State::Offline, 10).attempted("RaiseFence", 1).ends_well();
+}
+
+#[test]
+fn a_share_that_comes_back_while_the_host_goes_down_is_written_back() {
+    let story = story(&setup()).server(ServerIs::Silent).reaches(State::Holding, 5).after(5);
+    let story = story.server_restarted().reaches(State::Recovering, 10);
+    let story = story.fault(Fault::Shutdown { lasts_ms: 60_000, down_for_ms: 10_000 });
+    story.reaches(State::Offline, 20).attempted("Flush", 1).attempted("Attach", 1).ends_well();
+}
+
+#[test]
+fn a_mount_in_flight_is_ended_when_the_host_goes_down() {
+    let story = beginning(&setup()).hangs("mount", 100, true);
+    let mut story = story.reaches(State::Mounting, 10);
+    story = story.fault(Fault::Shutdown { lasts_ms: 60_000, down_for_ms: 10_000 });
+    story.reaches(State::Offline, 2).after(20).attempted("Mount", 1).ends_well();
+}
+
+#[test]
+fn commands_are_refused_while_the_host_goes_down() {
+    let story = story(&setup()).fault(Fault::Shutdown { lasts_ms: 60_000, down_for_ms: 10_000 });
+    story.typed_in_vain(Typed::Hold).typed_in_vain(Typed::Remount).ends_well();
 }

@@ -1,5 +1,5 @@
 #!/usr/bin/python3
-"""verify.py OUT ID KIND[,KIND...] DIR: the accounts of the consumers of one load.py that have ended.
+"""verify.py OUT ID KIND[,KIND...] DIR: the accounts of the consumers of one load.py that have ended, or were killed.
 
 OUT and ID are the consumers', DIR the export as the *server* sees it (/srv/nasN/media): through the client the
 page cache would show data that never arrived. Prints {KIND: the summary, and for a writer "lost"}.
@@ -19,8 +19,13 @@ def lost(path, name, acked):
 
 
 def account(out, name, kind, directory):
-    with open(os.path.join(out, name + ".json")) as f:
-        summary = json.load(f)
+    base = os.path.join(out, name)
+    if os.path.exists(base + ".json"):
+        with open(base + ".json") as f:
+            summary = json.load(f)
+    else:
+        with open(base + ".acked") as f:
+            summary = {"acked": int(f.read())}
     if kind != "reader":
         summary["lost"] = lost(os.path.join(directory, name), name, summary["acked"])
     return summary

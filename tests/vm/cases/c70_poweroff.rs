@@ -1,0 +1,125 @@
+//! Switching the host off: a matter of seconds, whatever the NAS does and whoever uses its share, and without a loss if it is well.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail, ensure};
+use serde_json::Value;
+
+use crate::guest::Guest;
+use crate::load::{Kind, Load};
+use crate::nas::{self, Fault, Nas};
+use crate::nasmount::{DEADLINE, Nasmount, ShareOf, mount_point, paused};
+
+const SHARE: &str = "films";
+/// The control is still on after this, by which every other host is off. It was on after 32 s, 37 s, 40 s and 120 s, as what was in
+/// flight had it; a guest without any share takes 3 s.
+const LIMIT: Duration = Duration::from_secs(25);
+/// While the host goes down: once the clone is gone, what has arrived at the server. Ordered as a service of the early boot, so that
+/// the shutdown waits for its stop.
+const JUDGE: &str = "systemd-run --quiet --unit=judge -p DefaultDependencies=no -p Conflicts=shutdown.target \
+    -p Before=shutdown.target -p RemainAfterExit=yes -p ExecStop='/bin/bash /run/judge' true";
+const VERDICT: &str = "verdict";
+
+/// How a host is switched off.
+#[derive(Clone, Copy)]
+enum While {
+    /// All is well.
+    Healthy,
+    /// A share is held, its consumers are paused in the middle of what they did.
+    Held(Fault),
+    /// The NAS goes away at the same moment.
+    Dying,
+}
+
+/// In this guest, and those that follow it.
+pub fn run(guest: &Guest) -> Result<String> {
+    control(guest)?;
+    let mut facts = Vec::new();
+    for (name, how) in [
+        ("healthy", While::Healthy),
+        ("held, no link", While::Held(Fault::Link)),
+        ("held, hung", While::Held(Fault::Hang)),
+        ("dying", While::Dying),
+    ] {
+        guest.boot_again()?;
+        facts.push(format!("{name}: {}", nasmount(guest, how).with_context(|| name.to_owned())?));
+    }
+    guest.boot_again()?;
+    Ok(facts.join("; "))
+}
+
+/// The worst of them, where the other suite's systemd and kernel might differ.
+pub fn hung(guest: &Guest) -> Result<String> {
+    let fact = nasmount(guest, While::Held(Fault::Hang))?;
+    guest.boot_again()?;
+    Ok(fact)
+}
+
+/// A line of fstab.
+fn control(guest: &Guest) -> Result<()> {
+    let [nas] = nas::up(guest, [1])?;
+    let point = mount_point(SHARE);
+    let mount = format!("mkdir -p {point} && mount -t cifs {} {point} -o guest,vers=3.1.1", nas.source("media"));
+    guest.ok(&mount)?;
+    start(guest, &Load::new(guest, "work", &Kind::ALL))?;
+    let outage = nas.cut(Fault::Link)?;
+    let off = guest.power_off(LIMIT, "systemctl poweroff")?;
+    outage.forget();
+    ensure!(off.is_none(), "the control was off after {off:?}: nothing that follows means anything");
+    Ok(())
+}
+
+/// Consumers with systemd's patience, which is 90 s until SIGKILL.
+fn start(guest: &Guest, load: &Load<'_>) -> Result<()> {
+    load.install(&mount_point(SHARE))?;
+    guest.ok(&format!("systemd-run --quiet --unit={} bash {}", load.unit(), load.script_path()))?;
+    load.wait_for_operations(10, DEADLINE).map(drop)
+}
+
+fn nasmount(guest: &Guest, how: While) -> Result<String> {
+    let [nas] = nas::up(guest, [1])?;
+    let load = Load::new(guest, "work", &Kind::ALL);
+    let units = vec![load.unit()];
+    let share = ShareOf { name: SHARE, nas, source: "media", more: "", probe: "", credentials: None, units };
+    let nasmount = Nasmount::start(guest, &[share])?;
+    nasmount.wait_for_state(SHARE, "online")?;
+    start(guest, &load)?;
+    let off = match how {
+        While::Healthy => {
+            let verdict = judge(guest, nas)?;
+            let off = guest.power_off(LIMIT, "systemctl poweroff")?;
+            let verdict: Value = serde_json::from_str(&guest.shared(&verdict)?).context("the judge's verdict")?;
+            for kind in ["fsync", "buffered"] {
+                let (acked, lost) = (&verdict[kind]["acked"], &verdict[kind]["lost"]);
+                ensure!(acked.as_u64() > Some(0) && lost == 0, "{kind}: {lost} of {acked} blocks lost");
+            }
+            off
+        }
+        While::Held(fault) => {
+            let outage = nas.cut(fault)?;
+            guest.wait_for("the consumers to be paused", DEADLINE, &paused(&load.unit()))?;
+            nasmount.wait_for_state(SHARE, "holding")?;
+            let off = guest.power_off(LIMIT, "systemctl poweroff")?;
+            outage.forget();
+            off
+        }
+        While::Dying => guest.power_off(LIMIT, "systemctl poweroff & /host/guest/nas.sh cut 1 link; wait")?,
+    };
+    match off {
+        Some(off) => Ok(format!("off after {:.1} s", off.as_secs_f64())),
+        None => bail!("still on after {LIMIT:?}"),
+    }
+}
+
+/// Has the accounts compared in the last moments of the guest; returns where the verdict will be.
+fn judge(guest: &Guest, nas: Nas<'_>) -> Result<String> {
+    let verdict = guest.to_be_shared(VERDICT)?;
+    let script = format!(
+        "until [ ! -e /run/nasmount/clone/{SHARE} ]; do sleep 0.1; done\n\
+         /host/guest/verify.py /run/load work fsync,buffered {} >{verdict}\n",
+        nas.export("media")
+    );
+    guest.write_file("/run/judge", &script)?;
+    guest.ok(JUDGE)?;
+    Ok(verdict)
+}
