@@ -43,11 +43,25 @@ impl Fault {
     }
 }
 
+/// Where a NAS is reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum At {
+    /// 10.99.N.2
+    Ipv4,
+    /// fd99:N::2
+    Ipv6,
+    /// 10.99.N.3, after `change("readdress")`
+    OtherAddress,
+    /// As the guest resolves it.
+    Name(&'static str),
+}
+
 /// One Samba server in a network namespace of its own.
 #[derive(Clone, Copy)]
 pub struct Nas<'guest> {
     guest: &'guest Guest,
     number: u8,
+    at: At,
 }
 
 /// An outage; it ends with `heal`, or with this value.
@@ -64,13 +78,23 @@ pub fn up<const COUNT: usize>(guest: &Guest, numbers: [u8; COUNT]) -> Result<[Na
     let list = numbers.map(|number| number.to_string()).join(" ");
     let output = guest.run_within(SCRIPT_LIMIT, &format!("/host/guest/nas.sh up {list}"))?;
     ensure!(output.code == 0, "start NAS {list}: {}", output.stderr);
-    Ok(numbers.map(|number| Nas { guest, number }))
+    Ok(numbers.map(|number| Nas { guest, number, at: At::Ipv4 }))
 }
 
 impl<'guest> Nas<'guest> {
-    /// The server's address; the guest's own end of the cable is 10.99.N.1.
+    /// The same server, reached in another way.
+    pub fn at(self, at: At) -> Self {
+        Self { at, ..self }
+    }
+
+    /// The server's address, or its name; the guest's own end of the cable is 10.99.N.1 and fd99:N::1.
     pub fn address(self) -> String {
-        format!("10.99.{}.2", self.number)
+        match self.at {
+            At::Ipv4 => format!("10.99.{}.2", self.number),
+            At::Ipv6 => format!("fd99:{}::2", self.number),
+            At::OtherAddress => format!("10.99.{}.3", self.number),
+            At::Name(name) => name.to_owned(),
+        }
     }
 
     /// The UNC of a share: `media` (guests, writable) or `secret` (nasuser, "pw1,with comma").

@@ -13,6 +13,7 @@ mod c40_blocked;
 mod c50_two_shares;
 mod c51_operator;
 mod c60_nas;
+mod c61_network;
 mod c70_poweroff;
 
 use anyhow::Result;
@@ -49,6 +50,7 @@ pub const CASES: &[Case] = &[
     Case { name: "50-two-shares", on: On::EverySuite, run: c50_two_shares::run },
     Case { name: "51-operator", on: On::Trixie, run: c51_operator::run },
     Case { name: "60-nas", on: On::Trixie, run: c60_nas::run },
+    Case { name: "61-network", on: On::Trixie, run: c61_network::run },
     Case { name: "70-poweroff", on: On::Trixie, run: c70_poweroff::run },
     Case { name: "71-poweroff-hung", on: On::Bookworm, run: c70_poweroff::hung },
 ];

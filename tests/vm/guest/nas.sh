@@ -19,6 +19,7 @@
 # fill, empty          no space is left on the exports' file system
 # password NTHASH      nasuser has another one; sessions go on
 # recreate             the files of media are deleted and others made of the same names: handles are stale
+# readdress            the NAS is at 10.99.N.3 now
 #
 # The exports of NAS N are tmpfs directories, seen from the server's side in /srv/nasN/{media,secret}.
 set -euo pipefail
@@ -113,7 +114,9 @@ up() {
   ip link add "nas$n" type veth peer name eth0 netns "nas$n"
   ip addr add "10.99.$n.1/24" dev "nas$n"
   ip link set "nas$n" up
+  ip addr add "fd99:$n::1/64" dev "nas$n" nodad
   in_nas "$n" ip addr add "10.99.$n.2/24" dev eth0
+  in_nas "$n" ip addr add "fd99:$n::2/64" dev eth0 nodad
   in_nas "$n" ip link set lo up
   in_nas "$n" ip link set eth0 up
   write_config "$n"
@@ -188,6 +191,10 @@ change() {
       mkdir -m 777 "$export/media"
       python3 "$GUEST_DIR/load.py" library "$export/media"
       ;;
+    readdress)
+      in_nas "$1" ip addr del "10.99.$1.2/24" dev eth0
+      in_nas "$1" ip addr add "10.99.$1.3/24" dev eth0
+      ;;
     *) die "unknown change: $2" ;;
   esac
 }
@@ -203,5 +210,5 @@ case ${1:-} in
   cut) cut_fault "$2" "$3"; uptime_now ;;
   heal) heal_fault "$2" "$3"; uptime_now ;;
   change) change "${@:2}" ;;
-  *) sed -n '2,23s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
+  *) sed -n '2,24s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
 esac
