@@ -14,7 +14,7 @@ mod targets;
 
 use std::collections::BTreeMap;
 
-use report::{Consumer, Footprint, Measured, Memory, Operation, Outage, Report, Speed, Took, Unmounting};
+use report::{Consumer, Footprint, Measured, Memory, Operation, Outage, PowerOff, Report, Speed, Took, Unmounting};
 use stalls::{Calls, Moments};
 
 /// Cut at 100, noticed at 104, late from 115, healed at 160, watched until 200.
@@ -100,6 +100,10 @@ fn report() -> Report {
         outages: vec![Outage { fault: "silence".to_owned(), seconds: 60.0, late: 15.0, ways }],
         unmounting_after: 10.0,
         unmounting: vec![umount("defaults", Took::open(60.0)), umount(targets::PATIENT, Took::ended(0.4))],
+        power_off: vec![
+            PowerOff { way: "defaults".into(), took: Took::open(120.0) },
+            PowerOff { way: targets::PATIENT.into(), took: Took::ended(5.0) },
+        ],
         speed: vec![Speed {
             block: 65536,
             rates: BTreeMap::from([("defaults".to_owned(), 40e6), (targets::PATIENT.to_owned(), 10e6)]),
@@ -130,6 +134,7 @@ fn each_target_is_reached_or_missed_by_so_much() {
         "detection of a silent server: 3.5 s for < 4.0 s: reached",
         "server answers again until the share is online: 3.5 s for < 3.0 s: missed by 500 ms",
         "write speed, of that of a mount with defaults (least of the block sizes): 25.00 % for > 80.00 %: missed by 55.00 %",
+        "poweroff with a dead server: 5.0 s for < 15.0 s: reached",
         "resident memory, 10 shares on 2 servers: 10.0 MiB for < 12.0 MiB: reached",
     ] {
         assert!(verdicts.iter().any(|verdict| verdict == expected), "no {expected:?} in {verdicts:#?}");
@@ -139,7 +144,9 @@ fn each_target_is_reached_or_missed_by_so_much() {
 #[test]
 fn the_tables_drop_nothing() {
     let text = table::render(&report());
-    for expected in ["> 100.0 s", "10.0 s, 1 EHOSTDOWN", "lost 150 of 500", "> 60.0 s", "25 %", "Remark: something"] {
+    for expected in
+        ["> 100.0 s", "10.0 s, 1 EHOSTDOWN", "lost 150 of 500", "> 60.0 s", "> 120.0 s", "25 %", "Remark: something"]
+    {
         assert!(text.contains(expected), "no {expected:?} in\n{text}");
     }
     assert!(!text.contains("between |"), "a phase that nothing fell into has no row:\n{text}");

@@ -2,7 +2,7 @@
 //!
 //! Single-threaded: nothing here may block, and whatever could is done by a worker. When the daemon is told to end it ends at
 //! once and leaves mounts, barriers, veil, fence and consumers as they are; the next one goes on from there. Only if the host goes
-//! down there is no next one ([`shutdown`]).
+//! down there is no next one (`shutdown`).
 
 pub mod barrier;
 pub mod board;

@@ -76,6 +76,9 @@ pub const MOUNT: Duration = Duration::from_secs(MOUNT_TURN.as_secs() + 45);
 /// How long the kept mount is tried before it is released and mounted afresh: several rounds of `REQUEST_AFTER_RECONNECT`.
 pub const RECOVERY: Duration = Duration::from_secs(60);
 
+/// The same while the host goes down: one round.
+pub const RECOVERY_IN_SHUTDOWN: Duration = REQUEST_AFTER_RECONNECT;
+
 // The order of the operations' layers, checked by the compiler.
 const _: () = {
     assert!(LOCAL_STEP.as_secs() < REQUEST_AFTER_RECONNECT.as_secs());

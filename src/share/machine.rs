@@ -247,7 +247,7 @@ impl Share {
             }
             Event::MountTableChanged | Event::ServerMoved => self.facts.outdated = true,
             Event::Resumed { asleep } => self.on_resumed(asleep),
-            Event::ShutdownBegan => self.on_shutdown(),
+            Event::ShutdownBegan => self.on_shutdown(now),
             Event::ConfigurationLoaded { spec } => self.on_configuration(now, spec),
         }
         self.advance(now);
@@ -336,10 +336,13 @@ impl Share {
         self.probe_due |= self.state == State::Online;
     }
 
-    /// Nothing is mounted any more.
-    fn on_shutdown(&mut self) {
+    /// Nothing is mounted any more, and what is coming back has less time for it.
+    fn on_shutdown(&mut self, now: BootInstant) {
         self.shuts_down = true;
         self.abandon_mount();
+        if self.state == State::Recovering {
+            self.timers.set(Timer::Recovery, now + layers::RECOVERY_IN_SHUTDOWN);
+        }
     }
 
     /// The clocks of an outage begin with it, so a new length counts from there. What needed a person may have been mended.
@@ -474,7 +477,8 @@ impl Share {
                 self.facts.login = Login::default();
                 // another share of the server may have destroyed the sockets of this one, too
                 self.facts.loss_due |= self.outage.is_some_and(|outage| outage.given_up_at.is_some());
-                self.timers.set(Timer::Recovery, now + layers::RECOVERY);
+                let within = if self.shuts_down { layers::RECOVERY_IN_SHUTDOWN } else { layers::RECOVERY };
+                self.timers.set(Timer::Recovery, now + within);
             }
             State::Releasing => {
                 // the server is well, and nobody has to lose anything

@@ -273,3 +273,16 @@ fn nothing_is_mounted_when_the_host_goes_down() {
     desk.put(Event::ServerTrustChanged { trust: Trust::Trusted });
     assert_eq!(desk.is(State::Offline).times("mount"), 0);
 }
+
+#[test]
+fn a_share_that_does_not_heal_delays_no_shutdown() {
+    let silent = Answer::Fails(FailureClass::Transient);
+    let mut desk = Desk::new(Trust::Trusted);
+    desk.answers = vec![("verify", silent)];
+    desk.wait_for(Timer::ShareProbe);
+    let mut desk = desk.is(State::Recovering);
+    let began = desk.now;
+    desk.put(Event::ShutdownBegan);
+    let desk = desk.until(State::Offline);
+    assert_eq!((desk.now.since(began), desk.last(2)), (layers::RECOVERY_IN_SHUTDOWN, vec!["release", "lift fence"]));
+}

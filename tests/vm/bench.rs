@@ -1,11 +1,12 @@
 //! `make bench`: nasmount and today's ways through the same outages at the same time, and what each of them costs.
 //!
 //! ```text
-//!  bench            the order of the run: speed, two outages, unmounting, and at last what nasmount itself needs
+//!  bench            the order of the run: speed, two outages, unmounting, what nasmount itself needs, and switching off
 //!   ├ ways          today's ways as an administrator writes them, and nasmount's shares
 //!   ├ outage        one fault for all: calls of strangers, and consumers that keep account
 //!   ├ commands      timed in the guest
 //!   ├ footprint     memory, processor
+//!   ├ power_off     a boot for each way
 //!   └ report        PURE: what was measured; stalls (single calls -> report), targets, table, svg (report -> text)
 //! ```
 //!
@@ -14,6 +15,7 @@
 mod commands;
 mod footprint;
 mod outage;
+mod power_off;
 mod report;
 mod stalls;
 mod svg;
@@ -84,13 +86,15 @@ pub fn run(guest: &Guest) -> Result<()> {
     let unbarred = footprint.memory.iter().filter(|memory| memory.barred < memory.shares);
     remarks.extend(unbarred.map(|memory| format!("of {} shares {} have a barrier", memory.shares, memory.barred)));
     (footprint.status, footprint.version) = (median(answers.status), median(answers.version));
+    let machine = guest.ok(&format!("echo Linux $(uname -r), $(systemd-detect-virt), $(nproc) processors, {BUILD}"))?;
     let report = Report {
-        machine: guest.ok(&format!("echo Linux $(uname -r), $(systemd-detect-virt), $(nproc) processors, {BUILD}"))?,
+        machine,
         runs: scale.runs,
         ways: ways::descriptions(),
         outages,
         unmounting_after: UNMOUNTING_AFTER.as_secs_f64(),
         unmounting,
+        power_off: power_off::measure(guest)?,
         speed,
         footprint,
         remarks,

@@ -11,6 +11,10 @@
 //! A server that comes and goes is trusted later each time: from the third outage within ten minutes on, it has to answer
 //! without a failure for a while that doubles with each. Consumers that are let go and paused again every few seconds are worse off
 //! than consumers that stay paused.
+//!
+//! The kernel's own view (`/proc/fs/cifs/DebugData`) is not asked. Behind the veil its connection looks well until nasmount decides,
+//! and what it knows of requests that wait is what an uncached request through the share finds out; reading it while
+//! something is mounted or unmounted was a use-after-free until 6.7.
 
 mod pace;
 #[cfg(test)]

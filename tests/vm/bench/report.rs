@@ -119,6 +119,13 @@ pub struct Unmounting {
     pub result: String,
 }
 
+/// Switching the host off while consumers are at work on a share whose server has just died.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PowerOff {
+    pub way: String,
+    pub took: Took,
+}
+
 /// Sequential buffered writing on a healthy share, with the fsync at its end.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Speed {
@@ -171,6 +178,7 @@ pub struct Report {
     /// Seconds from the cut to the commands.
     pub unmounting_after: f64,
     pub unmounting: Vec<Unmounting>,
+    pub power_off: Vec<PowerOff>,
     pub speed: Vec<Speed>,
     pub footprint: Footprint,
     /// What went wrong on the way and cost a figure.

@@ -8,7 +8,7 @@ use super::report::{Consumer, Measured, Memory, Operation, Outage, Report, Stall
 use super::targets::{NOT_MEASURED, targets};
 
 /// How each row was measured.
-const LEGEND: [&str; 10] = [
+const LEGEND: [&str; 11] = [
     "All ways meet the same fault at the same time, each with a server of its own (Samba behind a virtual cable).",
     "Calls: a process for each way, and in it for each operation a thread that makes a call every two seconds and another one that \
      begins when the outage is old. A cell is the longest call, and all errors of its phase by number. `>` had not returned.",
@@ -22,6 +22,8 @@ const LEGEND: [&str; 10] = [
      that there is an outage.",
     "Unmounting: nobody uses the share, all servers are silent; nasmount first, then all others at the same time. The process start is \
      part of it, and so may be waiting for the others' dead mounts: unmounting flushes work queues that all CIFS mounts of a host share.",
+    "poweroff: each way in a boot of its own, with a unit of consumers at work that has systemd's usual 90 s to stop; from the command \
+     until the machine is off.",
     "Speed: a file written in sequence on a healthy share, fsync included; median of the runs, the ways in turn.",
     "Memory: VmRSS of the main processes of nasmount.service and nasmount-barrier.service; the servers of shares that are not mounted \
      do not exist. Processor: the services' control groups, workers and all, over the quiet period. start, status, version: median of \
@@ -45,6 +47,7 @@ pub fn render(report: &Report) -> String {
         report.unmounting_after,
         unmounting(report)
     );
+    let _ = writeln!(text, "\n## systemctl poweroff, a moment after the cable was pulled\n\n{}", power_off(report));
     let _ = writeln!(text, "\n## Writing, and what nasmount needs\n\n{}\n\n{}", speed(report), footprint(report));
     let _ = writeln!(text, "\n## Targets\n\n{}", verdicts(report));
     let _ = writeln!(text, "\nNot measured here: {}.", NOT_MEASURED.join("; "));
@@ -121,6 +124,12 @@ fn unmounting(report: &Report) -> String {
         .unmounting
         .iter()
         .map(|one| vec![one.way.clone(), format!("`{}`", one.command), one.took.text(), one.result.clone()]);
+    table(std::iter::once(head).chain(rows).collect())
+}
+
+fn power_off(report: &Report) -> String {
+    let head = ["", "off after"].map(str::to_owned).to_vec();
+    let rows = report.power_off.iter().map(|one| vec![one.way.clone(), one.took.text()]);
     table(std::iter::once(head).chain(rows).collect())
 }
 

@@ -10,21 +10,41 @@ use crate::nasmount::{DEADLINE, Nasmount, ShareOf, mount_point};
 
 /// What is compared with nasmount. The NAS of each has the number of its place in this list.
 const TODAY: [Today; 5] = [
-    Today { name: "defaults", point: "/mnt/defaults", options: "guest,_netdev", by: "fstab" },
+    Today {
+        name: "defaults",
+        point: "/mnt/defaults",
+        options: "guest,_netdev",
+        by: "fstab",
+        unit: "mnt-defaults.mount",
+    },
     Today {
         name: "echo 30",
         point: "/mnt/echo30",
         options: "guest,_netdev,soft,echo_interval=30",
         by: "fstab, the incident's 90 s",
+        unit: "mnt-echo30.mount",
     },
-    Today { name: "echo 5", point: "/mnt/echo5", options: "guest,_netdev,soft,echo_interval=5", by: "fstab, hardened" },
+    Today {
+        name: "echo 5",
+        point: "/mnt/echo5",
+        options: "guest,_netdev,soft,echo_interval=5",
+        by: "fstab, hardened",
+        unit: "mnt-echo5.mount",
+    },
     Today {
         name: "automount",
         point: "/mnt/automount",
         options: "guest,_netdev,noauto,x-systemd.automount,x-systemd.idle-timeout=60",
         by: "fstab, automount unit of systemd",
+        unit: "mnt-automount.automount",
     },
-    Today { name: "autofs", point: "/mnt/autofs/media", options: "guest", by: "the autofs daemon, --timeout=60" },
+    Today {
+        name: "autofs",
+        point: "/mnt/autofs/media",
+        options: "guest",
+        by: "the autofs daemon, --timeout=60",
+        unit: "autofs.service",
+    },
 ];
 /// nasmount's shares: column, name, lines of the share's table.
 const OURS: [(&str, &str, &str); 2] = [
@@ -37,6 +57,8 @@ struct Today {
     point: &'static str,
     options: &'static str,
     by: &'static str,
+    /// What systemd is told to start.
+    unit: &'static str,
 }
 
 /// One way of mounting, mounted.
@@ -58,6 +80,31 @@ pub struct Ways<'guest> {
     pub nasmount: Nasmount<'guest>,
 }
 
+/// The ways that are compared when one at a time is enough; nasmount's patience then makes no difference.
+pub const NAMES: [&str; 6] = [TODAY[0].name, TODAY[1].name, TODAY[2].name, TODAY[3].name, TODAY[4].name, PATIENT];
+
+/// Mounts in one of these ways only, from a server that has just been started.
+pub fn mount_alone<'guest>(guest: &'guest Guest, name: &'static str) -> Result<Way<'guest>> {
+    let [nas] = nas::up(guest, [1])?;
+    if let Some(today) = TODAY.iter().find(|today| today.name == name) {
+        let mut all = mount_today(guest, &[(today, nas)])?;
+        return all.pop().context("nothing was mounted");
+    }
+    let (_, share, more) = OURS.iter().find(|(ours, ..)| *ours == name).context("a way that nobody knows")?;
+    let way = our_way(guest, name, share, nas);
+    let units = vec![way.load().unit()];
+    let nasmount = Nasmount::start(
+        guest,
+        &[ShareOf { name: share, nas, source: "media", more, probe: "", credentials: None, units }],
+    )?;
+    nasmount.wait_for_state(share, "online")?;
+    Ok(way)
+}
+
+fn our_way<'guest>(guest: &'guest Guest, name: &'static str, share: &str, nas: Nas<'guest>) -> Way<'guest> {
+    Way { name, nas, point: mount_point(share), unmount: format!("nasmount unmount {share}"), guest }
+}
+
 /// Name and description of each column.
 pub fn descriptions() -> Vec<(String, String)> {
     let today = TODAY.iter().map(|way| (way.name.to_owned(), format!("`{}` ({})", way.options, way.by)));
@@ -70,15 +117,9 @@ impl<'guest> Ways<'guest> {
     pub fn mount(guest: &'guest Guest) -> Result<Self> {
         let servers = nas::up(guest, [1, 2, 3, 4, 5, 6, 7])?;
         let (today, ours) = servers.split_at(TODAY.len());
-        let mut all = mount_today(guest, today)?;
-        let more = OURS.iter().zip(ours).map(|((name, share, _), nas)| Way {
-            name,
-            nas: *nas,
-            point: mount_point(share),
-            unmount: format!("nasmount unmount {share}"),
-            guest,
-        });
-        all.extend(more);
+        let today: Vec<_> = TODAY.iter().zip(today.iter().copied()).collect();
+        let mut all = mount_today(guest, &today)?;
+        all.extend(OURS.iter().zip(ours).map(|((name, share, _), nas)| our_way(guest, name, share, *nas)));
         let shares: Vec<ShareOf<'_>> = OURS
             .iter()
             .zip(&all[TODAY.len()..])
@@ -124,11 +165,11 @@ impl<'guest> Way<'guest> {
 }
 
 /// Real fstab lines under PID 1's mount units, and the maps of autofs; the accesses at the end mount the automounts.
-fn mount_today<'guest>(guest: &'guest Guest, servers: &[Nas<'guest>]) -> Result<Vec<Way<'guest>>> {
+fn mount_today<'guest>(guest: &'guest Guest, wanted: &[(&Today, Nas<'guest>)]) -> Result<Vec<Way<'guest>>> {
     let mut fstab = String::new();
     let mut all = Vec::new();
-    for (way, nas) in TODAY.iter().zip(servers) {
-        let (source, Today { name, point, options, .. }) = (nas.source("media"), way);
+    for (way, nas) in wanted {
+        let (source, Today { name, point, options, .. }) = (nas.source("media"), *way);
         if *name == "autofs" {
             guest.write_file("/etc/auto.master.d/bench.autofs", "/mnt/autofs /etc/auto.bench --timeout=60\n")?;
             guest.write_file("/etc/auto.bench", &format!("media -fstype=cifs,{options} :{source}\n"))?;
@@ -139,11 +180,13 @@ fn mount_today<'guest>(guest: &'guest Guest, servers: &[Nas<'guest>]) -> Result<
         all.push(Way { name, nas: *nas, point: (*point).to_owned(), unmount, guest });
     }
     guest.write_file("/etc/fstab", &fstab)?;
-    let start = "systemctl unmask --quiet autofs && systemctl daemon-reload && \
-                 systemctl start autofs mnt-defaults.mount mnt-echo30.mount mnt-echo5.mount mnt-automount.automount";
-    guest.ok(start).context("mount today's ways")?;
-    let points = TODAY.map(|way| way.point).join(" ");
-    let mounted = format!("ls {points} && [ $(awk '$3 == \"cifs\"' /proc/mounts | wc -l) = {} ]", TODAY.len());
+    let units: Vec<&str> = wanted.iter().map(|(way, _)| way.unit).collect();
+    let start =
+        format!("systemctl unmask --quiet autofs && systemctl daemon-reload && systemctl start {}", units.join(" "));
+    guest.ok(&start).context("mount today's ways")?;
+    let points: Vec<&str> = wanted.iter().map(|(way, _)| way.point).collect();
+    let mounted =
+        format!("ls {} && [ $(awk '$3 == \"cifs\"' /proc/mounts | wc -l) = {} ]", points.join(" "), wanted.len());
     guest.wait_for("today's ways to be mounted", DEADLINE, &mounted)?;
     Ok(all)
 }
