@@ -150,20 +150,7 @@ impl Share {
                 self.timers.set(Timer::BarrierRetry, now + delay);
                 self.look_again_if_stuck();
             }
-            Step::Verify => {
-                debug!(%failure, "the share did not answer");
-                self.last_failure = Some(failure.message.clone());
-                self.facts.verified = false;
-                if self.state.is_open() {
-                    self.enter(now, State::Holding, Reason::ShareSilent { message: failure.message });
-                    // it has answered, if not as it should: a new connection would cure nothing
-                    self.facts.reconnected = failure.class == FailureClass::Busy;
-                } else if self.facts.login == Login::Believed && failure.may_be_the_login() {
-                    self.facts.login = Login::Doubted;
-                } else {
-                    self.timers.set(Timer::Retry, now + timer::VERIFY_RETRY);
-                }
-            }
+            Step::Verify => self.on_silent(now, failure),
             Step::TryLogin => self.on_failed_to_log_in(now, failure),
             // tried once: what a server does not take from here it will not take later either
             Step::Flush => {
@@ -197,6 +184,21 @@ impl Share {
             | Step::LiftFence
             | Step::DestroySockets { .. }
             | Step::Release => self.try_step_again(now, step, failure),
+        }
+    }
+
+    fn on_silent(&mut self, now: BootInstant, failure: Failure) {
+        debug!(%failure, "the share did not answer");
+        self.last_failure = Some(failure.message.clone());
+        self.facts.verified = false;
+        if self.state.is_open() {
+            self.enter(now, State::Holding, Reason::ShareSilent { message: failure.message });
+            // it has answered, if not as it should: a new connection would cure nothing
+            self.facts.reconnected = failure.class == FailureClass::Busy;
+        } else if self.facts.login == Login::Believed && failure.may_be_the_login() {
+            self.facts.login = Login::Doubted;
+        } else {
+            self.timers.set(Timer::Retry, now + timer::VERIFY_RETRY);
         }
     }
 
