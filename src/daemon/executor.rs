@@ -5,6 +5,7 @@ use std::future::Future;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::{Mutex as AsyncMutex, Notify, mpsc, watch};
 use tracing::{Instrument as _, debug, info, warn};
@@ -25,6 +26,9 @@ use crate::sys::worker::{self, Answer, CloneFound, Failed, Login, MountRequest, 
 
 /// Workers of one share that were abandoned and hang in the kernel: with this many, no more are started that only ask.
 const MAX_HANGING_WORKERS: usize = 2;
+
+/// How long it may take to find out who has a share open: some thousand processes with some thousand files each.
+const LIST_WITHIN: Duration = Duration::from_secs(3);
 
 /// What helps when something that the configuration names is not as it should be.
 const MEND_CONFIGURATION: &str = "mend it, or correct the configuration; then `nasmount reload`";
@@ -161,6 +165,7 @@ impl Executor {
             Step::Detach => self.detach(share, mount_point, abandoned).await,
             Step::ShutDown => self.ask(&Request::ShutDown { share }, abandoned).await,
             Step::Release => self.release(share, settings.leftover_holders, abandoned).await,
+            Step::DropClone => self.drop_clone(share, abandoned).await,
             Step::RaiseFence => {
                 let address = self.address_of_clone()?;
                 let raised = self.host.network.raise_fence(&share, address).await;
@@ -210,11 +215,10 @@ impl Executor {
 
     /// Who has files open for writing at the beginning of an outage is who loses by it.
     async fn detach(&self, share: String, mount_point: PathBuf, abandoned: &Notify) -> Result<Done, Failure> {
-        let request = Request::Detach { share, mount_point };
-        let detached = run(&request, abandoned.notified()).await.map_err(|failed| classed(&failed))?;
-        if let Answer::Holders(holders) = detached {
-            *self.holders_then.lock().unwrap_or_else(PoisonError::into_inner) = holders;
-        }
+        let request = Request::Detach { share: share.clone(), mount_point };
+        run(&request, abandoned.notified()).await.map_err(|failed| classed(&failed))?;
+        let holders = holders_of(share).await;
+        *self.holders_then.lock().unwrap_or_else(PoisonError::into_inner) = holders;
         Ok(Done::Plainly)
     }
 
@@ -232,17 +236,22 @@ impl Executor {
 
     async fn release(&self, share: String, leftover: LeftoverHolders, abandoned: &Notify) -> Result<Done, Failure> {
         let kill_holders = leftover == LeftoverHolders::Kill;
-        let request = Request::Release { share, kill_holders };
-        let released = run(&request, abandoned.notified()).await.map_err(|failed| classed(&failed))?;
+        let left = holders_of(share.clone()).await;
+        let kill = if kill_holders { left.iter().map(|holder| holder.pid).collect() } else { Vec::new() };
+        run(&Request::Release { share, kill }, abandoned.notified()).await.map_err(|failed| classed(&failed))?;
         self.cloned_at(None);
-        if let Answer::Holders(left) = released
-            && !left.is_empty()
-        {
+        if !left.is_empty() {
             let (who, files) = (holders::in_words(&left), left.iter().map(|holder| holder.files).sum::<usize>());
             let writable: usize = left.iter().map(|holder| holder.writable).sum();
             warn!(who, files, writable, killed = kill_holders, "given up while in use: these files are dead");
         }
         Ok(Done::Plainly)
+    }
+
+    async fn drop_clone(&self, share: String, abandoned: &Notify) -> Result<Done, Failure> {
+        let dropped = self.ask(&Request::DropClone { share }, abandoned).await?;
+        self.cloned_at(None);
+        Ok(dropped)
     }
 
     async fn survey(&self, share: String, mount_point: PathBuf, abandoned: &Notify) -> Result<Done, Failure> {
@@ -311,7 +320,8 @@ impl Executor {
     }
 }
 
-fn barred(share: &ShareSettings) -> Barred {
+/// A share as the owner of the barriers knows it.
+pub fn barred(share: &ShareSettings) -> Barred {
     Barred { share: share.id.to_string(), mount_point: share.mount_point.clone(), on_access: share.on_access }
 }
 
@@ -331,6 +341,23 @@ fn dirty_data(planned: DirtyData) -> worker::DirtyData {
         DirtyData::Unlimited => worker::DirtyData::Unlimited,
         DirtyData::Limited(limit) => worker::DirtyData::Limited(limit),
         DirtyData::WrittenThrough => worker::DirtyData::WrittenThrough,
+    }
+}
+
+/// Who has a share open; nobody, if that cannot be found out soon: it is a help, and nothing waits for it.
+async fn holders_of(share: String) -> Vec<Holder> {
+    let asked = async {
+        let child = worker::start(&Request::ListHolders { share }).await;
+        let child = child.map_err(|error| Failed::local("cannot start a worker", &error))?;
+        worker::reply_within(child, LIST_WITHIN).await
+    };
+    match asked.await {
+        Ok(Answer::Holders(holders)) => holders,
+        Ok(_) => Vec::new(),
+        Err(error) => {
+            warn!(%error, "cannot see who has the share open");
+            Vec::new()
+        }
     }
 }
 

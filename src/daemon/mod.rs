@@ -82,6 +82,7 @@ async fn serve(settings: Settings, file: Option<PathBuf>) -> anyhow::Result<()> 
     adopt_network(&settings, &host).await;
     let shares = settings.shares.len();
     let board = start(settings, file, &host);
+    let goes_down = shutdown::watch(Arc::clone(&board));
     tokio::spawn(dbus::serve(Arc::clone(&board)));
     tokio::spawn(reload_on(hangup, Arc::clone(&board)));
     tell_systemd(&[NotifyState::Ready]);
@@ -92,7 +93,7 @@ async fn serve(settings: Settings, file: Option<PathBuf>) -> anyhow::Result<()> 
         _ = interrupt.recv() => {}
     }
     tell_systemd(&[NotifyState::Stopping]);
-    if shutdown::has_begun().await {
+    if *goes_down.borrow() || shutdown::has_begun().await {
         shutdown::serve(&board).await;
     } else {
         info!("ending; mounts and consumers stay as they are");

@@ -336,7 +336,7 @@ impl ShareActor {
 /// What opens the path or gives the mount away, see above.
 fn waits_for_memory(step: &Step) -> bool {
     match step {
-        Step::Mount | Step::Attach | Step::Release => true,
+        Step::Mount | Step::Attach | Step::Release | Step::DropClone => true,
         Step::Survey
         | Step::LayBarrier
         | Step::Verify

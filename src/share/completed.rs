@@ -113,7 +113,7 @@ impl Share {
             Step::Flush => self.facts.flushed = true,
             Step::ShutDown => self.facts.shut_down = true,
             Step::AskForLoss => self.facts.loss_due = false,
-            Step::Release => {
+            Step::Release | Step::DropClone => {
                 self.facts = Facts { clone: false, ..self.facts_of_the_host() };
             }
         }
@@ -183,7 +183,8 @@ impl Share {
             | Step::RaiseFence
             | Step::LiftFence
             | Step::DestroySockets { .. }
-            | Step::Release => self.try_step_again(now, step, failure),
+            | Step::Release
+            | Step::DropClone => self.try_step_again(now, step, failure),
         }
     }
 

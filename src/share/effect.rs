@@ -63,6 +63,8 @@ pub enum Step {
     ShutDown,
     /// Shut the file system down and drop the clone.
     Release,
+    /// Drop the clone alone: whoever still has files open, in a container's copy perhaps, keeps them.
+    DropClone,
 }
 
 impl Step {
@@ -74,7 +76,8 @@ impl Step {
 
     /// Does it change the host's mount table? Then nothing else of the share may until it has ended.
     pub fn changes_mount_table(&self) -> bool {
-        matches!(self, Self::LayBarrier | Self::Attach | Self::Detach | Self::Release) || self.mounts()
+        matches!(self, Self::LayBarrier | Self::Attach | Self::Detach | Self::Release | Self::DropClone)
+            || self.mounts()
     }
 
     /// Does it take the kernel's one mount mutex for as long as the server likes?
@@ -99,6 +102,7 @@ impl Step {
             Self::AskForLoss => "ask for loss",
             Self::ShutDown => "shut down",
             Self::Release => "release",
+            Self::DropClone => "drop clone",
         }
     }
 }

@@ -338,8 +338,11 @@ impl Share {
 
     /// Nothing is mounted any more, and what is coming back has less time for it.
     fn on_shutdown(&mut self, now: BootInstant) {
-        self.shuts_down = true;
+        if std::mem::replace(&mut self.shuts_down, true) {
+            return;
+        }
         self.abandon_mount();
+        self.end_maintenance(now, "shutdown"); // its operator will not come back to this boot
         if self.state == State::Recovering {
             self.timers.set(Timer::Recovery, now + layers::RECOVERY_IN_SHUTDOWN);
         }
@@ -370,6 +373,7 @@ impl Share {
             Timer::Hold => self.on_hold_over(now),
             Timer::Recovery => {
                 if self.state == State::Recovering {
+                    self.abandon_request();
                     let message = self.last_failure.take().unwrap_or_else(|| "no answer".into());
                     self.enter(now, State::Releasing, Reason::NotHealed { message });
                 }

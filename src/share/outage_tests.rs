@@ -262,7 +262,7 @@ fn a_share_that_answers_waits_for_systemd_when_the_host_goes_down() {
     desk.survey = Survey { clone: true, ..Survey::default() };
     desk.put(Event::MountTableChanged);
     let desk = desk.is(State::Offline);
-    assert_eq!(desk.last(2), ["flush", "release"]);
+    assert_eq!(desk.last(2), ["flush", "drop clone"]);
     assert_eq!((desk.times("raise fence"), desk.times("shut down")), (0, 0));
 }
 

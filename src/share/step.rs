@@ -64,7 +64,8 @@ impl Share {
         let facts = &self.facts;
         let hands_off = self.is_trusted() || self.operator.maintenance.is_some();
         let given_up = self.outage.and_then(|outage| outage.given_up_at).filter(|_| !hands_off);
-        let may_abort = given_up.is_some() && (self.consumers.to_be_stopped || self.consumers_seen_to());
+        let goes_down = self.shuts_down && matches!(self.server, Trust::Dead { .. });
+        let may_abort = goes_down || given_up.is_some() && (self.consumers.to_be_stopped || self.consumers_seen_to());
         let since = given_up.unwrap_or_else(|| self.since()).max(self.since());
         first(&[
             (self.is_trusted() && facts.fence_asked, Step::LiftFence),
@@ -134,6 +135,7 @@ impl Share {
             return first(&[
                 (facts.attached && may_go, Step::Detach),
                 (facts.clone && may_go && !facts.flushed, Step::Flush),
+                (facts.clone && may_go && self.shuts_down, Step::DropClone),
                 (facts.clone && may_go, Step::Release),
             ]);
         }

@@ -136,7 +136,7 @@ pub fn deadline(step: &Step, state: State) -> Duration {
         },
         Step::AskForLoss if state == State::Recovering => layers::REQUEST_WHEN_SUSPECT,
         Step::AskForLoss => layers::REQUEST_AFTER_RECONNECT, // what was given up has ended by then
-        Step::Release => layers::RELEASE,
+        Step::Release | Step::DropClone => layers::RELEASE,
         Step::Flush => layers::FLUSH,
     }
 }

@@ -32,6 +32,7 @@ trait Manager {
     fn load_unit(&self, name: &str) -> zbus::Result<OwnedObjectPath>;
     fn get_unit(&self, name: &str) -> zbus::Result<OwnedObjectPath>;
     fn get_unit_processes(&self, name: &str) -> zbus::Result<Vec<(String, u32, String)>>;
+    fn list_jobs(&self) -> zbus::Result<Vec<Job>>;
     #[zbus(property(emits_changed_signal = "false"))]
     fn system_state(&self) -> zbus::Result<String>;
 }
@@ -47,6 +48,9 @@ trait Unit {
     #[zbus(property(emits_changed_signal = "false"), name = "InvocationID")]
     fn invocation_id(&self) -> zbus::Result<Vec<u8>>;
 }
+
+/// Id, unit, type, state, and the paths of its and the unit's objects.
+type Job = (u32, String, String, String, OwnedObjectPath, OwnedObjectPath);
 
 /// A signal a unit can be sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -168,6 +172,13 @@ impl Systemd {
     /// Does a job of the unit wait or run?
     pub async fn has_job(&self, unit: &str) -> zbus::Result<bool> {
         Ok(self.is_loaded(unit).await? && self.unit(unit).await?.job().await?.0 != 0)
+    }
+
+    /// Is any unit being stopped at this moment, but these?
+    pub async fn is_stopping_others(&self, but: &[&str]) -> zbus::Result<bool> {
+        let jobs = self.manager.list_jobs().await?;
+        let stops = |job: &&Job| job.2 == "stop" && job.3 == "running";
+        Ok(jobs.iter().filter(stops).any(|job| !but.contains(&job.1.as_str())))
     }
 
     /// Is the host going down? Then every start is refused.

@@ -71,6 +71,25 @@ pub async fn watch(units: &mut watch::Receiver<BTreeSet<String>>, report: &mpsc:
     }
 }
 
+/// Returns when the host goes down: whoever asked for it, and however, `shutdown.target` gets a job before anything is stopped.
+pub async fn until_shutdown() -> zbus::Result<()> {
+    let signals = connection::Builder::system().build().await?;
+    let mut stream = MessageStream::from(&signals);
+    let begins = of_systemd().path(MANAGER_PATH).interface(MANAGER_INTERFACE).member("JobNew");
+    let bus = fdo::DBusProxy::new(&signals).await?;
+    bus.add_match_rule(begins.arg(2, "shutdown.target").build()?).await?;
+    subscribe(&signals).await?;
+    if Systemd::connect().await?.is_going_down().await? {
+        return Ok(());
+    }
+    loop {
+        let message = stream.next().await.ok_or_else(|| zbus::Error::InputOutput(lost().into()))??;
+        if message.header().member().is_some_and(|member| member.as_str() == "JobNew") {
+            return Ok(());
+        }
+    }
+}
+
 fn lost() -> std::io::Error {
     std::io::Error::new(std::io::ErrorKind::ConnectionReset, "the connection to the bus was lost")
 }

@@ -112,6 +112,7 @@ impl World {
             let soon = self.latency(10, 2_000);
             self.after(soon, Happening::Fault(Fault::TakenOff { share }));
             if self.planted != Some(Planted::ShutdownNotTold) {
+                self.watch.shares[share].maintenance = None;
                 self.share_input(share, Some(Input::Event(Event::ShutdownBegan)))?;
             }
         }

@@ -305,8 +305,8 @@ impl Host {
             }
             Step::DestroySockets { since } => self.destroy_sockets(server, address, *since, started),
             Step::ShutDown => {} // makes faster what follows
-            Step::Release if !fenced && !answers => return Outcome::Waits,
-            Step::Release => {
+            Step::Release | Step::DropClone if !fenced && !answers => return Outcome::Waits,
+            Step::Release | Step::DropClone => {
                 (place.clone, place.lost) = (false, false);
                 place.silent.take_if(|cure| *cure != Cure::OnlyTime);
             }

@@ -133,7 +133,8 @@ impl World {
             | Step::DestroySockets { .. }
             | Step::AskForLoss
             | Step::ShutDown
-            | Step::Release => self.latency(1, 30),
+            | Step::Release
+            | Step::DropClone => self.latency(1, 30),
         };
         usual.max(worker.hangs_for)
     }

@@ -15,6 +15,8 @@ use rustix::mount::{
     move_mount, open_tree,
 };
 
+use tracing::warn;
+
 use super::{Answer, Attempt as _, Failed, Reply, Stage, holders};
 use crate::sys::barrier_socket::{Barred, Refused};
 use crate::sys::{barrier_socket, mountinfo, paths};
@@ -156,17 +158,16 @@ pub(super) fn give_up(share: &str) -> Reply {
 }
 
 /// Shuts the file system down and drops the clone; the last to let go of a mount tears it down, which is why this is a worker.
-/// Answers who had it open.
-pub(super) fn release(share: &str, kill_holders: bool) -> Reply {
-    let mut left = Vec::new();
+pub(super) fn release(share: &str, kill: &[i32]) -> Reply {
     if is_pinned(share, &mounts()?) {
-        left = holders::holders(share)?;
-        let caught = if kill_holders { holders::catch(share, &left)? } else { Vec::new() };
+        let caught = holders::catch(share, kill).unwrap_or_else(|error| {
+            warn!(%error, "cannot kill who has the share open");
+            Vec::new()
+        });
         inside(share, || shut_down(share))?;
         holders::kill(&caught);
     }
-    forget(share)?;
-    Ok(Answer::Holders(left))
+    forget(share)
 }
 
 /// Whether a share has a clone, by the mounts of the host.

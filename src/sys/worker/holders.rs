@@ -2,7 +2,8 @@
 //!
 //! Not by `statx`, also not with `AT_STATX_DONT_SYNC`: `cifs_getattr` then asks the server all the same for a file of which it knows
 //! no attributes, such as one that is being written (`CIFS_I(inode)->time == 0`, fs/smb/client/inode.c; seen on 6.12: the worker hung
-//! until the server was back). An inotify watch asks no file system, and tells the device that a file is on.
+//! until the server was back). The mount of an open file stands in its fdinfo. What is on a mount that is on no path any more is told by an
+//! inotify watch, which names the device; CIFS is not asked for that, but FUSE and NFS might be, so only where nothing else helps.
 //!
 //! A mapped file whose descriptor was closed is not found: /proc/PID/maps waits for a lock that a process hanging in a page
 //! fault of the share holds.
@@ -19,6 +20,7 @@ use tracing::warn;
 
 use super::{Answer, Attempt as _, Failed, Reply, host};
 use crate::status::Holder;
+use crate::sys::mountinfo;
 
 /// So many open files of a process are named; the others are counted.
 const MOST_PATHS: usize = 4;
@@ -36,15 +38,16 @@ pub(super) fn list(share: &str) -> Reply {
     holders(share).map(Answer::Holders)
 }
 
-/// Takes hold of holders, so that nobody else can have their ids when they are killed.
-pub(super) fn catch(share: &str, holders: &[Holder]) -> Result<Vec<OwnedFd>, Failed> {
-    let Some(device) = host::device_of_clone(share)? else { return Ok(Vec::new()) };
+/// Takes hold of those of some processes who hold the share, so that nobody else can have their ids when they are killed.
+pub(super) fn catch(share: &str, pids: &[i32]) -> Result<Vec<OwnedFd>, Failed> {
+    let Some(device) = host::device_of_clone(share)?.filter(|_| !pids.is_empty()) else { return Ok(Vec::new()) };
+    let mut search = Search::of(device)?;
     let mut caught = Vec::new();
-    for Holder { pid, .. } in holders {
+    for pid in pids {
         let Some(process) = Pid::from_raw(*pid).and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok()) else {
             continue;
         };
-        if holder(*pid, &Path::new("/proc").join(pid.to_string()), device, &mut 0)?.is_some() {
+        if search.holder(*pid, &Path::new("/proc").join(pid.to_string())).is_some() {
             caught.push(process); // it was not another one by then
         }
     }
@@ -63,42 +66,53 @@ pub(super) fn kill(caught: &[OwnedFd]) {
 
 fn of_device(device: (u32, u32)) -> Result<Vec<Holder>, Failed> {
     let processes = fs::read_dir("/proc").attempt(|| "cannot list the processes".into())?;
-    let (mut found, mut hidden) = (Vec::new(), 0);
+    let (mut search, mut found) = (Search::of(device)?, Vec::new());
     for entry in processes.flatten() {
         let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else { continue };
-        found.extend(holder(pid, &entry.path(), device, &mut hidden)?); // it may end meanwhile
+        found.extend(search.holder(pid, &entry.path())); // it may end meanwhile
     }
-    if hidden > 0 {
-        warn!(files = hidden, "cannot see all of what processes have open (CAP_SYS_PTRACE is needed)");
+    if let Some((files, error)) = search.hidden {
+        warn!(files, %error, "cannot see all of what processes have open");
     }
     found.sort_by_key(|holder: &Holder| holder.pid);
     Ok(found)
 }
 
-fn holder(pid: i32, process: &Path, device: (u32, u32), hidden: &mut usize) -> Result<Option<Holder>, Failed> {
-    let watches = inotify::init(CreateFlags::CLOEXEC).attempt(|| "cannot watch files".into())?;
-    let mut is_on = |link: &Path| match is_on(&watches, link, device) {
-        Err(Errno::ACCESS | Errno::PERM) => {
-            *hidden += 1;
-            false
+/// A search for what is open on one device.
+struct Search {
+    device: (u32, u32),
+    watches: OwnedFd,
+    /// What could not be seen: how much, and the last reason.
+    hidden: Option<(usize, Errno)>,
+}
+
+impl Search {
+    fn of(device: (u32, u32)) -> Result<Self, Failed> {
+        let watches = inotify::init(CreateFlags::CLOEXEC).attempt(|| "cannot watch files".into())?;
+        Ok(Self { device, watches, hidden: None })
+    }
+
+    fn holder(&mut self, pid: i32, process: &Path) -> Option<Holder> {
+        let mounts = mountinfo::parse(&fs::read(process.join("mountinfo")).ok()?);
+        let mut holder = Holder {
+            pid,
+            command: String::new(),
+            unit: None,
+            files: 0,
+            writable: 0,
+            writable_paths: Vec::new(),
+            directories: 0,
+        };
+        for name in ["cwd", "root"] {
+            holder.directories += usize::from(self.has_directory(&process.join(name), &mounts));
         }
-        Err(_) => false, // closed meanwhile
-        Ok(is_on) => is_on,
-    };
-    let mut holder = Holder {
-        pid,
-        command: String::new(),
-        unit: None,
-        files: 0,
-        writable: 0,
-        writable_paths: Vec::new(),
-        directories: 0,
-    };
-    holder.directories = ["cwd", "root"].iter().filter(|name| is_on(&process.join(name))).count();
-    for entry in fs::read_dir(process.join("fd")).into_iter().flatten().flatten() {
-        if is_on(&entry.path()) {
+        for entry in fs::read_dir(process.join("fd")).into_iter().flatten().flatten() {
+            let info = fs::read_to_string(process.join("fdinfo").join(entry.file_name())).unwrap_or_default();
+            if !self.has_file(&entry.path(), &info, &mounts) {
+                continue;
+            }
             holder.files += 1;
-            if is_writable(&process.join("fdinfo").join(entry.file_name())) {
+            if is_writable(&info) {
                 holder.writable += 1;
                 if holder.writable <= MOST_PATHS {
                     // what the link says is made from the dentries, without a question to the file system
@@ -106,25 +120,54 @@ fn holder(pid: i32, process: &Path, device: (u32, u32), hidden: &mut usize) -> R
                 }
             }
         }
+        if holder.files + holder.directories == 0 {
+            return None;
+        }
+        holder.command = fs::read_to_string(process.join("comm")).unwrap_or_default().trim_end().to_owned();
+        holder.unit = fs::read_to_string(process.join("cgroup")).ok().and_then(|text| unit(&text));
+        Some(holder)
     }
-    if holder.files + holder.directories == 0 {
-        return Ok(None);
-    }
-    holder.command = fs::read_to_string(process.join("comm")).unwrap_or_default().trim_end().to_owned();
-    holder.unit = fs::read_to_string(process.join("cgroup")).ok().and_then(|text| unit(&text));
-    Ok(Some(holder))
-}
 
-/// Whether what a link of /proc leads to is on a device.
-fn is_on(watches: &OwnedFd, link: &Path, device: (u32, u32)) -> rustix::io::Result<bool> {
-    let target = rustix::fs::readlink(link, Vec::new())?;
-    if !target.as_bytes().starts_with(b"/") {
-        return Ok(false); // a socket, a pipe
+    fn has_file(&mut self, link: &Path, info: &str, mounts: &[mountinfo::Entry]) -> bool {
+        let mount = info.lines().find_map(|line| line.strip_prefix("mnt_id:")?.trim().parse::<u64>().ok());
+        match mounts.iter().find(|entry| Some(entry.id) == mount) {
+            Some(entry) => entry.device == self.device,
+            None => self.is_on(link),
+        }
     }
-    let watch = inotify::add_watch(watches, link, WatchFlags::DELETE_SELF)?;
-    let text = fs::read_to_string(format!("/proc/self/fdinfo/{}", watches.as_raw_fd()));
-    inotify::remove_watch(watches, watch)?;
-    Ok(device_of_watch(&text.unwrap_or_default(), watch) == Some(device))
+
+    /// A path that leads to no mount but the root is one of that, or one from the root of a mount that is on no path (d_path).
+    fn has_directory(&mut self, link: &Path, mounts: &[mountinfo::Entry]) -> bool {
+        let path = fs::read_link(link).unwrap_or_default();
+        let above = mounts.iter().filter(|entry| path.starts_with(&entry.mount_point));
+        match above.max_by_key(|entry| entry.mount_point.components().count()) {
+            Some(entry) if entry.mount_point != Path::new("/") => entry.device == self.device,
+            Some(_) | None => self.is_on(link),
+        }
+    }
+
+    fn is_on(&mut self, link: &Path) -> bool {
+        match self.device_of(link) {
+            Ok(device) => device == Some(self.device),
+            Err(Errno::NOENT | Errno::SRCH) => false, // closed meanwhile
+            Err(error) => {
+                self.hidden = Some((self.hidden.map_or(1, |(files, _)| files + 1), error));
+                false
+            }
+        }
+    }
+
+    /// The device that what a link of /proc leads to is on; none for a socket or a pipe.
+    fn device_of(&self, link: &Path) -> rustix::io::Result<Option<(u32, u32)>> {
+        let target = rustix::fs::readlink(link, Vec::new())?;
+        if !target.as_bytes().starts_with(b"/") {
+            return Ok(None);
+        }
+        let watch = inotify::add_watch(&self.watches, link, WatchFlags::DELETE_SELF)?;
+        let text = fs::read_to_string(format!("/proc/self/fdinfo/{}", self.watches.as_raw_fd()));
+        inotify::remove_watch(&self.watches, watch)?;
+        Ok(device_of_watch(&text.unwrap_or_default(), watch))
+    }
 }
 
 /// A watch in the fdinfo of inotify: `inotify wd:1 ino:9e7e sdev:800013 ...`, numbers in hexadecimal, the device with 20 bits for its
@@ -139,9 +182,8 @@ fn device_of_watch(fdinfo: &str, watch: i32) -> Option<(u32, u32)> {
 }
 
 /// The line `flags:` of fdinfo is octal; the two lowest bits are the access mode.
-fn is_writable(fdinfo: &Path) -> bool {
-    let text = fs::read_to_string(fdinfo).unwrap_or_default();
-    let flags = text.lines().find_map(|line| line.strip_prefix("flags:"));
+fn is_writable(fdinfo: &str) -> bool {
+    let flags = fdinfo.lines().find_map(|line| line.strip_prefix("flags:"));
     let flags = flags.and_then(|flags| i32::from_str_radix(flags.trim(), 8).ok());
     flags.is_some_and(|flags| flags & libc::O_ACCMODE != libc::O_RDONLY)
 }
@@ -192,9 +234,8 @@ mod tests {
         let device = (nix::libc::major(device), nix::libc::minor(device));
         let mine = || {
             let pid = i32::try_from(std::process::id()).unwrap();
-            holder(pid, Path::new("/proc/self"), device, &mut 0)
-                .unwrap()
-                .map_or((0, 0), |holder| (holder.files, holder.writable))
+            let found = Search::of(device).unwrap().holder(pid, Path::new("/proc/self"));
+            found.map_or((0, 0), |holder| (holder.files, holder.writable))
         };
         let before = mine();
         let _written = fs::File::create(&path).unwrap();
@@ -215,15 +256,29 @@ mod tests {
 
     #[test]
     fn the_access_mode_is_that_of_the_descriptor() {
-        let directory = tempfile::tempdir().unwrap();
-        let info = |text: &str| {
-            fs::write(directory.path().join("info"), text).unwrap();
-            is_writable(&directory.path().join("info"))
-        };
-        assert!(!info("pos:\t0\nflags:\t0100000\nmnt_id:\t29\n"));
-        assert!(info("pos:\t0\nflags:\t0100001\nmnt_id:\t29\n"));
-        assert!(info("flags:\t02100002\n"));
-        assert!(!info(""));
+        assert!(!is_writable("pos:\t0\nflags:\t0100000\nmnt_id:\t29\n"));
+        assert!(is_writable("pos:\t0\nflags:\t0100001\nmnt_id:\t29\n"));
+        assert!(is_writable("flags:\t02100002\n"));
+        assert!(!is_writable(""));
+    }
+
+    /// Both ways of finding out say the same: by the mount, and where no mount is known by the file.
+    #[test]
+    fn a_file_on_a_mount_that_is_on_no_path_is_found() {
+        use std::os::unix::fs::MetadataExt as _;
+        let file = tempfile::tempfile().unwrap();
+        let device = file.metadata().unwrap().dev();
+        let device = (nix::libc::major(device), nix::libc::minor(device));
+        let (link, info) =
+            (format!("/proc/self/fd/{}", file.as_raw_fd()), format!("/proc/self/fdinfo/{}", file.as_raw_fd()));
+        let info = fs::read_to_string(info).unwrap();
+        let mounts = mountinfo::read().unwrap();
+        for (device, is_there) in [(device, true), ((0, 1 << 19), false)] {
+            let mut search = Search::of(device).unwrap();
+            assert_eq!(search.has_file(Path::new(&link), &info, &mounts), is_there);
+            assert_eq!(search.has_file(Path::new(&link), &info, &[]), is_there);
+            assert_eq!(search.hidden, None);
+        }
     }
 
     #[test]

@@ -7,7 +7,6 @@ use std::net::{IpAddr, ToSocketAddrs as _};
 use std::path::Path;
 
 use rustix::mount::{FsOpenFlags, MountPropagationFlags, UnmountFlags, fsopen, mount_bind, mount_change};
-use tracing::warn;
 
 use super::{Answer, Attempt as _, CloneFound, Failed, Reply, clone};
 use crate::config::settings::OnAccess;
@@ -107,11 +106,7 @@ pub(super) fn detach(share: &str, mount_point: &Path) -> Reply {
         }
         _ => {}
     }
-    let holders = super::holders::holders(share).unwrap_or_else(|error| {
-        warn!(%error, "cannot see who has the share open");
-        Vec::new()
-    });
-    Ok(Answer::Holders(holders))
+    Ok(Answer::Done)
 }
 
 /// Something lies on a mount point where only the barrier may.

@@ -66,7 +66,7 @@ pub enum Request {
     },
     /// Clone onto the path.
     Attach(Barred),
-    /// Share off the path, if it is what lies there; answers who has it open.
+    /// Share off the path, if it is what lies there.
     Detach {
         /// Share.
         share: String,
@@ -82,8 +82,13 @@ pub enum Request {
     Release {
         /// Share.
         share: String,
-        /// SIGKILL to whoever still has it open.
-        kill_holders: bool,
+        /// SIGKILL to those of these processes who still have it open.
+        kill: Vec<i32>,
+    },
+    /// Drop the clone alone.
+    DropClone {
+        /// Share.
+        share: String,
     },
     /// Who has a share open.
     ListHolders {
@@ -394,7 +399,8 @@ fn perform(request: Request) -> Reply {
         Request::Attach(barred) => clone::attach(&barred),
         Request::Detach { share, mount_point } => host::detach(&share, &mount_point),
         Request::ShutDown { share } => clone::give_up(&share),
-        Request::Release { share, kill_holders } => clone::release(&share, kill_holders),
+        Request::Release { share, kill } => clone::release(&share, &kill),
+        Request::DropClone { share } => clone::forget(&share),
         Request::ListHolders { share } => holders::list(&share),
         Request::Retire { share, mount_point } => host::retire(&share, &mount_point),
         Request::DestroySockets { server } => super::sockets::destroy(server)

@@ -171,7 +171,8 @@ fn only_a_trusted_server_is_asked(world: &World, share: usize, step: &Step) -> C
         | Step::LiftFence
         | Step::AskForLoss
         | Step::ShutDown
-        | Step::Release => false,
+        | Step::Release
+        | Step::DropClone => false,
     };
     if asks && world.trust(share) != Trust::Trusted {
         return broken(world, "only a trusted server is asked", format!("{} of {:?}", step.name(), world.trust(share)));
@@ -213,7 +214,7 @@ pub fn at_the_end_of_a_shutdown(world: &World) -> Check {
         let dead_since = world.watch.shares[share].dead_since.map(|dead| dead.max(since));
         let in_time = dead_since.is_some_and(|since| world.now.since(since) > GRACE);
         let state = world.state_of(share);
-        let decides = !matches!(state, Some(State::Maintenance | State::Blocked | State::Stuck));
+        let decides = !matches!(state, Some(State::Blocked | State::Stuck));
         if place.clone && in_time && decides && world.watch.calm_for(share, world.now, GRACE) {
             return broken(world, "no dead mount outlives a shutdown", format!("share {share} is {state:?}"));
         }

@@ -165,7 +165,12 @@ fn a_held_share_is_given_up_when_the_host_goes_down() {
 fn a_share_in_use_is_left_to_systemd_when_the_host_goes_down() {
     let story = story(&setup()).fault(Fault::Shutdown { lasts_ms: 60_000, down_for_ms: 10_000 });
     let story = story.is(State::Online).share("it is on its path", |place| place.ours).reaches(State::Offline, 4);
-    story.attempted("Flush", 1).attempted("RaiseFence", 0).ends_well();
+    story
+        .attempted("Flush", 1)
+        .attempted("RaiseFence", 0)
+        .attempted("Release", 0)
+        .attempted("DropClone", 1)
+        .ends_well();
 }
 
 #[test]
@@ -195,4 +200,20 @@ fn a_mount_in_flight_is_ended_when_the_host_goes_down() {
 fn commands_are_refused_while_the_host_goes_down() {
     let story = story(&setup()).fault(Fault::Shutdown { lasts_ms: 60_000, down_for_ms: 10_000 });
     story.typed_in_vain(Typed::Hold).typed_in_vain(Typed::Remount).ends_well();
+}
+
+/// Its operator will not come back to this boot.
+#[test]
+fn maintenance_ends_with_the_host() {
+    let story = story(&setup()).typed(Typed::MaintenanceOn { for_ms: None }).is(State::Maintenance);
+    let story = story.server(ServerIs::Silent).after(10).is(State::Maintenance);
+    let story = story.fault(Fault::Shutdown { lasts_ms: 60_000, down_for_ms: 10_000 });
+    story.reaches(State::Offline, 5).share("the mount is gone", |place| !place.clone).ends_well();
+}
+
+#[test]
+fn a_call_that_does_not_return_keeps_nothing_else_from_being_given_up_when_the_host_goes_down() {
+    let story = story(&setup()).hangs("detach", 500, false).server(ServerIs::Silent).reaches(State::Stuck, 20);
+    let story = story.fault(Fault::Shutdown { lasts_ms: 60_000, down_for_ms: 10_000 });
+    story.after(1).fenced(true).attempted("DestroySockets", 1).ends_well();
 }

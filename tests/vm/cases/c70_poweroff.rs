@@ -19,6 +19,12 @@ const LIMIT: Duration = Duration::from_secs(25);
 const JUDGE: &str = "systemd-run --quiet --unit=judge -p DefaultDependencies=no -p Conflicts=shutdown.target \
     -p Before=shutdown.target -p RemainAfterExit=yes -p ExecStop='/bin/bash /run/judge' true";
 const VERDICT: &str = "verdict";
+const LAST: &str = "last";
+/// Somebody who goes on writing for a while after he was told to end, and keeps the share from being unmounted for so long.
+const SLOW: &str = "exec 3>$1/slow
+trap 'for n in 1 2 3 4 5 6 7 8; do echo $n >&3; sleep 0.5; done; echo the end >&3; exit' TERM
+while true; do echo at work >&3; sleep 0.1; done
+";
 
 /// How a host is switched off.
 #[derive(Clone, Copy)]
@@ -87,8 +93,14 @@ fn nasmount(guest: &Guest, how: While) -> Result<String> {
     let off = match how {
         While::Healthy => {
             let verdict = judge(guest, nas)?;
+            guest.write_file("/run/slow", SLOW)?;
+            let point = mount_point(SHARE);
+            guest.ok(&format!("systemd-run --quiet --unit=slow bash /run/slow {point}"))?;
+            guest.wait_for("the slow writer", DEADLINE, &format!("[ -s {point}/slow ]"))?;
             let off = guest.power_off(LIMIT, "systemctl poweroff")?;
             let verdict: Value = serde_json::from_str(&guest.shared(&verdict)?).context("the judge's verdict")?;
+            let last = guest.shared(&format!("/host/files/{LAST}"))?;
+            ensure!(last.trim() == "the end", "the last that came of the slow writer is {last:?}");
             for kind in ["fsync", "buffered"] {
                 let (acked, lost) = (&verdict[kind]["acked"], &verdict[kind]["lost"]);
                 ensure!(acked.as_u64() > Some(0) && lost == 0, "{kind}: {lost} of {acked} blocks lost");
@@ -113,11 +125,11 @@ fn nasmount(guest: &Guest, how: While) -> Result<String> {
 
 /// Has the accounts compared in the last moments of the guest; returns where the verdict will be.
 fn judge(guest: &Guest, nas: Nas<'_>) -> Result<String> {
-    let verdict = guest.to_be_shared(VERDICT)?;
+    let (verdict, last, export) = (guest.to_be_shared(VERDICT)?, guest.to_be_shared(LAST)?, nas.export("media"));
     let script = format!(
         "until [ ! -e /run/nasmount/clone/{SHARE} ]; do sleep 0.1; done\n\
-         /host/guest/verify.py /run/load work fsync,buffered {} >{verdict}\n",
-        nas.export("media")
+         /host/guest/verify.py /run/load work fsync,buffered {export} >{verdict}\n\
+         tail -n 1 {export}/slow >{last}\n",
     );
     guest.write_file("/run/judge", &script)?;
     guest.ok(JUDGE)?;
