@@ -19,7 +19,7 @@ use crate::status::{
     ShareStatus, StatusReport,
 };
 use crate::sys::clock;
-use crate::sys::worker::{self, Answer, Failed, Request};
+use crate::sys::worker::{self, Answer, Request};
 
 /// Everything that others may see and ask; assembled on demand: reading it waits for nobody. A reload changes it.
 #[derive(Debug)]
@@ -122,12 +122,7 @@ impl Board {
         if !self.actors().shares.contains_key(share) {
             return Err(NoAnswer::NoSuchShare);
         }
-        let asked = async {
-            let child = worker::start(&Request::ListHolders { share: share.to_owned() }).await;
-            let child = child.map_err(|error| Failed::local("cannot start a worker", &error))?;
-            worker::reply_within(child, WITHIN).await
-        };
-        Ok(match asked.await {
+        Ok(match worker::ask(&Request::ListHolders { share: share.to_owned() }, WITHIN).await {
             Ok(Answer::Holders(holders)) => Ok(holders),
             Ok(answer) => Err(format!("a worker answered something else: {answer:?}")),
             Err(failed) => Err(failed.to_string()),

@@ -346,12 +346,7 @@ fn dirty_data(planned: DirtyData) -> worker::DirtyData {
 
 /// Who has a share open; nobody, if that cannot be found out soon: it is a help, and nothing waits for it.
 async fn holders_of(share: String) -> Vec<Holder> {
-    let asked = async {
-        let child = worker::start(&Request::ListHolders { share }).await;
-        let child = child.map_err(|error| Failed::local("cannot start a worker", &error))?;
-        worker::reply_within(child, LIST_WITHIN).await
-    };
-    match asked.await {
+    match worker::ask(&Request::ListHolders { share }, LIST_WITHIN).await {
         Ok(Answer::Holders(holders)) => holders,
         Ok(_) => Vec::new(),
         Err(error) => {

@@ -105,8 +105,7 @@ async fn serve(settings: Settings, file: Option<PathBuf>) -> anyhow::Result<()> 
 async fn prepare() -> anyhow::Result<Kernel> {
     /// Loading a module from a slow disk at boot.
     const WITHIN: Duration = Duration::from_secs(20);
-    let child = worker::start(&Request::Prepare).await.context("cannot start a worker")?;
-    let answer = worker::reply_within(child, WITHIN).await.context("cannot prepare the host")?;
+    let answer = worker::ask(&Request::Prepare, WITHIN).await.context("cannot prepare the host")?;
     let Answer::Kernel { mount_params, dirty_limits } = answer else {
         bail!("a worker answered something else: {answer:?}")
     };

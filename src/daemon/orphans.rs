@@ -38,8 +38,5 @@ pub async fn retire(settings: &Settings, files: &StateFiles) {
 /// Takes path, clone and barrier of one share off the host. Nothing may be in flight for it.
 pub async fn take_off(share: &str, mount_point: &Path) -> Result<(), worker::Failed> {
     let request = Request::Retire { share: share.to_owned(), mount_point: mount_point.to_owned() };
-    match worker::start(&request).await {
-        Ok(child) => worker::reply_within(child, WITHIN).await.map(drop),
-        Err(error) => Err(worker::Failed::local("cannot start a worker", &error)),
-    }
+    worker::ask(&request, WITHIN).await.map(drop)
 }

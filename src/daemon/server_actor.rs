@@ -381,12 +381,7 @@ fn whose(verdict: Verdict) -> &'static str {
 }
 
 async fn resolve(host: &str) -> BTreeSet<IpAddr> {
-    let resolved = async {
-        let child = worker::start(&Request::Resolve { host: host.to_owned() }).await;
-        let child = child.map_err(|error| worker::Failed::local("cannot start a worker", &error))?;
-        worker::reply_within(child, RESOLVE_WITHIN).await
-    };
-    match resolved.await {
+    match worker::ask(&Request::Resolve { host: host.to_owned() }, RESOLVE_WITHIN).await {
         Ok(Answer::Addresses(addresses)) => addresses,
         Ok(_) => BTreeSet::new(),
         Err(error) => {
@@ -406,8 +401,7 @@ fn choose(addresses: &BTreeSet<IpAddr>, present: Option<IpAddr>) -> Option<IpAdd
 /// What is wrong with this host's way to an address. In a worker: links are asked for under the kernel's one lock of all
 /// network configuration (RTNL), behind which NetworkManager hung in the incident.
 async fn look(server: IpAddr) -> Option<(LocalTrouble, String)> {
-    let child = worker::start(&Request::LookAtRoute { server }).await.ok()?;
-    match worker::reply_within(child, LOOK_WITHIN).await {
+    match worker::ask(&Request::LookAtRoute { server }, LOOK_WITHIN).await {
         Ok(Answer::Route { trouble }) => trouble,
         Ok(_) => None,
         Err(error) => {

@@ -72,16 +72,20 @@ pub fn watch(board: Arc<Board>) -> watch::Receiver<bool> {
 /// Does the host go down? If systemd does not say so, it does not.
 pub async fn has_begun() -> bool {
     ask_for_more_time();
-    let asked = async { Systemd::connect().await?.is_going_down().await };
+    answered(async { Systemd::connect().await?.is_going_down().await }).await.unwrap_or(false)
+}
+
+/// What systemd answers, if it does.
+async fn answered<T>(asked: impl Future<Output = zbus::Result<T>>) -> Option<T> {
     match tokio::time::timeout(ASK_WITHIN, asked).await {
-        Ok(Ok(going_down)) => going_down,
+        Ok(Ok(answer)) => Some(answer),
         Ok(Err(error)) => {
-            warn!(%error, "cannot ask systemd whether the host goes down");
-            false
+            warn!(%error, "cannot ask systemd how the host goes down");
+            None
         }
         Err(_) => {
-            warn!("systemd does not say whether the host goes down");
-            false
+            warn!("systemd does not answer how the host goes down");
+            None
         }
     }
 }
@@ -106,12 +110,7 @@ async fn begin(board: &Board) {
 
 /// What accesses wait for will not come any more, and who waits cannot be stopped.
 async fn let_nobody_wait(barred: Barred) {
-    let told = async {
-        let child = worker::start(&Request::SetAccess(barred)).await;
-        let child = child.map_err(|error| worker::Failed::local("cannot start a worker", &error))?;
-        worker::reply_within(child, layers::LOCAL_STEP).await
-    };
-    if let Err(error) = told.await {
+    if let Err(error) = worker::ask(&Request::SetAccess(barred), layers::LOCAL_STEP).await {
         warn!(%error, "who waits for a share goes on waiting");
     }
 }
@@ -139,10 +138,11 @@ pub async fn serve(board: &Board) {
                 unmount_at = Instant::now() + UNMOUNT_AGAIN;
                 let attached = views.iter().filter(|view| view.share.state().is_open() && is_attached(view));
                 let in_use = unmount(&mut systemd, &attached.map(unit_of).collect::<Vec<_>>()).await;
-                let for_good = in_use == Some(InUse::ByOthersForGood);
-                if left == 0 && for_good && std::mem::replace(&mut tried_alone, for_good) {
+                let alone = in_use == Some(InUse::ByOthersForGood);
+                if left == 0 && alone && tried_alone {
                     return;
                 }
+                tried_alone = alone;
             }
         }
     };
@@ -184,7 +184,7 @@ enum InUse {
 /// systemd tries to unmount once; if somebody whom it stops at the same time still had a file open, that has failed. Nothing is known if
 /// systemd does not answer.
 async fn unmount(systemd: &mut Option<Systemd>, units: &[String]) -> Option<InUse> {
-    let asked = async {
+    answered(async {
         let known = match systemd.take() {
             Some(known) => known,
             None => Systemd::connect().await?,
@@ -200,17 +200,7 @@ async fn unmount(systemd: &mut Option<Systemd>, units: &[String]) -> Option<InUs
         let but: Vec<&str> = units.iter().map(String::as_str).chain([OWN_UNIT]).collect();
         busy |= known.is_stopping_others(&but).await?;
         *systemd = Some(known);
-        zbus::Result::Ok(if busy { InUse::ByThoseWhoEnd } else { InUse::ByOthersForGood })
-    };
-    match tokio::time::timeout(ASK_WITHIN, asked).await {
-        Ok(Ok(in_use)) => Some(in_use),
-        Ok(Err(error)) => {
-            info!(%error, "cannot have shares unmounted yet");
-            None
-        }
-        Err(_) => {
-            info!("systemd does not answer");
-            None
-        }
-    }
+        Ok(if busy { InUse::ByThoseWhoEnd } else { InUse::ByOthersForGood })
+    })
+    .await
 }

@@ -352,8 +352,9 @@ pub async fn reply(mut child: Child, end: impl Future<Output = ()>) -> Reply {
     serde_json::from_slice(&output).map_err(io::Error::other).attempt(|| "cannot read a worker's reply".into())?
 }
 
-/// The same for an answer that nobody waits for beyond a limit: a worker that hangs longer is ended, and left to itself.
-pub async fn reply_within(child: Child, limit: Duration) -> Reply {
+/// Both, for an answer that nobody waits for beyond a limit: a worker that hangs longer is ended, and left to itself.
+pub async fn ask(request: &Request, limit: Duration) -> Reply {
+    let child = start(request).await.map_err(|error| Failed::local("cannot start a worker", &error))?;
     let (end, ended) = tokio::sync::oneshot::channel::<()>();
     let answer = tokio::spawn(reply(child, async {
         let _ = ended.await;
