@@ -126,8 +126,9 @@ fn nasmount(guest: &Guest, how: While) -> Result<String> {
 /// Has the accounts compared in the last moments of the guest; returns where the verdict will be.
 fn judge(guest: &Guest, nas: Nas<'_>) -> Result<String> {
     let (verdict, last, export) = (guest.to_be_shared(VERDICT)?, guest.to_be_shared(LAST)?, nas.export("media"));
+    // from inside the export, or systemd unmounts the NAS's own file system before it has been looked at
     let script = format!(
-        "until [ ! -e /run/nasmount/clone/{SHARE} ]; do sleep 0.1; done\n\
+        "cd {export}\nuntil [ ! -e /run/nasmount/clone/{SHARE} ]; do sleep 0.1; done\n\
          /host/guest/verify.py /run/load work fsync,buffered {export} >{verdict}\n\
          tail -n 1 {export}/slow >{last}\n",
     );
