@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 
 use crate::guest::Guest;
-use crate::nas::{self, Fault, Nas};
+use crate::nas::{self, At, Fault, Nas};
 
 /// A healthy server answers in less than a second under TCG; a SYN that was lost is sent again after 1 and 3 s.
 const HEALTHY_LIMIT: Duration = Duration::from_secs(10);
@@ -64,9 +64,12 @@ fn guards_its_secret(guest: &Guest, nas: Nas<'_>) -> Result<()> {
     guest.ok(&format!("test -e {}/written", nas.export("secret"))).map(drop)
 }
 
+/// At both of its addresses: later cases meet the NAS as earlier ones have left it.
 fn answers(nas: Nas<'_>) -> Result<()> {
-    let seen = nas.probe(HEALTHY_LIMIT)?;
-    ensure!(seen["result"] == "ok", "the server gave {seen}");
+    for at in [At::Ipv4, At::Ipv6] {
+        let seen = nas.at(at).probe(HEALTHY_LIMIT)?;
+        ensure!(seen["result"] == "ok", "the server at {} gave {seen}", nas.at(at).address());
+    }
     Ok(())
 }
 

@@ -115,6 +115,8 @@ up() {
   ip addr add "10.99.$n.1/24" dev "nas$n"
   ip link set "nas$n" up
   ip addr add "fd99:$n::1/64" dev "nas$n" nodad
+  # A cable that is pulled leaves a machine its addresses; `ip link set down`, which stands for it here, would drop this one's.
+  in_nas "$n" sysctl -q net.ipv6.conf.eth0.keep_addr_on_down=1
   in_nas "$n" ip addr add "10.99.$n.2/24" dev eth0
   in_nas "$n" ip addr add "fd99:$n::2/64" dev eth0 nodad
   in_nas "$n" ip link set lo up
