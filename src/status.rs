@@ -161,3 +161,44 @@ pub struct Holder {
     /// Whether its working directory or root is there: 0 to 2.
     pub directories: usize,
 }
+
+/// What a mount namespace other than the host's has of a share.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NamespaceCopy {
+    /// A process in that namespace.
+    pub pid: i32,
+    /// Its name (`/proc/PID/comm`).
+    pub command: String,
+    /// Its service or scope, if it is in one; a container is a scope.
+    pub unit: Option<String>,
+    /// Where it is, as that process sees it.
+    pub path: String,
+    /// What lies there.
+    pub content: CopyContent,
+    /// Whether barrier and fresh mounts of the host appear there by themselves.
+    pub follows: bool,
+}
+
+/// What lies on a path of another mount namespace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CopyContent {
+    /// The share as it is mounted now.
+    Current,
+    /// A mount of the share that has been given up.
+    Stale,
+    /// The barrier alone.
+    Barrier,
+}
+
+impl NamespaceCopy {
+    /// What is wrong with it, if something is.
+    pub fn trouble(&self) -> Option<&'static str> {
+        match (self.content, self.follows) {
+            (CopyContent::Stale, _) => Some("has a mount that was given up, and gets no other: start it again"),
+            (CopyContent::Current, false) => Some("does not follow the host: in an outage its calls hang"),
+            (CopyContent::Barrier, false) => Some("does not follow the host: it has the barrier for ever"),
+            (CopyContent::Current | CopyContent::Barrier, true) => None,
+        }
+    }
+}

@@ -8,7 +8,7 @@ use super::Hinted;
 use crate::daemon::reload::Outcome;
 use crate::dbus::{ManagerClientProxy, NO_SUCH_SERVER, NO_SUCH_SHARE, REFUSED};
 use crate::share::{Refusal, Verdict};
-use crate::status::{Holder, StatusReport};
+use crate::status::{Holder, NamespaceCopy, StatusReport};
 
 /// The daemon answers within milliseconds, whatever hangs: more means that the bus does not work.
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
@@ -124,6 +124,13 @@ impl Client {
     pub async fn holders(&self, share: &str) -> anyhow::Result<Vec<Holder>> {
         let asking =
             async { self.manager.list_holders(share).await.map_err(|error| explain(&error, "who has it open")) };
+        serde_json::from_str(&within(asking).await?).context("cannot read the daemon's answer")
+    }
+
+    /// What other mount namespaces have of a share; only root may ask.
+    pub async fn copies(&self, share: &str) -> anyhow::Result<Vec<NamespaceCopy>> {
+        let what = "what containers have of it";
+        let asking = async { self.manager.list_copies(share).await.map_err(|error| explain(&error, what)) };
         serde_json::from_str(&within(asking).await?).context("cannot read the daemon's answer")
     }
 

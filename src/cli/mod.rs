@@ -137,7 +137,7 @@ impl Hinted {
 fn dispatch(cli: Cli) -> anyhow::Result<Exit> {
     match cli.command {
         Command::Status(arguments) => {
-            let detail = if cli.verbose > 0 { status::Detail::Holders } else { status::Detail::Usual };
+            let detail = if cli.verbose > 0 { status::Detail::Users } else { status::Detail::Usual };
             return status::run(&arguments, detail);
         }
         Command::Mount(arguments) => return control::run(&arguments, Wish::Mount),

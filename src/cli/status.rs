@@ -12,7 +12,7 @@ use crate::share::State;
 use crate::share::command::{HoldReason, Wanted};
 use crate::share::consumers::{Held, Progress};
 use crate::share::detector::Trust;
-use crate::status::{ConsumerStatus, Holder, ServerStatus, ShareStatus, StatusReport};
+use crate::status::{ConsumerStatus, Holder, NamespaceCopy, ServerStatus, ShareStatus, StatusReport};
 
 /// `status [SHARE] [--json]`
 #[derive(Debug, clap::Args)]
@@ -29,8 +29,8 @@ pub struct Arguments {
 pub enum Detail {
     /// How everything is.
     Usual,
-    /// Also who has the shares open.
-    Holders,
+    /// Also who has the shares open, and what containers have of them.
+    Users,
 }
 
 /// Prints the status. 0: all that was asked for is online; 3: something is not; 4: no such share.
@@ -45,15 +45,17 @@ pub fn run(arguments: &Arguments, detail: Detail) -> anyhow::Result<Exit> {
         };
         report.servers.retain(|server| server.name == share.server);
     }
-    let holders = if detail == Detail::Holders { ask_for_holders(&report)? } else { Holders::new() };
-    let text = if arguments.json {
-        let mut document = serde_json::to_value(&report)?;
-        if detail == Detail::Holders {
+    let users = if detail == Detail::Users { Some(ask_for_users(&report)?) } else { None };
+    let text = match users {
+        None if arguments.json => serde_json::to_string_pretty(&report)? + "\n",
+        None => render(&report),
+        Some((holders, copies)) if arguments.json => {
+            let mut document = serde_json::to_value(&report)?;
             document["holders"] = in_json(&holders)?;
+            document["copies"] = in_json(&copies)?;
+            serde_json::to_string_pretty(&document)? + "\n"
         }
-        serde_json::to_string_pretty(&document)? + "\n"
-    } else {
-        render(&report) + &render_holders(&holders)
+        Some((holders, copies)) => render(&report) + &render_holders(&holders) + &render_copies(&copies),
     };
     let online = report.shares.iter().all(|share| share.state == State::Online);
     let exit = if online { Exit::Done } else { Exit::Refused };
@@ -64,27 +66,27 @@ fn ask() -> anyhow::Result<StatusReport> {
     block_on(async { Client::connect().await?.status().await })
 }
 
-/// Who has each share open, or why that is not known.
-type Holders = BTreeMap<String, Result<Vec<Holder>, String>>;
+/// What was found of each share, or why that is not known.
+type Found<T> = BTreeMap<String, Result<Vec<T>, String>>;
 
-fn ask_for_holders(report: &StatusReport) -> anyhow::Result<Holders> {
+fn ask_for_users(report: &StatusReport) -> anyhow::Result<(Found<Holder>, Found<NamespaceCopy>)> {
     block_on(async {
         let client = Client::connect().await?;
-        let mut holders = Holders::new();
-        for share in &report.shares {
-            let found = client.holders(&share.name).await.map_err(|error| format!("{error:#}"));
-            holders.insert(share.name.clone(), found);
+        let (mut holders, mut copies) = (Found::new(), Found::new());
+        for ShareStatus { name, .. } in &report.shares {
+            holders.insert(name.clone(), client.holders(name).await.map_err(|error| format!("{error:#}")));
+            copies.insert(name.clone(), client.copies(name).await.map_err(|error| format!("{error:#}")));
         }
-        Ok(holders)
+        Ok((holders, copies))
     })
 }
 
 /// A list for each share, or an object with the reason why there is none.
-fn in_json(holders: &Holders) -> serde_json::Result<serde_json::Value> {
+fn in_json<T: serde::Serialize>(found: &Found<T>) -> serde_json::Result<serde_json::Value> {
     let mut document = serde_json::Map::new();
-    for (share, holders) in holders {
-        let said = match holders {
-            Ok(holders) => serde_json::to_value(holders)?,
+    for (share, found) in found {
+        let said = match found {
+            Ok(found) => serde_json::to_value(found)?,
             Err(why) => serde_json::json!({ "error": why }),
         };
         document.insert(share.clone(), said);
@@ -92,7 +94,32 @@ fn in_json(holders: &Holders) -> serde_json::Result<serde_json::Value> {
     Ok(document.into())
 }
 
-fn render_holders(holders: &Holders) -> String {
+/// Those with which something is wrong.
+fn render_copies(copies: &Found<NamespaceCopy>) -> String {
+    let mut text = String::new();
+    for (share, copies) in copies {
+        let copies = match copies {
+            Ok(copies) => copies,
+            Err(why) => {
+                text.push_str(&format!("\n{share}: cannot see what containers have of it: {why}\n"));
+                continue;
+            }
+        };
+        let troubles: Vec<_> = copies.iter().filter_map(|copy| Some((copy, copy.trouble()?))).collect();
+        if troubles.is_empty() {
+            continue;
+        }
+        text.push_str(&format!("\n{share}: in mount namespaces of others\n"));
+        for (NamespaceCopy { pid, command, unit, path, .. }, trouble) in troubles {
+            let unit = unit.as_deref().unwrap_or("no unit");
+            text.push_str(&format!("  {command} ({pid}, {unit}), {path}: {trouble}\n"));
+        }
+        text.push_str("  hint: give a container the directory above the mount point, with rslave propagation\n");
+    }
+    text
+}
+
+fn render_holders(holders: &Found<Holder>) -> String {
     let mut text = String::new();
     for (share, holders) in holders {
         let holders = match holders {
@@ -249,6 +276,7 @@ fn duration(seconds: f64) -> String {
 mod tests {
     #![expect(clippy::unwrap_used, reason = "tests")]
     use super::*;
+    use crate::status::CopyContent;
 
     #[test]
     fn what_operator_and_server_did_is_said() {
@@ -289,11 +317,40 @@ mod tests {
             directories: 1,
         };
         let unseen = ("books".to_owned(), Err("only root may do that".to_owned()));
-        let holders = Holders::from([unseen, ("films".to_owned(), Ok(vec![])), ("music".to_owned(), Ok(vec![holder]))]);
+        let holders = Found::from([unseen, ("films".to_owned(), Ok(vec![])), ("music".to_owned(), Ok(vec![holder]))]);
         let text = render_holders(&holders);
         assert_eq!(
             text,
             "\nbooks: cannot see who has it open: only root may do that\n\nfilms: nobody has it open\n\nmusic: open in\n  cat (7, a.service): 2 files, 1 writable, is in it\n"
+        );
+    }
+
+    #[test]
+    fn only_copies_with_which_something_is_wrong_are_listed() {
+        let copy = |pid, content, follows| NamespaceCopy {
+            pid,
+            command: "tdarr".into(),
+            unit: Some("docker-1a.scope".into()),
+            path: "/films".into(),
+            content,
+            follows,
+        };
+        let films = vec![
+            copy(7, CopyContent::Current, true),
+            copy(8, CopyContent::Current, false),
+            copy(9, CopyContent::Stale, true),
+        ];
+        let copies = Found::from([
+            ("books".to_owned(), Err("no".to_owned())),
+            ("films".to_owned(), Ok(films)),
+            ("music".to_owned(), Ok(vec![copy(7, CopyContent::Barrier, true)])),
+        ]);
+        assert_eq!(
+            render_copies(&copies),
+            "\nbooks: cannot see what containers have of it: no\n\nfilms: in mount namespaces of others\n  \
+             tdarr (8, docker-1a.scope), /films: does not follow the host: in an outage its calls hang\n  \
+             tdarr (9, docker-1a.scope), /films: has a mount that was given up, and gets no other: start it again\n  \
+             hint: give a container the directory above the mount point, with rslave propagation\n"
         );
     }
 

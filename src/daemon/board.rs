@@ -12,14 +12,18 @@ use super::recorder::Recorders;
 use super::reload::{How, Outcome, ReloadAsked};
 use super::server_actor::ServerView;
 use super::share_actor::{CommandAnswer, ShareHandle, ShareView};
+use crate::plan::options;
 use crate::share::consumers::Progress;
 use crate::share::{BootInstant, Command, Event, State};
 use crate::status::{
-    self, ConsumerStatus, FlappingStatus, Holder, LatencyStatus, LossStatus, MaintenanceStatus, ServerStatus,
-    ShareStatus, StatusReport,
+    self, ConsumerStatus, FlappingStatus, Holder, LatencyStatus, LossStatus, MaintenanceStatus, NamespaceCopy,
+    ServerStatus, ShareStatus, StatusReport,
 };
 use crate::sys::clock;
 use crate::sys::worker::{self, Answer, Request};
+
+/// Some thousand processes with some thousand files each.
+const LIST_WITHIN: Duration = Duration::from_secs(4);
 
 /// Everything that others may see and ask; assembled on demand: reading it waits for nobody. A reload changes it.
 #[derive(Debug)]
@@ -117,13 +121,30 @@ impl Board {
 
     /// Who has a share open, as a worker finds it; an error in words if that takes too long.
     pub async fn holders(&self, share: &str) -> Result<Result<Vec<Holder>, String>, NoAnswer> {
-        /// Some thousand processes with some thousand files each.
-        const WITHIN: Duration = Duration::from_secs(4);
         if !self.actors().shares.contains_key(share) {
             return Err(NoAnswer::NoSuchShare);
         }
-        Ok(match worker::ask(&Request::ListHolders { share: share.to_owned() }, WITHIN).await {
+        Ok(match worker::ask(&Request::ListHolders { share: share.to_owned() }, LIST_WITHIN).await {
             Ok(Answer::Holders(holders)) => Ok(holders),
+            Ok(answer) => Err(format!("a worker answered something else: {answer:?}")),
+            Err(failed) => Err(failed.to_string()),
+        })
+    }
+
+    /// What other mount namespaces have of a share, likewise.
+    pub async fn copies(&self, share: &str) -> Result<Result<Vec<NamespaceCopy>, String>, NoAnswer> {
+        let request = {
+            let actors = self.actors();
+            let handle = actors.shares.get(share).ok_or(NoAnswer::NoSuchShare)?;
+            let settings = &handle.view.borrow().settings;
+            let server = actors.servers.get(&settings.server.to_string());
+            // a mount that was given up is known by its source; none has been made from an address that is not known
+            let address = server.and_then(|server| server.view.borrow().address);
+            let source = address.map_or_else(String::new, |address| options::source(settings, address));
+            Request::ListCopies { share: share.to_owned(), source }
+        };
+        Ok(match worker::ask(&request, LIST_WITHIN).await {
+            Ok(Answer::Copies(copies)) => Ok(copies),
             Ok(answer) => Err(format!("a worker answered something else: {answer:?}")),
             Err(failed) => Err(failed.to_string()),
         })

@@ -161,7 +161,11 @@ impl Executor {
             }
             Step::Flush => self.ask(&Request::Flush { share }, abandoned).await,
             Step::AskForLoss => self.ask_for_loss(share, abandoned).await,
-            Step::Attach => self.ask(&Request::Attach(barred), abandoned).await,
+            Step::Attach => {
+                let attached = self.ask(&Request::Attach(barred), abandoned).await;
+                self.warn_of_copies();
+                attached
+            }
             Step::Detach => self.detach(share, mount_point, abandoned).await,
             Step::ShutDown => self.ask(&Request::ShutDown { share }, abandoned).await,
             Step::Release => self.release(share, settings.leftover_holders, abandoned).await,
@@ -217,9 +221,37 @@ impl Executor {
     async fn detach(&self, share: String, mount_point: PathBuf, abandoned: &Notify) -> Result<Done, Failure> {
         let request = Request::Detach { share: share.clone(), mount_point };
         run(&request, abandoned.notified()).await.map_err(|failed| classed(&failed))?;
+        self.warn_of_copies();
         let holders = holders_of(share).await;
         *self.holders_then.lock().unwrap_or_else(PoisonError::into_inner) = holders;
         Ok(Done::Plainly)
+    }
+
+    /// Whom neither a barrier nor a fresh mount reaches; nothing waits for it.
+    fn warn_of_copies(&self) {
+        let settings = self.configured().share;
+        let Ok(address) = self.address_of_clone() else { return };
+        let source = options::source(&settings, address);
+        let listing = async move {
+            let request = Request::ListCopies { share: settings.id.to_string(), source };
+            match worker::ask(&request, LIST_WITHIN).await {
+                Ok(Answer::Copies(copies)) => {
+                    for (copy, trouble) in copies.iter().filter_map(|copy| Some((copy, copy.trouble()?))) {
+                        let unit = copy.unit.as_deref().unwrap_or("no unit");
+                        warn!(
+                            unit,
+                            command = copy.command,
+                            pid = copy.pid,
+                            path = copy.path,
+                            "a mount namespace {trouble}"
+                        );
+                    }
+                }
+                Ok(_) => {}
+                Err(error) => warn!(%error, "cannot see what containers have of the share"),
+            }
+        };
+        tokio::spawn(listing.in_current_span());
     }
 
     async fn ask_for_loss(&self, share: String, abandoned: &Notify) -> Result<Done, Failure> {

@@ -138,6 +138,15 @@ impl Manager {
         }
     }
 
+    /// What other mount namespaces have of a share: a list of `NamespaceCopy` as JSON.
+    async fn list_copies(&self, share: &str) -> Result<String, Error> {
+        match self.board.copies(share).await {
+            Ok(Ok(copies)) => serde_json::to_string(&copies).map_err(|error| Error::Failed(error.to_string())),
+            Ok(Err(why)) => Err(Error::Failed(why)),
+            Err(_) => Err(Error::NoSuchShare(share.to_owned())),
+        }
+    }
+
     /// What happened to a share in the last hours, as JSON lines for `nasmount replay`.
     fn dump(&self, share: &str) -> Result<String, Error> {
         self.board.recorders.dump(share).ok_or_else(|| Error::NoSuchShare(share.to_owned()))
@@ -173,6 +182,8 @@ pub trait ManagerClient {
     fn trust(&self, server: &str) -> zbus::Result<String>;
     /// Who has a share open.
     fn list_holders(&self, share: &str) -> zbus::Result<String>;
+    /// What other mount namespaces have of a share.
+    fn list_copies(&self, share: &str) -> zbus::Result<String>;
     /// The recording of a share.
     fn dump(&self, share: &str) -> zbus::Result<String>;
 }

@@ -159,7 +159,12 @@ pub fn mount_options(
             None => options.push(option),
         }
     }
-    MountPlan { source: format!("//{address}/{}", share.source), options, attributes, dirty_data, adjustments }
+    MountPlan { source: source(share, address), options, attributes, dirty_data, adjustments }
+}
+
+/// The source of a share's mount on an address of its server.
+pub fn source(share: &ShareSettings, address: IpAddr) -> String {
+    format!("//{}/{}", address.to_canonical(), share.source)
 }
 
 /// Without a cache there is nothing unwritten anyway.

@@ -38,6 +38,10 @@ const HEADER_LENGTH: usize = 24;
 /// How often a barrier that nobody asks looks whether it is still there.
 const LOOK_AROUND: Duration = Duration::from_secs(60);
 
+/// How long PID 1 hangs in the kernel before those who wait at a barrier are let go: it may be one of them, and while it waits
+/// the whole host does.
+const PID_1_WAITS: Duration = Duration::from_millis(500);
+
 #[derive(Clone, Copy)]
 enum Call {
     OpenMount = 0x74,
@@ -130,7 +134,7 @@ impl Barrier {
 
     /// Answers accesses as `access` says. Returns why it ended: the barrier is gone, or another has taken its place.
     pub fn serve(&self, access: &Access) -> io::Error {
-        let mut waiting = Vec::new();
+        let mut waiting = Waiting::default();
         let end = loop {
             if access.ended.load(Ordering::Relaxed) {
                 break io::Error::other("laid anew");
@@ -140,43 +144,46 @@ impl Barrier {
             }
         };
         // nobody else would ever answer them
-        for (token, _) in waiting {
+        for (token, _) in waiting.tokens {
             let _ = self.fail(token, libc::EHOSTDOWN);
         }
         end
     }
 
-    fn serve_once(&self, access: &Access, waiting: &mut Vec<(u32, BootInstant)>) -> io::Result<()> {
-        let next = waiting.iter().map(|(_, until)| until.since(clock::now())).min();
-        let limit = Timespec::try_from(next.unwrap_or(LOOK_AROUND).min(LOOK_AROUND)).map_err(io::Error::other)?;
+    fn serve_once(&self, access: &Access, waiting: &mut Waiting) -> io::Result<()> {
+        let next = waiting.tokens.iter().map(|(_, until)| until.since(clock::now())).min();
+        let limit = next.map_or(LOOK_AROUND, |next| next.min(PID_1_WAITS));
+        let limit = Timespec::try_from(limit).map_err(io::Error::other)?;
         let (asked, quiet) = {
             let mut events = [
                 PollFd::new(&self.requests, PollFlags::IN),
                 PollFd::new(&access.changed, PollFlags::IN),
                 PollFd::new(&self.mounts, PollFlags::PRI),
             ];
-            let watched = if waiting.is_empty() { 2 } else { 3 };
+            let watched = if waiting.tokens.is_empty() { 2 } else { 3 };
             let count = rustix::io::retry_on_intr(|| rustix::event::poll(&mut events[..watched], Some(&limit)))?;
             (!events[0].revents().is_empty(), count == 0)
         };
         access.heard();
-        if quiet && waiting.is_empty() && self.is_gone() {
+        if quiet && waiting.tokens.is_empty() && self.is_gone() {
             return Err(io::Error::other("taken off"));
         }
         if asked {
-            let token = self.next_request()?;
+            let Request { token, process } = self.next_request()?;
             match access.wait() {
-                Duration::ZERO => self.fail(token, libc::EHOSTDOWN)?,
-                wait => waiting.push((token, clock::now() + wait)),
+                wait if wait.is_zero() || process == 1 => self.fail(token, libc::EHOSTDOWN)?,
+                wait => waiting.tokens.push((token, clock::now() + wait)),
             }
         }
-        if waiting.is_empty() {
+        if waiting.tokens.is_empty() {
+            waiting.pid_1_hangs_since = None;
             return Ok(());
         }
         let errno = if self.is_covered() { libc::ESTALE } else { libc::EHOSTDOWN };
-        let (now, nobody_waits) = (clock::now(), access.wait().is_zero());
+        let now = clock::now();
+        let nobody_waits = access.wait().is_zero() || waiting.with_pid_1(now);
         let ends = |(_, until): &mut (u32, BootInstant)| errno == libc::ESTALE || nobody_waits || *until <= now;
-        for (token, _) in waiting.extract_if(.., ends) {
+        for (token, _) in waiting.tokens.extract_if(.., ends) {
             self.fail(token, errno)?;
         }
         Ok(())
@@ -193,18 +200,14 @@ impl Barrier {
         mountinfo::read().is_ok_and(|mounts| !mountinfo::on(&mounts, &self.mount_point).iter().any(is_it))
     }
 
-    /// Reads one request: `struct autofs_v5_packet` has 304 bytes on 64-bit machines, and one read returns one.
-    fn next_request(&self) -> io::Result<u32> {
-        const PACKET_LENGTH: usize = 304;
-        /// Offset of `wait_queue_token`, after two integers.
-        const TOKEN_AT: std::ops::Range<usize> = 8..12;
+    /// Reads one request: one read returns one.
+    fn next_request(&self) -> io::Result<Request> {
         let mut packet = [0_u8; PACKET_LENGTH];
         let length = rustix::io::retry_on_intr(|| rustix::io::read(&self.requests, &mut packet))?;
         if length == 0 {
             return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the barrier was unmounted"));
         }
-        let token: [u8; 4] = packet[TOKEN_AT].try_into().map_err(io::Error::other)?;
-        Ok(u32::from_ne_bytes(token))
+        Request::read(&packet).map_err(io::Error::other)
     }
 
     fn fail(&self, token: u32, errno: i32) -> io::Result<()> {
@@ -212,6 +215,45 @@ impl Barrier {
             Err(error) if error.raw_os_error() != Some(libc::EINVAL) => Err(error),
             _ => Ok(()), // EINVAL: the kernel has no such request any more (`autofs_wait_release`)
         }
+    }
+}
+
+/// Length of `struct autofs_v5_packet` on 64-bit machines.
+const PACKET_LENGTH: usize = 304;
+
+/// What the kernel asks.
+struct Request {
+    token: u32,
+    /// Who came first; those who come later are not named.
+    process: u32,
+}
+
+impl Request {
+    fn read(packet: &[u8; PACKET_LENGTH]) -> Result<Self, std::array::TryFromSliceError> {
+        /// Offset of `wait_queue_token`, after two integers.
+        const TOKEN_AT: std::ops::Range<usize> = 8..12;
+        /// Offset of `tgid`, after dev, ino, uid, gid and pid.
+        const PROCESS_AT: std::ops::Range<usize> = 36..40;
+        let token = packet[TOKEN_AT].try_into().map(u32::from_ne_bytes)?;
+        Ok(Self { token, process: packet[PROCESS_AT].try_into().map(u32::from_ne_bytes)? })
+    }
+}
+
+/// Those who wait at a barrier.
+#[derive(Debug, Default)]
+struct Waiting {
+    /// What the kernel asked, and until when it need not be answered.
+    tokens: Vec<(u32, BootInstant)>,
+    pid_1_hangs_since: Option<BootInstant>,
+}
+
+impl Waiting {
+    /// Whether PID 1 seems to be among them: it hangs in the kernel (state D, as `autofs_wait` does) and has done so for a while.
+    fn with_pid_1(&mut self, now: BootInstant) -> bool {
+        let stat = fs::read_to_string("/proc/1/stat").unwrap_or_default();
+        let hangs = stat.rsplit_once(')').is_some_and(|(_, after)| after.trim_start().starts_with('D'));
+        self.pid_1_hangs_since = hangs.then(|| self.pid_1_hangs_since.unwrap_or(now));
+        self.pid_1_hangs_since.is_some_and(|since| now.since(since) >= PID_1_WAITS)
     }
 }
 
@@ -302,4 +344,20 @@ pub fn laid(entries: &[Entry]) -> Vec<(String, &Path)> {
     let ours = entries.iter().filter(|entry| entry.fstype == "autofs");
     ours.filter_map(|entry| Some((entry.source.strip_prefix(SOURCE_PREFIX)?.to_owned(), entry.mount_point.as_path())))
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+
+    #[test]
+    fn a_request_names_its_token_and_who_asks() {
+        let mut packet = [0xff; PACKET_LENGTH];
+        packet[8..12].copy_from_slice(&7_u32.to_ne_bytes());
+        packet[32..36].copy_from_slice(&1234_u32.to_ne_bytes());
+        packet[36..40].copy_from_slice(&1_u32.to_ne_bytes());
+        let request = Request::read(&packet).unwrap();
+        assert_eq!((request.token, request.process), (7, 1));
+    }
 }

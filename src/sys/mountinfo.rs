@@ -10,10 +10,16 @@ use std::path::{Path, PathBuf};
 pub struct Entry {
     /// Identity of the mount; used again only after it is gone.
     pub id: u64,
+    /// The mount on which this one lies.
+    pub parent: u64,
     /// `st_dev` of the file system, as `major:minor`.
     pub device: (u32, u32),
     /// Where it is mounted.
     pub mount_point: PathBuf,
+    /// Its peer group, if it is shared: what is mounted on one of them appears on all.
+    pub shared: Option<u64>,
+    /// The peer group whose mounts appear on it as well, if it is a slave of one.
+    pub master: Option<u64>,
     /// Type, without subtype handling.
     pub fstype: String,
     /// Source, unescaped.
@@ -38,15 +44,20 @@ pub fn parse(bytes: &[u8]) -> Vec<Entry> {
 fn parse_line(line: &str) -> Option<Entry> {
     let (before, after) = line.split_once(" - ")?;
     let mut before = before.split(' ');
-    let id = before.next()?.parse().ok()?;
-    let (major, minor) = before.nth(1)?.split_once(':')?;
+    let (id, parent) = (before.next()?.parse().ok()?, before.next()?.parse().ok()?);
+    let (major, minor) = before.next()?.split_once(':')?;
     let mount_point = before.nth(1)?;
+    let optional: Vec<&str> = before.skip(1).collect();
+    let group = |name: &str| optional.iter().find_map(|field| field.strip_prefix(name)?.parse().ok());
     let mut after = after.split(' ');
     let (fstype, source, options) = (after.next()?, after.next()?, after.next().unwrap_or(""));
     Some(Entry {
         id,
+        parent,
         device: (major.parse().ok()?, minor.parse().ok()?),
         mount_point: PathBuf::from(OsString::from_vec(unescape(mount_point))),
+        shared: group("shared:"),
+        master: group("master:"),
         fstype: fstype.to_owned(),
         source: String::from_utf8_lossy(&unescape(source)).into_owned(),
         options: options.to_owned(),
@@ -96,7 +107,9 @@ mod tests {
         assert_eq!(entries.len(), 2);
         assert_eq!(entries[0].mount_point, Path::new("/mnt/my films"));
         assert_eq!(entries[0].source, "//10.0.0.1/my\\x");
-        assert_eq!((entries[0].id, entries[0].device), (36, (0, 52)));
+        assert_eq!((entries[0].id, entries[0].parent, entries[0].device), (36, 35, (0, 52)));
+        assert_eq!((entries[0].shared, entries[0].master), (Some(3), Some(1)));
+        assert_eq!((entries[1].shared, entries[1].master), (None, None));
         assert_eq!((entries[1].fstype.as_str(), entries[1].source.as_str()), ("autofs", "nasmount:b"));
     }
 }

@@ -189,7 +189,7 @@ fn is_writable(fdinfo: &str) -> bool {
 }
 
 /// The innermost service or scope of the unified hierarchy; a container is a scope of its engine.
-fn unit(cgroup: &str) -> Option<String> {
+pub(super) fn unit(cgroup: &str) -> Option<String> {
     let path = cgroup.lines().find_map(|line| line.strip_prefix("0::"))?;
     let is_unit = |part: &&str| part.ends_with(".service") || part.ends_with(".scope");
     path.split('/').rfind(is_unit).map(str::to_owned)

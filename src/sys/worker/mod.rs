@@ -5,6 +5,7 @@
 //! abandoned, and never waited for.
 
 mod clone;
+mod copies;
 pub mod holders;
 mod host;
 mod mount;
@@ -22,7 +23,7 @@ use tokio::process::{Child, Command};
 
 use crate::share::detector::LocalTrouble;
 use crate::share::event::Attachment;
-use crate::status::Holder;
+use crate::status::{Holder, NamespaceCopy};
 
 use super::barrier_socket::Barred;
 
@@ -94,6 +95,13 @@ pub enum Request {
     ListHolders {
         /// Share.
         share: String,
+    },
+    /// What other mount namespaces have of a share.
+    ListCopies {
+        /// Share.
+        share: String,
+        /// `//address/share[/directory]`, as it is or was mounted.
+        source: String,
     },
     /// Take a share that is no longer configured off the host.
     Retire {
@@ -199,6 +207,8 @@ pub enum Answer {
     },
     /// To `Detach`, `Release` and `ListHolders`: who has or had it open.
     Holders(Vec<Holder>),
+    /// To `ListCopies`.
+    Copies(Vec<NamespaceCopy>),
     /// To `AskForLoss`: the error of a write that did not reach the server, if there was one.
     Lost(Option<String>),
     /// To `DestroySockets`.
@@ -403,6 +413,7 @@ fn perform(request: Request) -> Reply {
         Request::Release { share, kill } => clone::release(&share, &kill),
         Request::DropClone { share } => clone::forget(&share),
         Request::ListHolders { share } => holders::list(&share),
+        Request::ListCopies { share, source } => copies::list(&share, &source),
         Request::Retire { share, mount_point } => host::retire(&share, &mount_point),
         Request::DestroySockets { server } => super::sockets::destroy(server)
             .map(|sockets| Answer::Destroyed { sockets })

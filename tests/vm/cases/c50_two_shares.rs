@@ -39,6 +39,7 @@ pub fn run(guest: &Guest) -> Result<String> {
     guest.wait_for("the consumer to be paused", DEADLINE, &paused(UNIT))?;
     let away_too = second.cut(Fault::Kill)?;
     nasmount.wait_for_state("second", "holding")?;
+    pid_1_never_waits(guest, &mount_point("second"))?;
     let patient = guest.spawn(&format!("/host/guest/stranger.py {} {CALLS} --limit 120", mount_point("second")))?;
     for report in strangers(guest, &mount_point("first"), "ls")? {
         let waited = report["ms"].as_f64().is_some_and(|ms| ms >= 1000.0);
@@ -60,6 +61,20 @@ pub fn run(guest: &Guest) -> Result<String> {
          {account}; {compared} transitions replayed",
         goes_on - healed
     ))
+}
+
+/// PID 1 looks at a path for a unit's condition: it is not kept waiting, neither alone nor by others who wait already.
+fn pid_1_never_waits(guest: &Guest, path: &str) -> Result<()> {
+    let looks = format!("[Unit]\nConditionPathExists={path}/pattern\n[Service]\nExecStart=true\nType=oneshot\n");
+    guest.write_file("/run/systemd/system/looks.service", &looks)?;
+    // PID 1 that waits would answer after two minutes, longer than a command may take
+    guest.ok("systemctl daemon-reload && systemctl start looks").context("alone")?;
+    let waiting = guest.spawn(&format!("/host/guest/stranger.py {path} ls --limit 120"))?;
+    guest.wait_for("a stranger to wait", DEADLINE, "grep -qs autofs_wait /proc/[0-9]*/wchan")?;
+    guest.ok("systemctl start looks").context("while a stranger waits")?;
+    let met: Value = serde_json::from_str(&waiting.wait(DEADLINE)?.stdout)?;
+    ensure!(met["result"] == "EHOSTDOWN", "who waited while PID 1 looked met {met}");
+    guest.ok("rm /run/systemd/system/looks.service && systemctl daemon-reload").map(drop)
 }
 
 /// Those who waited succeed; returns the longest wait in seconds.

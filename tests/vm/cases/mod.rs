@@ -8,8 +8,10 @@ mod c01_faults;
 mod c10_outages;
 mod c12_no_patience;
 mod c20_hold_over;
+mod c21_containers;
 mod c30_daemon_dies;
 mod c40_blocked;
+mod c41_without_nft;
 mod c50_two_shares;
 mod c51_operator;
 mod c60_nas;
@@ -44,9 +46,11 @@ pub const CASES: &[Case] = &[
     Case { name: "10-outages", on: On::EverySuite, run: c10_outages::run },
     Case { name: "12-no-patience", on: On::EverySuite, run: c12_no_patience::run },
     Case { name: "20-hold-over", on: On::EverySuite, run: c20_hold_over::run },
+    Case { name: "21-containers", on: On::Trixie, run: c21_containers::run },
     Case { name: "30-killed-while-holding", on: On::EverySuite, run: c30_daemon_dies::killed_while_holding },
     Case { name: "31-cannot-come-back", on: On::Trixie, run: c30_daemon_dies::cannot_come_back },
     Case { name: "40-blocked", on: On::EverySuite, run: c40_blocked::run },
+    Case { name: "41-without-nft", on: On::Trixie, run: c41_without_nft::run },
     Case { name: "50-two-shares", on: On::EverySuite, run: c50_two_shares::run },
     Case { name: "51-operator", on: On::Trixie, run: c51_operator::run },
     Case { name: "60-nas", on: On::Trixie, run: c60_nas::run },

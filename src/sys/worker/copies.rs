@@ -1,0 +1,141 @@
+//! What other mount namespaces, those of containers above all, have of a share; read from /proc, without a look at the share.
+//!
+//! A mount namespace gets what is mounted and unmounted in the host's only if the mount that lies *below* propagates there: below
+//! a share that is the barrier. So a bind of the mount point alone never follows, whatever its propagation is; a bind of the directory
+//! above it with `rslave` does (Documentation/filesystems/sharedsubtree.rst).
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use super::{Answer, Attempt as _, Failed, Reply, holders, host};
+use crate::status::{CopyContent, NamespaceCopy};
+use crate::sys::mountinfo::Entry;
+use crate::sys::{autofs, mountinfo, paths};
+
+pub(super) fn list(share: &str, source: &str) -> Reply {
+    let mounts = mountinfo::read().attempt(|| "cannot read the mounts".into())?;
+    let current = host::device_of_clone(share)?;
+    let here = Here { barrier: format!("{}{share}", autofs::SOURCE_PREFIX), source, current, mounts: &mounts };
+    let mut copies = Vec::new();
+    for (pid, process) in one_of_each_namespace()? {
+        // it may end meanwhile
+        let Ok(text) = fs::read(process.join("mountinfo")) else { continue };
+        let command = fs::read_to_string(process.join("comm")).unwrap_or_default().trim_end().to_owned();
+        if command == env!("CARGO_PKG_NAME") {
+            continue; // a worker of ours in the middle of making a clone
+        }
+        let unit = fs::read_to_string(process.join("cgroup")).ok().and_then(|text| holders::unit(&text));
+        let found = here.copies_among(&mountinfo::parse(&text)).into_iter().map(|(path, content, follows)| {
+            let (command, unit) = (command.clone(), unit.clone());
+            NamespaceCopy { pid, command, unit, path: path.display().to_string(), content, follows }
+        });
+        copies.extend(found);
+    }
+    Ok(Answer::Copies(copies))
+}
+
+/// The process with the lowest id in each mount namespace but this one.
+fn one_of_each_namespace() -> Result<BTreeMap<i32, PathBuf>, Failed> {
+    let processes = fs::read_dir("/proc").attempt(|| "cannot list the processes".into())?;
+    let by_id = processes.flatten().filter_map(|entry| Some((entry.file_name().to_str()?.parse().ok()?, entry.path())));
+    let namespace_of = |process: &Path| fs::read_link(process.join("ns/mnt")).ok();
+    let mut seen = BTreeSet::from_iter(namespace_of(Path::new("/proc/self")));
+    let by_id: BTreeMap<i32, PathBuf> = by_id.collect();
+    let first = by_id.into_iter().filter(|(_, process)| namespace_of(process).is_some_and(|id| seen.insert(id)));
+    Ok(first.collect())
+}
+
+/// The share in the host's own namespace.
+struct Here<'a> {
+    /// Source of its barrier.
+    barrier: String,
+    /// Source of its mount.
+    source: &'a str,
+    /// Device of its mount, if there is one.
+    current: Option<(u32, u32)>,
+    mounts: &'a [Entry],
+}
+
+impl Here<'_> {
+    /// Paths of the share in another namespace's mounts: what lies on top there, and whether it follows.
+    fn copies_among(&self, mounts: &[Entry]) -> Vec<(PathBuf, CopyContent, bool)> {
+        let mut copies = Vec::<(PathBuf, CopyContent, bool)>::new();
+        for entry in mounts {
+            let Some(content) = self.content(entry) else { continue };
+            let below = match content {
+                CopyContent::Barrier => Some(entry),
+                CopyContent::Current | CopyContent::Stale => mounts.iter().find(|below| below.id == entry.parent),
+            };
+            let follows = below.is_some_and(|below| below.source == self.barrier && self.gets_mounts(below));
+            // later entries of a path lie on top of earlier ones
+            copies.retain(|(path, ..)| *path != entry.mount_point);
+            copies.push((entry.mount_point.clone(), content, follows));
+        }
+        copies
+    }
+
+    fn content(&self, entry: &Entry) -> Option<CopyContent> {
+        let is_cifs = matches!(entry.fstype.as_str(), "cifs" | "smb3");
+        if entry.fstype == "autofs" && entry.source == self.barrier {
+            return Some(CopyContent::Barrier);
+        }
+        if is_cifs && Some(entry.device) == self.current {
+            return (entry.mount_point != Path::new(paths::SHARE_IN_NAMESPACE)).then_some(CopyContent::Current);
+        }
+        // another share of the configuration may have the same source
+        let elsewhere = self.mounts.iter().any(|mount| mount.device == entry.device);
+        (is_cifs && entry.source == self.source && !elsewhere).then_some(CopyContent::Stale)
+    }
+
+    /// A mount of the barrier gets what is mounted on the host's if it is a slave or in the same peer group.
+    fn gets_mounts(&self, barrier: &Entry) -> bool {
+        let is_peer = |mount: &Entry| mount.source == self.barrier && mount.shared == barrier.shared;
+        barrier.master.is_some() || (barrier.shared.is_some() && self.mounts.iter().any(is_peer))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HOST: &str = "40 1 0:50 / /mnt/media rw shared:7 - autofs nasmount:media rw\n\
+                        41 40 0:60 / /mnt/media rw shared:8 - cifs //10.0.0.1/media rw\n";
+
+    fn found(current: Option<(u32, u32)>, mounts: &str) -> Vec<(String, CopyContent, bool)> {
+        let host = mountinfo::parse(HOST.as_bytes());
+        let here = Here { barrier: "nasmount:media".into(), source: "//10.0.0.1/media", current, mounts: &host };
+        let copies = here.copies_among(&mountinfo::parse(mounts.as_bytes()));
+        copies.into_iter().map(|(path, content, follows)| (path.display().to_string(), content, follows)).collect()
+    }
+
+    #[test]
+    fn a_copy_follows_if_the_barrier_below_it_does() {
+        let slave = "90 80 0:50 / /mnt/media rw master:7 - autofs nasmount:media rw\n\
+                     91 90 0:60 / /mnt/media rw master:8 - cifs //10.0.0.1/media rw\n";
+        let share = |follows| vec![("/mnt/media".to_owned(), CopyContent::Current, follows)];
+        assert_eq!(found(Some((0, 60)), slave), share(true));
+        assert_eq!(found(Some((0, 60)), &slave.replace("master:", "shared:")), share(true), "a peer of the host's");
+        assert_eq!(found(Some((0, 60)), &slave.replace("master:7", "shared:99")), share(false), "others' peer");
+        assert_eq!(found(Some((0, 60)), &slave.replace("master:7 ", "")), share(false), "private");
+        let bound = "91 80 0:60 / /films rw master:8 - cifs //10.0.0.1/media rw\n";
+        let copies = found(Some((0, 60)), bound);
+        assert_eq!(
+            copies,
+            [("/films".into(), CopyContent::Current, false)],
+            "a slave of the share, not of the barrier"
+        );
+    }
+
+    #[test]
+    fn what_was_given_up_and_what_is_barred_is_told_apart() {
+        let old = "91 80 0:55 / /films rw - cifs //10.0.0.1/media rw\n92 80 0:56 / /b rw - cifs //10.0.0.1/books rw\n";
+        assert_eq!(found(Some((0, 60)), old), [("/films".into(), CopyContent::Stale, false)]);
+        assert_eq!(found(None, old), [("/films".into(), CopyContent::Stale, false)]);
+        let of_another_share = "91 80 0:60 / /films rw - cifs //10.0.0.1/media rw\n";
+        assert_eq!(found(Some((0, 61)), of_another_share), []);
+        let barred = "90 80 0:50 / /mnt/media rw - autofs nasmount:media rw\n";
+        assert_eq!(found(None, barred), [("/mnt/media".into(), CopyContent::Barrier, false)]);
+        assert_eq!(found(Some((0, 60)), "91 1 0:60 / /share rw - cifs //10.0.0.1/media rw\n"), [], "the clone");
+    }
+}

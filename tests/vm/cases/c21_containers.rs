@@ -1,0 +1,112 @@
+//! What containers see of an outage depends on the mount that they were given; those that see nothing of it are named.
+
+use anyhow::{Context as _, Result, ensure};
+use serde_json::Value;
+
+use crate::guest::Guest;
+use crate::nas::{self, Fault};
+use crate::nasmount::{DEADLINE, Nasmount, ShareOf, UNHURRIED};
+
+/// A mount namespace of its own, as a container has one.
+struct Container {
+    name: &'static str,
+    /// Where it has the share.
+    path: &'static str,
+    /// What makes it.
+    command: &'static str,
+}
+
+/// What is mounted in the host's does not reach it: a private copy of everything, and a bind of the mount point itself.
+const DEAF: [Container; 2] = [
+    Container {
+        name: "private",
+        path: "/mnt/nm-contained",
+        command: "unshare --mount --propagation private sleep infinity",
+    },
+    Container {
+        name: "bound",
+        path: "/run/films",
+        command: "unshare --mount --propagation slave bash -c \
+            'mkdir -p /run/films && mount --bind /mnt/nm-contained /run/films && exec sleep infinity'",
+    },
+];
+/// The directory above the mount point, as `-v /mnt:/run/nas:rslave` gives it.
+const TOLD: Container = Container {
+    name: "told",
+    path: "/run/nas/nm-contained",
+    command: "unshare --mount --propagation slave bash -c \
+        'mkdir -p /run/nas && mount --rbind /mnt /run/nas && mount --make-rslave /run/nas && exec sleep infinity'",
+};
+const HANGS: &str = "does not follow the host: in an outage its calls hang";
+const GIVEN_UP: &str = "has a mount that was given up, and gets no other: start it again";
+
+pub fn run(guest: &Guest) -> Result<String> {
+    let [nas] = nas::up(guest, [7])?;
+    let more = "patience = \"8s\"\nhold_for = \"10s\"";
+    let share = ShareOf {
+        name: "contained",
+        nas,
+        source: "media",
+        more,
+        probe: UNHURRIED,
+        credentials: None,
+        units: Vec::new(),
+    };
+    let nasmount = Nasmount::start(guest, &[share])?;
+    nasmount.wait_for_state("contained", "online")?;
+    for container in DEAF.iter().chain([&TOLD]) {
+        guest.ok(&format!("systemd-run --quiet --unit={} {}", container.name, container.command))?;
+        guest.wait_for("the container", DEADLINE, &in_it(container, &format!("test -e {}/pattern", container.path)))?;
+    }
+    status_says(guest, HANGS)?;
+
+    let outage = nas.cut(Fault::Link)?;
+    nasmount.wait_for_state("contained", "holding")?;
+    let hanging = DEAF.iter().map(|container| guest.spawn(&statfs(container))).collect::<Result<Vec<_>>>()?;
+    let met: Value = serde_json::from_str(&guest.ok(&statfs(&TOLD))?)?;
+    ensure!(met["result"] == "EHOSTDOWN" && met["ms"].as_f64() < Some(1000.0), "with rslave a call met {met}");
+    nasmount.wait_for_state("contained", "offline")?;
+    let mut hung = Vec::new();
+    for (container, call) in DEAF.iter().zip(hanging) {
+        let met: Value = serde_json::from_str(&call.wait(DEADLINE)?.stdout)?;
+        let ms = met["ms"].as_f64().context("how long it took")?;
+        ensure!(ms > 1000.0, "the barrier reaches container {}: {met}", container.name);
+        guest.ok(&format!("journalctl -b -u nasmount | grep '{HANGS}.*{}.service'", container.name))?;
+        hung.push(format!("{} {:.1} s", container.name, ms / 1000.0));
+    }
+
+    outage.heal()?;
+    nasmount.wait_for_state("contained", "online")?;
+    status_says(guest, GIVEN_UP)?;
+    for container in &DEAF {
+        let met: Value = serde_json::from_str(&guest.ok(&statfs(container))?)?;
+        ensure!(met["result"] != "ok", "a mount that was given up answers in container {}", container.name);
+        guest.wait_for(
+            "the warning",
+            DEADLINE,
+            &format!("journalctl -b -u nasmount | grep '{GIVEN_UP}.*{}.service'", container.name),
+        )?;
+    }
+    guest.ok(&in_it(&TOLD, &format!("test -e {}/pattern", TOLD.path))).context("the fresh mount, with rslave")?;
+    guest.ok("systemctl stop private bound told")?;
+    guest.ok("! nasmount status -v | grep 'in mount namespaces of others'").context("containers that have ended")?;
+    nasmount.remove()?;
+    Ok(format!("a call hung in {}; with rslave it failed at once, and the fresh mount was there", hung.join(", ")))
+}
+
+/// `status -v` says so of each that is deaf, and nothing of the other.
+fn status_says(guest: &Guest, trouble: &str) -> Result<()> {
+    for Container { name, path, .. } in &DEAF {
+        let listed = format!("nasmount status contained -v | grep '{name}.service), {path}: {trouble}'");
+        guest.wait_for(&format!("container {name} to be reported"), DEADLINE, &listed)?;
+    }
+    guest.ok(&format!("! nasmount status contained -v | grep '{}.service), '", TOLD.name)).map(drop)
+}
+
+fn statfs(container: &Container) -> String {
+    in_it(container, &format!("/host/guest/stranger.py {} statfs --limit 60", container.path))
+}
+
+fn in_it(container: &Container, command: &str) -> String {
+    format!("nsenter --mount --target $(systemctl show -P MainPID {}) {command}", container.name)
+}
