@@ -46,6 +46,7 @@ pub fn run(guest: &Guest) -> Result<String> {
     let hammer = guest.spawn(&format!("/host/guest/stranger.py {path} hammer --stop {STOP}"))?;
     let outage = nas.cut(Fault::Link)?;
     nasmount.wait_for_state("held", "holding")?;
+    tools_end_at_once(guest, &path)?;
     let offline = nasmount.wait_for_state("held", "offline")?;
     let state = guest.run(&format!("systemctl is-active {unit}"))?.stdout;
     ensure!(["inactive", "failed"].contains(&state.trim()), "the consumer is {state}");
@@ -75,6 +76,18 @@ pub fn run(guest: &Guest) -> Result<String> {
     guest.ok(&format!("[ -d {path} ] && [ -z \"$(ls -A {path})\" ]")).context("something was written underneath")?;
     guest.ok(&format!("touch {path}/usual && rm {path}/usual")).context("the directory was not given back")?;
     Ok(format!("released {released:.1} s after the cut; {hammer}; after the fresh mount: {account}"))
+}
+
+/// What looks at paths and mounts says that the host is down, or has nothing to ask there.
+fn tools_end_at_once(guest: &Guest, path: &str) -> Result<()> {
+    let reading = [format!("find {path}"), format!("tar -cf /dev/null {path}"), format!("cp -r {path} /run/copied")];
+    let looking = [format!("df {path}"), format!("mountpoint {path}"), "df".into(), "findmnt".into()];
+    for (tool, must_say) in reading.iter().map(|tool| (tool, true)).chain(looking.iter().map(|tool| (tool, false))) {
+        let output = guest.run(&format!("timeout --signal=KILL 5 {tool}"))?;
+        let said = output.code != 0 && output.stderr.contains("Host is down");
+        ensure!(output.code != 137 && (said || !must_say), "{tool} met {output:?}");
+    }
+    Ok(())
 }
 
 /// How often the kernel was asked to mount.
