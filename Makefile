@@ -8,6 +8,9 @@ DESTDIR ?=
 BINDIR = $(PREFIX)/bin
 UNITDIR = $(PREFIX)/lib/systemd/system
 PROFILEDIR = $(PREFIX)/share/nasmount/profiles
+GENERATORDIR = $(PREFIX)/lib/systemd/system-generators
+# Where mount(8) looks for its helpers, whatever the prefix.
+HELPERDIR = /sbin
 DBUSDIR = /usr/share/dbus-1/system.d
 TMPFILESDIR = /usr/lib/tmpfiles.d
 
@@ -49,6 +52,9 @@ install:
 	  install -D -m 0644 systemd/$$unit $(DESTDIR)$(UNITDIR)/$$unit && \
 	  sed -i 's|@BINDIR@|$(BINDIR)|' $(DESTDIR)$(UNITDIR)/$$unit || exit 1; \
 	done
+	install -d -m 0755 $(DESTDIR)$(GENERATORDIR) $(DESTDIR)$(HELPERDIR)
+	ln -sfn $(BINDIR)/nasmount $(DESTDIR)$(GENERATORDIR)/nasmount-generator
+	ln -sfn $(BINDIR)/nasmount $(DESTDIR)$(HELPERDIR)/mount.nasmount
 	install -D -m 0644 systemd/io.nasmount.NasMount1.conf $(DESTDIR)$(DBUSDIR)/io.nasmount.NasMount1.conf
 	install -D -m 0644 systemd/nasmount.tmpfiles $(DESTDIR)$(TMPFILESDIR)/nasmount.conf
 	install -d -m 0755 $(DESTDIR)$(PROFILEDIR) $(DESTDIR)/etc/nasmount/conf.d
@@ -63,6 +69,7 @@ uninstall:
 	  systemctl stop nasmount-barrier.service; \
 	fi
 	for unit in $(UNITS); do rm -f $(DESTDIR)$(UNITDIR)/$$unit; done
+	rm -f $(DESTDIR)$(GENERATORDIR)/nasmount-generator $(DESTDIR)$(HELPERDIR)/mount.nasmount
 	rm -f $(DESTDIR)$(BINDIR)/nasmount $(DESTDIR)$(DBUSDIR)/io.nasmount.NasMount1.conf $(DESTDIR)$(TMPFILESDIR)/nasmount.conf
 	rm -rf $(DESTDIR)$(PREFIX)/share/nasmount
 	@if [ -z "$(DESTDIR)" ]; then systemctl daemon-reload; fi

@@ -4,6 +4,8 @@ pub mod check;
 pub mod client;
 pub mod control;
 pub mod dump;
+pub mod generator;
+pub mod mount_helper;
 pub mod reload;
 pub mod replay;
 pub mod report;
@@ -11,7 +13,7 @@ pub mod status;
 pub mod trust;
 
 use std::io::{IsTerminal as _, Write as _};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Context as _;
@@ -99,16 +101,25 @@ enum Command {
     Clear,
 }
 
-/// Runs what was typed.
+/// Runs what was typed, or what mount(8) and systemd call by other names.
 pub fn run() -> ExitCode {
+    let mut arguments = std::env::args_os();
+    let called = arguments.next().unwrap_or_default();
+    match Path::new(&called).file_name().and_then(|name| name.to_str()) {
+        Some("mount.nasmount") => return mount_helper::run(std::env::args_os().collect()),
+        Some("nasmount-generator") => return ended(generator::run(&arguments.collect::<Vec<_>>())).into(),
+        _ => {}
+    }
     let cli = parse();
     start_log(&cli);
-    let exit = dispatch(cli).unwrap_or_else(|error| {
-        let hint = error.downcast_ref::<Hinted>().map(|hinted| hinted.hint.clone());
-        report::report(error.as_ref(), hint.as_deref());
+    ended(dispatch(cli)).into()
+}
+
+fn ended(result: anyhow::Result<Exit>) -> Exit {
+    result.unwrap_or_else(|error| {
+        report::report(error.as_ref(), error.downcast_ref::<Hinted>().map(Hinted::hint));
         Exit::Failed
-    });
-    exit.into()
+    })
 }
 
 /// What was typed; a mistake in it is said without colour, too, if that was asked for.
@@ -131,6 +142,11 @@ impl Hinted {
     /// What went wrong, and what to do.
     pub fn new(message: impl Into<String>, hint: impl Into<String>) -> Self {
         Self { message: message.into(), hint: hint.into() }
+    }
+
+    /// What to do.
+    fn hint(&self) -> &str {
+        &self.hint
     }
 }
 

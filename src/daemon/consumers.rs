@@ -197,6 +197,10 @@ impl ConsumersActor {
             Woken::Watched(Watched::Unit { unit, running, run }) => {
                 self.feed(now, UnitEvent::UnitChanged { unit, running, run });
             }
+            Woken::Watched(Watched::StartMissed { unit }) => {
+                info!(unit, "systemd gave up starting it, because something that it requires could not be started");
+                self.feed(now, UnitEvent::StartMissed { unit });
+            }
             Woken::Written(written) => self.journal.handle_written(now, written),
             Woken::Timeout => self.machine.handle_timeout(now),
         }

@@ -7,6 +7,7 @@
 pub mod barrier;
 pub mod board;
 pub mod consumers;
+mod dependents;
 mod executor;
 mod host_watch;
 mod journal;

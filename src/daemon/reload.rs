@@ -16,6 +16,7 @@ use tracing::{info, warn};
 
 use super::board::{Board, ServerHandle};
 use super::consumers::ToConsumers;
+use super::dependents;
 use super::executor::{Executor, Host};
 use super::host_watch::{self, HostChanges};
 use super::orphans;
@@ -102,6 +103,7 @@ impl Reloader {
             self.add_share(share, &settings);
         }
         self.in_force = settings;
+        dependents::keep(&self.in_force);
     }
 
     /// Reloads when asked, one after the other, as long as the daemon runs.
@@ -155,6 +157,7 @@ impl Reloader {
             }
         }
         self.tell_all();
+        dependents::keep(&self.in_force);
         failed
     }
 

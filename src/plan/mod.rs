@@ -2,6 +2,7 @@
 //!
 //! - [`layers`]: the stack of time-outs, computed in one place, because each only makes sense below or above another.
 //! - [`catalogue`]: what the kernel's CIFS client understands, and what nasmount does not leave to the user.
+//! - [`dependency`]: how other units depend on a share.
 //! - [`diff`]: a new configuration and the one in force become steps.
 //! - [`options`]: a share and an address become the parameters of one mount;
 //! - [`units`]: what is configured of a unit, over all the shares that it needs.
@@ -9,6 +10,7 @@
 //! Everything here is pure: executing it is the business of `daemon` and `sys`.
 
 pub mod catalogue;
+pub mod dependency;
 pub mod diff;
 pub mod layers;
 pub mod options;

@@ -15,6 +15,7 @@ pub mod autofs;
 pub mod barrier_socket;
 pub mod clock;
 pub mod config_dir;
+pub mod generator;
 pub mod listen;
 pub mod mount_point;
 pub mod mount_watch;

@@ -32,6 +32,7 @@ trait Manager {
     fn load_unit(&self, name: &str) -> zbus::Result<OwnedObjectPath>;
     fn get_unit(&self, name: &str) -> zbus::Result<OwnedObjectPath>;
     fn get_unit_processes(&self, name: &str) -> zbus::Result<Vec<(String, u32, String)>>;
+    fn reload(&self) -> zbus::Result<()>;
     fn list_jobs(&self) -> zbus::Result<Vec<Job>>;
     #[zbus(property(emits_changed_signal = "false"))]
     fn system_state(&self) -> zbus::Result<String>;
@@ -112,6 +113,11 @@ impl Systemd {
     pub async fn on(connection: Connection) -> zbus::Result<Self> {
         let manager = ManagerProxy::builder(&connection).cache_properties(CacheProperties::No).build().await?;
         Ok(Self { manager, connection })
+    }
+
+    /// Has systemd run its generators and read all units anew (`systemctl daemon-reload`); ends when that is done.
+    pub async fn reload(&self) -> zbus::Result<()> {
+        self.manager.reload().await
     }
 
     /// Is the unit loaded? One that is not does not run, and asking in any other way would load it.

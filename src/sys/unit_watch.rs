@@ -45,6 +45,11 @@ pub enum Watched {
         /// Which run that is.
         run: Option<RunId>,
     },
+    /// A start of the unit was given up: something that it requires could not be started.
+    StartMissed {
+        /// Its name.
+        unit: String,
+    },
 }
 
 /// Reports until the connection is lost, the set of units changes (`Ok`), or nobody listens any more.
@@ -112,6 +117,8 @@ impl Watch<'_> {
         let owner = MatchRule::builder().msg_type(Type::Signal).sender("org.freedesktop.DBus");
         bus.add_match_rule(owner.member("NameOwnerChanged").add_arg(SYSTEMD).build()?).await?;
         bus.add_match_rule(of_manager("Reloading").build()?).await?;
+        // id, object, unit, result (org.freedesktop.systemd1(5))
+        bus.add_match_rule(of_manager("JobRemoved").arg(3, "dependency").build()?).await?;
         for unit in units {
             for member in ["UnitNew", "UnitRemoved"] {
                 bus.add_match_rule(of_manager(member).add_arg(unit.as_str()).build()?).await?;
@@ -136,6 +143,14 @@ impl Watch<'_> {
             (Some("UnitNew" | "UnitRemoved"), _) => {
                 let unit = message.body().deserialize::<(String, zbus::wire::OwnedObjectPath)>().map(|(unit, _)| unit);
                 unit.ok().into_iter().filter(|unit| self.paths.values().any(|known| known == unit)).collect()
+            }
+            (Some("JobRemoved"), _) => {
+                let job = message.body().deserialize::<(u32, zbus::wire::OwnedObjectPath, String, String)>();
+                let unit = job.ok().filter(|(.., result)| result == "dependency").map(|(_, _, unit, _)| unit);
+                if let Some(unit) = unit.filter(|unit| self.paths.values().any(|known| known == unit)) {
+                    let _ = self.report.send(Watched::StartMissed { unit }).await;
+                }
+                Vec::new()
             }
             (Some("Reloading"), _) => all(),
             (Some("NameOwnerChanged"), _) => {

@@ -17,6 +17,8 @@ use crate::lab::{Lab, Qemu};
 
 /// How long `run` lets a command take. Longer than any healthy command, shorter than patience.
 const RUN_LIMIT: Duration = Duration::from_secs(90);
+/// A shutdown and a boot under TCG take 35 s.
+const REBOOT_LIMIT: Duration = Duration::from_secs(180);
 /// How often the host looks for an answer.
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
 /// How often a condition is tested in the guest; each test is a process or more.
@@ -108,6 +110,18 @@ impl Guest {
         self.qemu.borrow_mut().end();
         *self.qemu.borrow_mut() = self.lab.power_on()?;
         Lab::settle(self)
+    }
+
+    /// Has the guest boot anew by itself, with its disk as it is; returns as soon as it can be asked again.
+    pub fn reboot(&self) -> Result<()> {
+        let sign = self.share.join("agent.up");
+        let before = fs::read_to_string(&sign).context("read which boot this is")?;
+        drop(self.spawn("systemctl reboot")?); // nobody will be there to answer
+        poll("the next boot", REBOOT_LIMIT, || {
+            let now = fs::read_to_string(&sign).unwrap_or_default();
+            Ok((!now.is_empty() && now != before).then_some(()))
+        })?;
+        Lab::prepare(self)
     }
 
     /// Waits in the guest until a command succeeds; returns the guest's uptime then.

@@ -93,10 +93,15 @@ impl Lab {
         Ok(qemu)
     }
 
+    /// Prepares a guest that has booted for the cases.
+    pub fn prepare(guest: &Guest) -> Result<()> {
+        guest.ok(PREPARE).map(drop)
+    }
+
     /// Waits for the end of a boot and prepares the guest for the cases.
     pub fn settle(guest: &Guest) -> Result<()> {
         let state = guest.run_within(SETTLE_DEADLINE, "systemctl is-system-running --wait")?.stdout;
-        guest.ok(PREPARE)?;
+        Self::prepare(guest)?;
         eprintln!("vm: {}: {} after {:.0} s", guest.ok("uname -r")?, state.trim(), guest.uptime()?);
         Ok(())
     }

@@ -20,6 +20,9 @@ for unit in nasmount nasmount-barrier nasmount-rescue; do
   install -D -m 644 /host/systemd/$unit.service /usr/local/lib/systemd/system/$unit.service
   sed -i 's|@BINDIR@|/usr/local/bin|' /usr/local/lib/systemd/system/$unit.service
 done
+ln -sfn /usr/local/bin/nasmount /sbin/mount.nasmount
+install -d /usr/local/lib/systemd/system-generators
+ln -sfn /usr/local/bin/nasmount /usr/local/lib/systemd/system-generators/nasmount-generator
 install -m 644 /host/systemd/io.nasmount.NasMount1.conf /usr/share/dbus-1/system.d/
 systemctl daemon-reload
 busctl call org.freedesktop.DBus /org/freedesktop/DBus org.freedesktop.DBus ReloadConfig >/dev/null";

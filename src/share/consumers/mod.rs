@@ -65,7 +65,7 @@ pub enum Progress {
 pub enum Held {
     /// SIGSTOP to all its processes.
     Paused,
-    /// A stop job.
+    /// A stop job; or systemd gave up starting it because a share was away, which has to be made good as well.
     Stopped,
     /// Both, and it is not known which is in force: SIGSTOP, and a stop job that has not been seen to end.
     PausedAndStopped,
@@ -203,6 +203,11 @@ pub enum UnitEvent {
         /// If it does: its run. One that was stopped since is reported late.
         run: Option<RunId>,
     },
+    /// systemd gave up a start of the unit because something that it requires could not be started.
+    StartMissed {
+        /// Unit name.
+        unit: String,
+    },
     /// systemd can be reached again: what failed is tried at once.
     BusBack,
     /// The host slept.
@@ -281,6 +286,11 @@ impl Consumers {
                     unit.changed(running, run);
                 }
             }
+            UnitEvent::StartMissed { unit } => {
+                if let Some(unit) = self.units.get_mut(&unit) {
+                    unit.start_missed(now);
+                }
+            }
             UnitEvent::BusBack => self.units.values_mut().for_each(|unit| unit.retry_at = None),
             UnitEvent::Resumed { asleep } => self.units.values_mut().for_each(|unit| unit.shift(asleep)),
             UnitEvent::ConfigurationLoaded { units } => self.on_configuration(units),
@@ -334,7 +344,7 @@ impl Consumers {
     fn advance(&mut self, now: BootInstant) {
         for unit in self.units.values_mut() {
             let wish = unit.wish_of(&self.demands);
-            self.effects.extend(unit.form(wish).map(|op| UnitEffect::Abandon { op }));
+            self.effects.extend(unit.form(now, wish).map(|op| UnitEffect::Abandon { op }));
         }
         self.units.retain(|_, unit| !unit.spec.needs.is_empty() || unit.held.is_some() || unit.pending.is_some());
         let mut order: Vec<(i32, String)> =

@@ -256,3 +256,42 @@ fn what_is_paused_goes_on_when_the_host_goes_down_and_what_was_stopped_is_rememb
     assert_eq!(steps(&settle(&mut consumers)), [("app", UnitStep::Continue)]);
     assert_eq!((held(&consumers, "app"), held(&consumers, "scanner")), (None, Some(Held::Stopped)));
 }
+
+fn start_missed(consumers: &mut Consumers, seconds: u64) {
+    consumers.handle_event(at(seconds), UnitEvent::StartMissed { unit: "app".into() });
+}
+
+#[test]
+fn a_start_that_was_given_up_while_a_share_was_away_is_made_good() {
+    let mut consumers = consumers(&[("app", unit(0, &["films", "music"], OnOutage::Pause))]);
+    demand(&mut consumers, "films", Demand::Run);
+    demand(&mut consumers, "music", Demand::Stop);
+    start_missed(&mut consumers, 1);
+    assert_eq!(held(&consumers, "app"), Some(Held::Stopped), "it outlives the daemon");
+    while let Some(UnitEffect::Start { op, step, .. }) = consumers.poll_effect() {
+        assert_eq!(step, UnitStep::Inspect);
+        consumers.handle_event(at(1), UnitEvent::Completed { op, result: Ok(found(false, "1")) });
+    }
+    demand(&mut consumers, "music", Demand::Run);
+    assert_eq!(steps(&settle(&mut consumers)), [("app", UnitStep::Start)]);
+    assert_eq!(held(&consumers, "app"), None);
+}
+
+/// systemd's job may end a moment after the share is back.
+#[test]
+fn a_start_that_was_given_up_just_when_the_share_came_back_is_made_good_once() {
+    let mut consumers = consumers(&[("app", unit(0, &["films"], OnOutage::Pause))]);
+    demand(&mut consumers, "films", Demand::Run);
+    start_missed(&mut consumers, 2);
+    assert_eq!(steps(&settle(&mut consumers)), [("app", UnitStep::Start)]);
+    start_missed(&mut consumers, 3);
+    assert_eq!(settle(&mut consumers), [], "it is something else that it requires");
+}
+
+#[test]
+fn a_start_that_was_given_up_while_all_was_well_is_somebody_elses_affair() {
+    let mut consumers = consumers(&[("app", unit(0, &["films"], OnOutage::Pause))]);
+    demand(&mut consumers, "films", Demand::Run);
+    start_missed(&mut consumers, 60);
+    assert_eq!((settle(&mut consumers), held(&consumers, "app")), (vec![], None));
+}

@@ -18,6 +18,9 @@ const FIRST_RETRY: Duration = Duration::from_millis(500);
 /// ... up to this: how much later than the bus a unit may go on at most, should nobody say that the bus is back.
 const LONGEST_RETRY: Duration = Duration::from_secs(10);
 
+/// A start that systemd gives up so soon after its shares are back was asked for while one of them was away.
+const JUST_BACK: Duration = Duration::from_secs(5);
+
 /// What is wanted of a unit, the stricter the greater.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Wish {
@@ -65,6 +68,8 @@ pub(super) struct Unit {
     /// The run that nasmount stopped.
     stopped_run: Option<RunId>,
     pub(super) wish: Wish,
+    /// When that was formed.
+    formed_at: Option<BootInstant>,
     pub(super) pending: Option<Pending>,
     /// Nothing is tried before then.
     pub(super) retry_at: Option<BootInstant>,
@@ -87,6 +92,7 @@ impl Unit {
             held,
             stopped_run,
             wish: Wish::Leave,
+            formed_at: None,
             pending: None,
             retry_at: None,
             running: None,
@@ -115,11 +121,12 @@ impl Unit {
     }
 
     /// Forms a wish. What is in flight is abandoned if something else may follow it: its id is returned.
-    pub(super) fn form(&mut self, wish: Wish) -> Option<OpId> {
+    pub(super) fn form(&mut self, now: BootInstant, wish: Wish) -> Option<OpId> {
         if wish == self.wish {
             return None;
         }
         self.wish = wish;
+        self.formed_at = Some(now);
         self.look_again();
         self.attempted = false;
         self.tries = 0;
@@ -265,6 +272,19 @@ impl Unit {
         self.seen_stopped = true;
         if self.pending.is_none() && self.held == Some(Held::Paused) {
             self.held = None;
+            self.look_again();
+        }
+    }
+
+    /// systemd gave up a start because something that the unit requires could not be started. If that may have been a share, the
+    /// start is made good when its shares are back: once, because it may have been something else.
+    pub(super) fn start_missed(&mut self, now: BootInstant) {
+        if self.held.is_some() {
+            return; // started when it is let go, anyway
+        }
+        let just_back = self.formed_at.take_if(|at| self.wish == Wish::LetGo && now.since(*at) <= JUST_BACK).is_some();
+        if self.wish != Wish::LetGo || just_back {
+            (self.held, self.stopped_run, self.seen_stopped) = (Some(Held::Stopped), None, true);
             self.look_again();
         }
     }

@@ -17,6 +17,7 @@ mod c51_operator;
 mod c60_nas;
 mod c61_network;
 mod c70_poweroff;
+mod c80_dependency;
 
 use anyhow::Result;
 
@@ -57,4 +58,5 @@ pub const CASES: &[Case] = &[
     Case { name: "61-network", on: On::Trixie, run: c61_network::run },
     Case { name: "70-poweroff", on: On::Trixie, run: c70_poweroff::run },
     Case { name: "71-poweroff-hung", on: On::Bookworm, run: c70_poweroff::hung },
+    Case { name: "80-dependency", on: On::EverySuite, run: c80_dependency::run },
 ];

@@ -1,0 +1,125 @@
+//! How other units depend on a share: the units that nasmount's generator writes for systemd.
+//!
+//! Each share gets a `.mount` unit. Its start mounts nothing: it waits, in `mount.nasmount`, until the share is online. So
+//! `RequiresMountsFor=`, `Requires=mnt-media.mount` and whatever worked with a line of fstab waits for a share that can be used. The
+//! configured consumers get such a line themselves, in a drop-in.
+//!
+//! `Requires=` and not `BindsTo=`: an outage takes the share off its path, which ends the `.mount` unit, and what happens to the
+//! consumers then is nasmount's to decide. A stop of the `.mount` unit by the administrator stops them all the same.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use super::units::units;
+use crate::config::settings::{AfterHold, OnOutage, Settings, ShareSettings};
+use crate::config::units::mount_unit;
+use crate::share::consumers::Policy;
+
+/// First line of everything that the generator writes.
+pub const MARK: &str = "# Written by nasmount's generator from its configuration: change that instead.";
+
+/// Name of the drop-ins.
+pub const DROP_IN: &str = "50-nasmount.conf";
+
+/// What comes before a share's name as the source of its `.mount` unit.
+pub const SOURCE_PREFIX: &str = "nasmount:";
+
+/// How long a start waits for a share at most. A consumer whose start is given up is started by nasmount when the share is there,
+/// so this only bounds how long a boot is "starting" and a `systemctl start` says nothing.
+pub const START_WAITS: Duration = Duration::from_secs(40);
+
+/// systemd ends `mount.nasmount` so much later: it says itself why the share is not there.
+const MARGIN: Duration = Duration::from_secs(5);
+
+/// Kinds of consumers that can require a share. Scopes and slices cannot wait: systemd has them started for somebody else.
+const CAN_WAIT: [&str; 5] = [".service", ".target", ".socket", ".timer", ".path"];
+
+/// Every file that the generator writes, by its path below the generator's directory.
+pub fn files(settings: &Settings) -> BTreeMap<String, String> {
+    let shares = settings.shares.values();
+    let mut files: BTreeMap<String, String> = shares.map(|share| (unit_of(share), mount(share))).collect();
+    for (unit, spec) in units(settings) {
+        if CAN_WAIT.iter().any(|kind| unit.ends_with(kind)) {
+            let needs = spec.needs.iter().filter_map(|(share, policy)| {
+                Some((unit_of(settings.shares.values().find(|known| known.id.to_string() == *share)?), *policy))
+            });
+            files.insert(format!("{unit}.d/{DROP_IN}"), drop_in(&needs.collect::<Vec<_>>()));
+        }
+    }
+    files
+}
+
+/// Name of a share's `.mount` unit.
+fn unit_of(share: &ShareSettings) -> String {
+    mount_unit(&share.mount_point.to_string_lossy())
+}
+
+/// Not wanted by `remote-fs.target`: nasmount mounts by itself, and only who needs the share waits for it. `_netdev` stops it before
+/// the network, `nofail` keeps `remote-fs.target` from waiting (systemd.mount(5)). `LazyUnmount`, because an unmount of a share whose
+/// server is away hangs otherwise.
+fn mount(share: &ShareSettings) -> String {
+    let id = &share.id;
+    let wait = (START_WAITS + MARGIN).as_secs();
+    let place = share.mount_point.to_string_lossy().replace('%', "%%");
+    format!(
+        "{MARK}\n[Unit]\nDescription=NAS share {id}\nWants=nasmount.service\nAfter=nasmount.service\nStartLimitIntervalSec=0\n\n\
+         [Mount]\nWhat={SOURCE_PREFIX}{id}\nWhere={place}\nType=nasmount\nOptions=_netdev,nofail\nTimeoutSec={wait}\n\
+         LazyUnmount=yes\n"
+    )
+}
+
+/// A consumer to which nothing is done in an outage starts without the share as well.
+fn drop_in(needs: &[(String, Policy)]) -> String {
+    let mut text = format!("{MARK}\n[Unit]\n");
+    for (unit, policy) in needs {
+        let indifferent = policy.on_outage == OnOutage::None && policy.after_hold == AfterHold::None;
+        let how = if indifferent { "Wants" } else { "Requires" };
+        let _ = writeln!(text, "{how}={unit}\nAfter={unit}");
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+    use crate::config::{self, SourceText, shipped_profiles};
+
+    const CONFIGURATION: &str = r#"
+        [server.tower]
+        host = "10.10.0.35"
+        [share.films]
+        server = "tower"
+        source = "films"
+        mount_point = "/mnt/50% films"
+        [[share.films.consumer]]
+        unit = "player.service"
+        [[share.films.consumer]]
+        unit = "docker-1a.scope"
+        [share.music]
+        server = "tower"
+        source = "music"
+        mount_point = "/mnt/music"
+        [[share.music.consumer]]
+        unit = "player.service"
+        on_outage = "none"
+        after_hold = "none"
+    "#;
+
+    #[test]
+    fn each_share_has_a_mount_unit_and_each_consumer_that_can_wait_a_drop_in() {
+        let loaded = config::load(&[SourceText::new("nasmount.toml", CONFIGURATION)], &shipped_profiles()).unwrap();
+        let files = files(&loaded.settings);
+        let names: Vec<_> = files.keys().map(String::as_str).collect();
+        let films = "mnt-50\\x25\\x20films.mount";
+        assert_eq!(names, [films, "mnt-music.mount", "player.service.d/50-nasmount.conf"]);
+        let unit = &files[films];
+        assert!(unit.contains("\nWhat=nasmount:films\nWhere=/mnt/50%% films\nType=nasmount\n"), "{unit}");
+        assert_eq!(
+            files["player.service.d/50-nasmount.conf"],
+            format!("{MARK}\n[Unit]\nRequires={films}\nAfter={films}\nWants=mnt-music.mount\nAfter=mnt-music.mount\n")
+        );
+        assert!(files.values().all(|text| text.starts_with(MARK)));
+    }
+}

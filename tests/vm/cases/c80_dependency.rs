@@ -1,0 +1,107 @@
+//! Units that need a share: they start when it can be used, at boot and by hand, and outlive an outage and a daemon that dies.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+
+use crate::guest::Guest;
+use crate::nas::{self, Fault};
+use crate::nasmount::{DEADLINE, Nasmount, ShareOf, UNHURRIED, mount_point};
+
+const SHARE: &str = "needed";
+/// As `systemd-escape --path --suffix=mount` names it.
+const MOUNT: &str = r"'mnt-nm\x2dneeded.mount'";
+/// A start job is given up after 40 s, and the boot before it takes its time.
+const GIVEN_UP: Duration = Duration::from_secs(180);
+
+/// Units that run only if they find the library when they are started: the consumer, which says nothing of a share itself; one that
+/// is not configured, and says that it needs the share; and one that neither is nor does.
+const UNITS: [(&str, &str); 3] = [("needs", ""), ("asks", "RequiresMountsFor=/mnt/nm-needed/films"), ("hurries", "")];
+
+pub fn run(guest: &Guest) -> Result<String> {
+    let [nas] = nas::up(guest, [9])?;
+    for (name, unit) in UNITS {
+        let start = format!("/bin/sh -c 'test -e {}/pattern && exec sleep infinity'", mount_point(SHARE));
+        let text = format!("[Unit]\n{unit}\n[Service]\nExecStart={start}\n[Install]\nWantedBy=multi-user.target\n");
+        guest.write_file(&format!("/etc/systemd/system/{name}.service"), &text)?;
+    }
+    let units = vec!["needs.service".to_owned()];
+    let share = ShareOf { name: SHARE, nas, source: "media", more: "", probe: UNHURRIED, credentials: None, units };
+    let nasmount = Nasmount::start(guest, &[share])?;
+    nasmount.wait_for_state(SHARE, "online")?;
+    let generated = format!("systemctl show -P FragmentPath {MOUNT} | grep '^/run/systemd/generator/'");
+    guest.wait_for("the unit of the share", DEADLINE, &generated)?;
+    guest.ok(
+        "systemctl daemon-reload && systemctl enable --quiet nasmount needs hurries && systemctl start needs asks",
+    )?;
+
+    let waited = started_in_an_outage(guest, &nasmount)?;
+    killed(guest, &nasmount)?;
+    refuses(guest)?;
+    let started = booted_without_the_nas(guest)?;
+    guest.boot_again()?;
+    Ok(format!(
+        "a start waited {waited:.0} s for the share; a start that the boot gave up came {started:.1} s after the share"
+    ))
+}
+
+/// Who is started while the share is away waits for it, and nobody who runs is stopped.
+fn started_in_an_outage(guest: &Guest, nasmount: &Nasmount<'_>) -> Result<f64> {
+    let [nas] = nas::up(guest, [9])?;
+    let run = guest.ok("systemctl show -P InvocationID needs")?;
+    let outage = nas.cut(Fault::Link)?;
+    nasmount.wait_for_state(SHARE, "holding")?;
+    let inactive = format!("[ $(systemctl is-active {MOUNT}) = inactive ]");
+    guest.wait_for("systemd to see that the share is away", DEADLINE, &inactive)?;
+    guest.ok("systemctl is-active needs asks")?;
+    ensure!(guest.run("systemctl restart hurries")?.code == 0, "it is started, and fails at once");
+    guest.wait_for("who does not wait to fail", DEADLINE, "systemctl is-failed --quiet hurries")?;
+    guest.ok("systemctl stop asks")?;
+    let begun = guest.uptime()?;
+    let start = guest.spawn("systemctl start asks")?;
+    guest.wait_for("the start to wait", DEADLINE, "systemctl list-jobs | grep 'asks.service *start *waiting'")?;
+    outage.heal()?;
+    let started = start.wait(DEADLINE)?;
+    ensure!(started.code == 0, "the start ended with {started:?}");
+    let waited = guest.uptime()? - begun;
+    guest.ok("systemctl is-active asks needs")?;
+    ensure!(guest.ok("systemctl show -P InvocationID needs")? == run, "the consumer was started again");
+    Ok(waited)
+}
+
+fn killed(guest: &Guest, nasmount: &Nasmount<'_>) -> Result<()> {
+    let runs = "systemctl show -P InvocationID needs asks";
+    let before = guest.ok(runs)?;
+    let daemon = guest.ok("systemctl show -P MainPID nasmount")?;
+    guest.ok("systemctl kill --signal=KILL nasmount")?;
+    let another =
+        format!("systemctl is-active --quiet nasmount && [ $(systemctl show -P MainPID nasmount) != {daemon} ]");
+    guest.wait_for("the next daemon", DEADLINE, &another)?;
+    nasmount.wait_for_state(SHARE, "online")?;
+    guest.ok(&format!("systemctl is-active {MOUNT} needs asks"))?;
+    ensure!(guest.ok(runs)? == before, "somebody was started again");
+    Ok(())
+}
+
+/// What can never come true is said at once.
+fn refuses(guest: &Guest) -> Result<()> {
+    let met = guest.run("mount -t nasmount nasmount:nobody /mnt")?;
+    ensure!(met.code == 32 && met.stderr.contains("nasmount has no share nobody on /mnt"), "mount met {met:?}");
+    guest.ok(&format!("mount -t nasmount nasmount:{SHARE} {}", mount_point(SHARE))).context("it is online").map(drop)
+}
+
+/// Nothing but the consumer waits, its start is given up, and it is started when the NAS is there at last.
+fn booted_without_the_nas(guest: &Guest) -> Result<f64> {
+    guest.reboot()?;
+    guest.wait_for("the boot", DEADLINE, "systemctl is-active basic.target remote-fs.target nasmount")?;
+    let failed = "journalctl -b | grep 'Dependency failed for needs.service'";
+    guest.wait_for("the start to be given up", GIVEN_UP, failed)?;
+    guest.ok("systemctl is-active multi-user.target")?;
+    guest.ok("systemctl is-failed hurries").context("who does not wait fails")?;
+    guest.ok("[ $(systemctl is-active needs) = inactive ]")?;
+    let said = format!("journalctl -b -u {MOUNT} | grep 'share needed is not there after'");
+    guest.ok(&said).context("why it was given up")?;
+    let [_] = nas::up(guest, [9])?;
+    let online = guest.wait_for("the share", DEADLINE, &format!("nasmount wait {SHARE} --timeout 1s"))?;
+    Ok(guest.wait_for("the consumer", DEADLINE, "systemctl is-active --quiet needs")? - online)
+}
