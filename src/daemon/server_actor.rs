@@ -45,6 +45,8 @@ pub struct ServerView {
     pub local_trouble: Option<String>,
     /// Who answers in its place.
     pub stranger: Option<Identity>,
+    /// How often it has closed connections to this host, and answered afterwards.
+    pub closed: u64,
 }
 
 /// A server that is being probed, until this is dropped.
@@ -79,6 +81,7 @@ pub fn spawn(settings: ServerSettings, around: ServerSurroundings, sleep: Sleep)
         flapping: None,
         local_trouble: None,
         stranger: None,
+        closed: 0,
     };
     let (view, receiver) = watch::channel(view);
     let span = info_span!("server", name = %settings.id);
@@ -105,6 +108,7 @@ pub fn spawn(settings: ServerSettings, around: ServerSurroundings, sleep: Sleep)
         resolving: false,
         resolve_at: clock::now(),
         hints: 0,
+        closed_at: None,
     };
     tokio::spawn(actor.run(configured, trusted, outcomes).instrument(span));
     ProbedServer { view: receiver, settings: sender, trust_stranger }
@@ -162,6 +166,8 @@ struct ServerActor {
     resolve_at: BootInstant,
     /// Hints of the present address that have been heeded.
     hints: u64,
+    /// When it closed a connection, until an answer says that it lives all the same.
+    closed_at: Option<BootInstant>,
 }
 
 impl ServerActor {
@@ -301,6 +307,14 @@ impl ServerActor {
         // why it failed may be found out at home
         self.look_again |= matches!(changed, Some(Trust::Suspect { verdict }) if verdict != Verdict::Refused);
         self.publish(changed);
+        match self.detector.trust() {
+            // which of its shares that concerns, each finds out for itself
+            Trust::Trusted if self.closed_at.take_if(|at| *at <= started).is_some() => {
+                self.view.send_modify(|view| view.closed += 1);
+            }
+            Trust::Dead { .. } => self.closed_at = None, // every connection is made anew after that
+            Trust::Unknown | Trust::Trusted | Trust::Suspect { .. } => {}
+        }
     }
 
     fn remember(&self) {
@@ -337,6 +351,7 @@ impl ServerActor {
         let Some(heard) = self.address().map(|address| self.changes.hints_of(address)) else { return };
         if std::mem::replace(&mut self.hints, heard) != heard {
             debug!("the server has closed a connection");
+            self.closed_at = Some(clock::now());
             self.detector.handle_hint(clock::now());
         }
     }

@@ -186,7 +186,7 @@ enum Woken {
 impl ShareActor {
     async fn run(mut self) {
         // level-triggered: the present first, then changes
-        let ServerView { mut address, mut trust, .. } = *self.around.server.borrow_and_update();
+        let ServerView { mut address, mut trust, mut closed, .. } = *self.around.server.borrow_and_update();
         self.feed(clock::now(), Input::Event(Event::ServerTrustChanged { trust }));
         self.hear_of_consumers(clock::now());
         loop {
@@ -211,13 +211,16 @@ impl ShareActor {
                 Woken::Event(event) => drop(self.feed(now, Input::Event(event))),
                 Woken::Asked((command, answer)) => self.command(now, command, answer).await,
                 Woken::Server => {
-                    let ServerView { address: now_at, trust: now_believed, .. } =
+                    let ServerView { address: now_at, trust: now_believed, closed: now_closed, .. } =
                         *self.around.server.borrow_and_update();
                     if now_at.is_some() && std::mem::replace(&mut address, now_at) != now_at {
                         self.feed(now, Input::Event(Event::ServerMoved));
                     }
                     if std::mem::replace(&mut trust, now_believed) != now_believed || matches!(trust, Trust::Unknown) {
                         self.feed(now, Input::Event(Event::ServerTrustChanged { trust }));
+                    }
+                    if std::mem::replace(&mut closed, now_closed) != now_closed {
+                        self.feed(now, Input::Event(Event::ConnectionClosed));
                     }
                 }
                 Woken::Consumers => self.hear_of_consumers(now),

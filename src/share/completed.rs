@@ -88,6 +88,7 @@ impl Share {
             }
             Step::Verify => {
                 self.facts.verified = true;
+                self.facts.closed = false;
                 self.probe_due = false;
                 self.timers.set(Timer::ShareProbe, now + self.spec.probe_interval);
                 if self.state == State::Online && now.since(self.since()) >= timer::STEADY_AFTER {

@@ -48,6 +48,9 @@ pub enum Event {
         /// How far that has got.
         progress: Progress,
     },
+    /// The server has closed a connection to this host, which the veil hides from the kernel, and answers all the same: perhaps this
+    /// share's, which would then be silent until the kernel notices by itself.
+    ConnectionClosed,
     /// The server's address has become known, or is another one than before.
     ServerMoved,
     /// Something was mounted on the mount point, or unmounted from it: by nasmount itself or by somebody else.

@@ -53,6 +53,8 @@ pub(super) struct Facts {
     pub(super) aborted: bool,
     /// The sockets were destroyed since the server came back.
     pub(super) reconnected: bool,
+    /// The server has closed a connection since the share last answered.
+    pub(super) closed: bool,
     /// The share has answered since it was last doubted.
     pub(super) verified: bool,
     /// The login, since the server came back.

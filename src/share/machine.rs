@@ -245,6 +245,7 @@ impl Share {
                     self.consumers.progress = progress;
                 }
             }
+            Event::ConnectionClosed => self.on_connection_closed(),
             Event::MountTableChanged | Event::ServerMoved => self.facts.outdated = true,
             Event::Resumed { asleep } => self.on_resumed(asleep),
             Event::ShutdownBegan => self.on_shutdown(now),
@@ -303,6 +304,16 @@ impl Share {
                 self.note_outage_while_stuck(now);
             }
             Trust::Unknown => {}
+        }
+    }
+
+    /// Where the share is not open nobody relies on its connection, or it is made anew anyway.
+    fn on_connection_closed(&mut self) {
+        if self.state.is_open() && self.server == Trust::Trusted {
+            self.facts.closed = true;
+            self.facts.verified &= self.state == State::Online;
+            self.probe_due |= self.state == State::Online;
+            self.abandon_request();
         }
     }
 
@@ -519,6 +530,7 @@ impl Share {
     /// The clocks of an outage run from its beginning, also over a return that did not last and over a restart.
     fn enter_holding(&mut self, now: BootInstant) {
         self.facts.verified = false;
+        self.facts.closed = false;
         self.facts.reconnected = false;
         self.facts.aborted = false;
         self.stale_before = now;
@@ -545,7 +557,9 @@ impl Share {
         self.last_op = self.last_op.wrapping_add(1);
         let op = OpId(self.last_op);
         debug!(op = op.0, operation = step.name(), state = %self.state, "start");
-        self.timers.set(Timer::Operation, now + timer::deadline(&step, self.state));
+        let doubted = self.facts.closed && step == Step::Verify;
+        let within = if doubted { layers::REQUEST_WHEN_SUSPECT } else { timer::deadline(&step, self.state) };
+        self.timers.set(Timer::Operation, now + within);
         self.facts.fence_asked |= step == Step::RaiseFence;
         self.facts.outdated &= step != Step::Survey;
         self.pending = Some(Pending { op, step: step.clone(), abandoned: false });

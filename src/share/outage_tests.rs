@@ -286,3 +286,19 @@ fn a_share_that_does_not_heal_delays_no_shutdown() {
     let desk = desk.until(State::Offline);
     assert_eq!((desk.now.since(began), desk.last(2)), (layers::RECOVERY_IN_SHUTDOWN, vec!["release", "lift fence"]));
 }
+
+/// The server answers, so nothing but the share itself can say whether it was its connection.
+#[test]
+fn a_connection_that_the_server_closed_is_found_out_at_once() {
+    let mut desk = Desk::new(Trust::Trusted);
+    let asked = desk.times("verify");
+    desk.put(Event::ConnectionClosed);
+    assert_eq!(desk.times("verify"), asked + 1);
+    let mut desk = desk.is(State::Online); // it was another share's
+    desk.answers.push(("verify", Answer::Never));
+    desk.put(Event::ConnectionClosed);
+    assert_eq!(desk.wait_for(Timer::Operation), layers::REQUEST_WHEN_SUSPECT);
+    assert_eq!(desk.last(4), ["raise fence", "destroy sockets", "lift fence", "verify"], "over a new connection");
+    let desk = desk.is(State::Recovering);
+    assert!(matches!(desk.share.reason(), Reason::ShareSilent { .. }), "{}", desk.share.reason());
+}

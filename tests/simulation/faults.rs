@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use nasmount::share::command::{HoldReason, Maintenance, Wanted};
 use nasmount::share::consumers::UnitEvent;
-use nasmount::share::detector::LocalTrouble;
+use nasmount::share::detector::{LocalTrouble, Trust};
 use nasmount::share::{Command, Event, Input, State};
 
 use crate::invariants::{self, Check, Violation};
@@ -75,7 +75,7 @@ impl World {
             Fault::ConfigurationLoaded { change } => self.change(change)?,
             Fault::NetworkChanged => self.network_changed(),
             Fault::Local { server, trouble } => self.set_local(server, trouble)?,
-            Fault::Hint { server } => self.hint(server),
+            Fault::Hint { server } => self.hint(server)?,
             Fault::TrustStranger { server } => self.trust_stranger(server),
             Fault::Suspend { for_ms } => {
                 self.asleep = Some((self.now, self.now + Duration::from_millis(for_ms)));
@@ -194,12 +194,18 @@ impl World {
         Ok(changed)
     }
 
-    fn hint(&mut self, server: usize) -> bool {
+    /// The shares hear of it after the next answer; here at any moment at which they may.
+    fn hint(&mut self, server: usize) -> Result<bool, Violation> {
         let now = self.now;
-        let Some(daemon) = &mut self.daemon else { return false };
+        let Some(daemon) = &mut self.daemon else { return Ok(false) };
         let before = daemon.detectors[server].next_probe_at();
         daemon.detectors[server].handle_hint(now);
-        daemon.detectors[server].next_probe_at() != before
+        let hurried = daemon.detectors[server].next_probe_at() != before;
+        let trusted = daemon.detectors[server].trust() == Trust::Trusted;
+        for share in self.setup.shares_on(server).filter(|_| trusted).collect::<Vec<_>>() {
+            self.share_input(share, Some(Input::Event(Event::ConnectionClosed)))?;
+        }
+        Ok(hurried)
     }
 
     fn trust_stranger(&mut self, server: usize) -> bool {

@@ -183,7 +183,7 @@ pub enum Fault {
     NetworkChanged,
     /// This host itself can no longer reach the server, or can again.
     Local { server: usize, trouble: Option<LocalTrouble> },
-    /// The server says FIN or RST, or somebody in its name.
+    /// The server says FIN or RST, or somebody in its name; the share may well go on.
     Hint { server: usize },
     /// An operator says that who answers is the server.
     TrustStranger { server: usize },

@@ -34,12 +34,15 @@ pub fn run(guest: &Guest) -> Result<String> {
     held_by_operator(guest, &nasmount, &load, nas)?;
     hands_off(guest, &nasmount, nas)?;
     meddled_with(guest, &nasmount)?;
+    let back = disconnected(guest, &nasmount, nas)?;
     let account = unharmed(&load, nas)?;
     unmounted(guest, &nasmount)?;
     reloaded(guest, &nasmount)?;
     let compared = replays_to_the_same_states(guest, "asked")?;
     nasmount.remove()?;
-    Ok(format!("{account}; {compared} transitions replayed"))
+    Ok(format!(
+        "a connection that the server closed was made anew within {back:.1} s; {account}; {compared} transitions replayed"
+    ))
 }
 
 fn exits(guest: &Guest, command: &str, code: i32) -> Result<()> {
@@ -93,6 +96,16 @@ fn meddled_with(guest: &Guest, nasmount: &Nasmount<'_>) -> Result<()> {
     ensure!(reason["kind"] == "foreign_mount" && reason["source"] == "foreign", "blocked because of {reason}");
     guest.ok(&format!("umount {path}"))?;
     nasmount.wait_for_state("asked", "online").map(drop)
+}
+
+/// The server ends the share's connection, which the veil hides from the kernel, and answers every probe.
+fn disconnected(guest: &Guest, nasmount: &Nasmount<'_>, nas: Nas<'_>) -> Result<f64> {
+    let silent = "journalctl -b -u nasmount | grep -c 'to=holding.*the share does not'";
+    let before = guest.run(silent)?.stdout;
+    let closed = guest.uptime()?;
+    nas.change("disconnect")?;
+    guest.wait_for("nasmount to find out", DEADLINE, &format!("[ $({silent}) -gt {} ]", before.trim()))?;
+    Ok(nasmount.wait_for_state("asked", "online")? - closed)
 }
 
 /// An unmount loses nothing and lasts; a mount brings share and consumer back.

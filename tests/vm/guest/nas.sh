@@ -19,6 +19,7 @@
 # fill, empty          no space is left on the exports' file system
 # password NTHASH      nasuser has another one; sessions go on
 # recreate             the files of media are deleted and others made of the same names: handles are stale
+# disconnect           the server ends the connections that there are, and takes new ones
 # readdress            the NAS is at 10.99.N.3 now
 #
 # The exports of NAS N are tmpfs directories, seen from the server's side in /srv/nasN/{media,secret}.
@@ -192,6 +193,9 @@ change() {
       rm -r "$export/media"
       mkdir -m 777 "$export/media"
       python3 "$GUEST_DIR/load.py" library "$export/media"
+      ;;
+    disconnect)
+      kill -KILL $(in_nas "$1" ss -Htnp state established 'sport = 445' | grep -o 'pid=[0-9]*' | cut -d= -f2 | sort -u)
       ;;
     readdress)
       in_nas "$1" ip addr del "10.99.$1.2/24" dev eth0
