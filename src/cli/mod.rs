@@ -2,6 +2,7 @@
 
 pub mod check;
 pub mod client;
+pub mod consumers;
 pub mod control;
 pub mod dump;
 pub mod generator;
@@ -64,6 +65,8 @@ enum Command {
     /// Keep nasmount's hands off shares
     #[command(subcommand)]
     Maintenance(control::Maintenance),
+    /// Show who depends on which share, and what is missing; as root also who has files open
+    Consumers(consumers::Arguments),
     /// Wait until shares are online; exit status 3 if they are not in time
     Wait(control::WaitArguments),
     /// Trust the machine that answers at a server's address now, although it is another one than before
@@ -162,6 +165,7 @@ fn dispatch(cli: Cli) -> anyhow::Result<Exit> {
         Command::Hold(arguments) => return control::run(&arguments, Wish::Hold),
         Command::Release(arguments) => return control::run(&arguments, Wish::Release),
         Command::Maintenance(what) => return control::maintenance(&what),
+        Command::Consumers(arguments) => return consumers::run(&arguments),
         Command::Wait(arguments) => return control::wait_for(&arguments),
         Command::Trust(arguments) => return trust::run(&arguments),
         Command::Check { json } => {
@@ -233,6 +237,7 @@ fn start_log(cli: &Cli) {
         | Command::Release(_)
         | Command::Maintenance(_)
         | Command::Wait(_)
+        | Command::Consumers(_)
         | Command::Trust(_)
         | Command::Check { .. }
         | Command::Dump(_)

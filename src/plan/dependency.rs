@@ -40,7 +40,7 @@ pub fn files(settings: &Settings) -> BTreeMap<String, String> {
     let shares = settings.shares.values();
     let mut files: BTreeMap<String, String> = shares.map(|share| (unit_of(share), mount(share))).collect();
     for (unit, spec) in units(settings) {
-        if CAN_WAIT.iter().any(|kind| unit.ends_with(kind)) {
+        if can_wait(&unit) {
             let needs = spec.needs.iter().filter_map(|(share, policy)| {
                 Some((unit_of(settings.shares.values().find(|known| known.id.to_string() == *share)?), *policy))
             });
@@ -48,6 +48,11 @@ pub fn files(settings: &Settings) -> BTreeMap<String, String> {
         }
     }
     files
+}
+
+/// Whether the start of a unit can wait for a share.
+pub fn can_wait(unit: &str) -> bool {
+    CAN_WAIT.iter().any(|kind| unit.ends_with(kind))
 }
 
 /// Name of a share's `.mount` unit.

@@ -46,6 +46,12 @@ trait Unit {
     fn load_state(&self) -> zbus::Result<String>;
     #[zbus(property(emits_changed_signal = "false"))]
     fn job(&self) -> zbus::Result<(u32, OwnedObjectPath)>;
+    #[zbus(property(emits_changed_signal = "false"))]
+    fn required_by(&self) -> zbus::Result<Vec<String>>;
+    #[zbus(property(emits_changed_signal = "false"))]
+    fn bound_by(&self) -> zbus::Result<Vec<String>>;
+    #[zbus(property(emits_changed_signal = "false"))]
+    fn wanted_by(&self) -> zbus::Result<Vec<String>>;
     #[zbus(property(emits_changed_signal = "false"), name = "InvocationID")]
     fn invocation_id(&self) -> zbus::Result<Vec<u8>>;
 }
@@ -138,6 +144,12 @@ impl Systemd {
         let path = self.unit_path(unit).await?;
         // asked for each time: a cache would be another subscription for each look
         UnitProxy::builder(&self.connection).path(path).cache_properties(CacheProperties::No).build().await
+    }
+
+    /// Units with which this one is started, of those that systemd has loaded.
+    pub async fn pulled_in_by(&self, unit: &str) -> zbus::Result<Vec<String>> {
+        let proxy = self.unit(unit).await?;
+        Ok([proxy.required_by().await?, proxy.bound_by().await?, proxy.wanted_by().await?].concat())
     }
 
     /// Does the unit run?

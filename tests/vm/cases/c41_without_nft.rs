@@ -11,7 +11,7 @@ use crate::nasmount::{DEADLINE, Nasmount, ShareOf, UNHURRIED, barred, mount_poin
 const AWAY: &str = "mv /usr/sbin/nft /usr/sbin/nft.away";
 const BACK: &str = "mv /usr/sbin/nft.away /usr/sbin/nft";
 /// The patience, 12 s until what was in flight has ended, and time to see it.
-const BEYOND: Duration = Duration::from_secs(30);
+const BEYOND: Duration = Duration::from_secs(23);
 
 pub fn run(guest: &Guest) -> Result<String> {
     let [nas] = nas::up(guest, [8])?;

@@ -19,7 +19,7 @@ const PROBED_OFTEN: &str = "probe_interval = \"5s\"";
 /// Nothing limits what is unwritten, so that there is something to be lost.
 const IMPATIENT: &str = "patience = \"8s\"\nhold_for = \"forever\"\ndirty_limit = \"none\"";
 /// The patience, 12 s until what was in flight has ended, and time to see it.
-const BEYOND: Duration = Duration::from_secs(40);
+const BEYOND: Duration = Duration::from_secs(25);
 
 pub fn run(guest: &Guest) -> Result<String> {
     let [gone, full, login, beyond] = nas::up(guest, [5, 6, 7, 8])?;

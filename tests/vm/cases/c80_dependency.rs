@@ -35,14 +35,31 @@ pub fn run(guest: &Guest) -> Result<String> {
         "systemctl daemon-reload && systemctl enable --quiet nasmount needs hurries && systemctl start needs asks",
     )?;
 
+    lists(guest)?;
     let waited = started_in_an_outage(guest, &nasmount)?;
     killed(guest, &nasmount)?;
     refuses(guest)?;
     let started = booted_without_the_nas(guest)?;
-    guest.boot_again()?;
+    guest.ok("systemctl disable --quiet --now nasmount needs hurries && systemctl stop asks")?;
+    for (name, _) in UNITS {
+        guest.ok(&format!("rm /etc/systemd/system/{name}.service"))?;
+    }
+    nasmount.remove()?;
     Ok(format!(
         "a start waited {waited:.0} s for the share; a start that the boot gave up came {started:.1} s after the share"
     ))
+}
+
+/// Who depends on it, from all sides: the consumer, who requires it, and who merely has it open.
+fn lists(guest: &Guest) -> Result<()> {
+    let open = format!("exec 3<{}/pattern; exec sleep infinity", mount_point(SHARE));
+    guest.ok(&format!("systemd-run --quiet --unit=opens bash -c '{open}'"))?;
+    let listed = "nasmount consumers >/run/listed && grep -E '^needed +needs.service +yes +yes +0 +-$' /run/listed \
+        && grep -E '^needed +asks.service +no +yes +0 +-$' /run/listed \
+        && grep -E '^needed +opens.service +no +no +1 +-$' /run/listed \
+        && grep -F 'opens.service (needed): nothing is done to it in an outage' /run/listed";
+    guest.wait_for("all three to be listed", DEADLINE, listed)?;
+    guest.ok("systemctl stop opens").map(drop)
 }
 
 /// Who is started while the share is away waits for it, and nobody who runs is stopped.

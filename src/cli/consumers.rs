@@ -1,0 +1,221 @@
+//! `nasmount consumers`: who depends on which share, from all sides: configured, known to systemd, seen to have files open; and what
+//! is missing.
+
+use std::collections::BTreeMap;
+use std::io::Write as _;
+
+use anyhow::Context as _;
+use comfy_table::{ContentArrangement, Table, presets};
+use serde::Serialize;
+
+use super::Hinted;
+use super::client::{Client, block_on};
+use super::report::{self, Exit};
+use crate::config::units::mount_unit;
+use crate::plan::dependency::can_wait;
+use crate::share::consumers::Held;
+use crate::status::{Holder, ShareStatus};
+use crate::sys::systemd::{Activity, Systemd};
+
+/// Version of the form of `--json`.
+const SCHEMA: u32 = 1;
+
+/// `consumers [SHARE] [--json]`
+#[derive(Debug, clap::Args)]
+pub struct Arguments {
+    /// Only of this share
+    share: Option<String>,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// A unit that depends on a share, in one way or another.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+struct Dependent {
+    share: String,
+    unit: String,
+    /// nasmount pauses it.
+    configured: bool,
+    /// Its start waits for the share.
+    requires: bool,
+    /// How many files it has open there; not known to anybody but root.
+    files: Option<usize>,
+    /// What nasmount did to it.
+    held: Option<Held>,
+    /// What is missing, and what to do.
+    missing: Vec<String>,
+}
+
+/// What is known of one share.
+struct Known {
+    share: ShareStatus,
+    /// Units whose start has systemd start it, too.
+    requiring: Vec<String>,
+    /// Configured units that systemd does not know.
+    unknown: Vec<String>,
+    /// None if only root may know.
+    holders: Option<Vec<Holder>>,
+}
+
+/// Prints them. 4: no such share.
+pub fn run(arguments: &Arguments) -> anyhow::Result<Exit> {
+    let Some(known) = block_on(ask(arguments.share.as_deref()))? else {
+        let name = arguments.share.as_deref().unwrap_or_default();
+        let error = Hinted::new(format!("there is no share {name}"), "`nasmount status` lists them");
+        report::report(&error, Some(error.hint()));
+        return Ok(Exit::NoSuchShare);
+    };
+    let dependents: Vec<Dependent> = known.iter().flat_map(dependents).collect();
+    let text = if arguments.json {
+        serde_json::to_string_pretty(&serde_json::json!({ "schema": SCHEMA, "consumers": dependents }))? + "\n"
+    } else {
+        render(&dependents)
+    };
+    if !arguments.json && known.iter().any(|known| known.holders.is_none()) {
+        let _ = writeln!(std::io::stderr(), "hint: as root it also shows who has files open");
+    }
+    Ok(report::finish(Exit::Done, std::io::stdout().write_all(text.as_bytes())))
+}
+
+async fn ask(only: Option<&str>) -> anyhow::Result<Option<Vec<Known>>> {
+    let client = Client::connect().await?;
+    let shares = client.status().await?.shares;
+    if only.is_some_and(|name| shares.iter().all(|share| share.name != name)) {
+        return Ok(None);
+    }
+    let systemd = Systemd::connect().await.context("cannot reach systemd")?;
+    let mut known = Vec::new();
+    for share in shares.into_iter().filter(|share| only.is_none_or(|name| share.name == name)) {
+        let requiring = systemd.pulled_in_by(&mount_unit(&share.mount_point)).await;
+        let requiring = requiring.with_context(|| format!("cannot ask systemd who requires {}", share.mount_point))?;
+        let mut unknown = Vec::new();
+        for consumer in &share.consumers {
+            if systemd.activity(&consumer.unit).await.is_ok_and(|activity| activity == Activity::Unknown) {
+                unknown.push(consumer.unit.clone());
+            }
+        }
+        let holders = client.holders(&share.name).await.ok();
+        known.push(Known { share, requiring, unknown, holders });
+    }
+    Ok(Some(known))
+}
+
+fn dependents(Known { share, requiring, unknown, holders }: &Known) -> Vec<Dependent> {
+    let named = |unit: &str| {
+        let files = holders.as_ref().map(|_| 0);
+        Dependent { share: share.name.clone(), unit: unit.to_owned(), files, ..Dependent::default() }
+    };
+    let mut found = BTreeMap::<String, Dependent>::new();
+    for consumer in &share.consumers {
+        let dependent = found.entry(consumer.unit.clone()).or_insert_with(|| named(&consumer.unit));
+        (dependent.configured, dependent.held) = (true, consumer.held);
+    }
+    for unit in requiring {
+        found.entry(unit.clone()).or_insert_with(|| named(unit)).requires = true;
+    }
+    for holder in holders.iter().flatten() {
+        let unit = holder.unit.as_deref().unwrap_or("no unit");
+        let dependent = found.entry(unit.to_owned()).or_insert_with(|| named(unit));
+        dependent.files = Some(dependent.files.unwrap_or(0) + holder.files + holder.directories);
+    }
+    for dependent in found.values_mut() {
+        dependent.missing = missing(dependent, unknown);
+    }
+    found.into_values().collect()
+}
+
+fn missing(dependent: &Dependent, unknown: &[String]) -> Vec<String> {
+    let Dependent { share, unit, configured, requires, .. } = dependent;
+    let mut missing = Vec::new();
+    if unknown.contains(unit) {
+        missing.push("systemd does not know it: is the name right?".to_owned());
+    } else if *configured && !requires && can_wait(unit) {
+        missing.push("its start does not wait for the share: `systemctl daemon-reload`".to_owned());
+    }
+    if !configured && can_wait(unit) {
+        missing.push(format!("nothing is done to it in an outage: add [[share.{share}.consumer]]"));
+    }
+    missing
+}
+
+fn render(dependents: &[Dependent]) -> String {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
+    table.set_header(["SHARE", "UNIT", "CONFIGURED", "WAITS FOR IT", "FILES OPEN", "HELD"]);
+    for dependent in dependents {
+        let said = |so: bool| if so { "yes" } else { "no" };
+        let held = match dependent.held {
+            None => "-",
+            Some(Held::Paused) => "paused",
+            Some(Held::PausedAndStopped) => "being stopped",
+            Some(Held::Stopped) => "stopped",
+        };
+        table.add_row([
+            dependent.share.as_str(),
+            &dependent.unit,
+            said(dependent.configured),
+            said(dependent.requires),
+            &dependent.files.map_or_else(|| "?".to_owned(), |files| files.to_string()),
+            held,
+        ]);
+    }
+    let mut text: String = table.lines().map(|line| line.trim_end().to_owned() + "\n").collect();
+    for Dependent { share, unit, missing, .. } in dependents {
+        text.extend(missing.iter().map(|missing| format!("\n{unit} ({share}): {missing}\n")));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+
+    fn known(holders: Option<Vec<Holder>>) -> Known {
+        let share = serde_json::json!({
+            "name": "films", "state": "online", "since": 1.0, "reason": {"kind": "answers"}, "reason_text": "x",
+            "server": "tower", "source": "films", "mount_point": "/mnt/films", "hold_reasons": [], "wanted": "mounted",
+            "consumers_progress": "settled", "given_up": false,
+            "consumers": [{"unit": "player.service", "held": "paused"}, {"unit": "plyer.service"}],
+        });
+        let (requiring, unknown) = (vec!["player.service".into(), "scan.service".into()], vec!["plyer.service".into()]);
+        Known { share: serde_json::from_value(share).unwrap(), requiring, unknown, holders }
+    }
+
+    #[test]
+    fn all_sides_are_put_together() {
+        let holder = |unit: Option<&str>, files| Holder {
+            pid: 7,
+            command: "x".into(),
+            unit: unit.map(str::to_owned),
+            files,
+            writable: 0,
+            writable_paths: Vec::new(),
+            directories: 1,
+        };
+        let holders = vec![holder(Some("player.service"), 2), holder(Some("player.service"), 1), holder(None, 0)];
+        let found = dependents(&known(Some(holders)));
+        let of = |unit: &str| found.iter().find(|dependent| dependent.unit == unit).unwrap().clone();
+        let player = of("player.service");
+        assert_eq!((player.configured, player.requires, player.files), (true, true, Some(5)));
+        assert_eq!((player.held, player.missing), (Some(Held::Paused), vec![]));
+        assert_eq!(of("plyer.service").missing, ["systemd does not know it: is the name right?"]);
+        let scan = of("scan.service");
+        assert_eq!((scan.configured, scan.requires, scan.files), (false, true, Some(0)));
+        assert_eq!(scan.missing, ["nothing is done to it in an outage: add [[share.films.consumer]]"]);
+        assert_eq!((of("no unit").files, of("no unit").missing), (Some(1), vec![]));
+        assert_eq!(found.len(), 4);
+    }
+
+    #[test]
+    fn what_only_root_may_know_is_not_made_up() {
+        let found = dependents(&known(None));
+        assert!(found.iter().all(|dependent| dependent.files.is_none()));
+        assert!(
+            render(&found).contains("player.service  yes         yes           ?           paused"),
+            "{}",
+            render(&found)
+        );
+    }
+}
