@@ -61,16 +61,15 @@ fn unit_of(share: &ShareSettings) -> String {
 }
 
 /// Not wanted by `remote-fs.target`: nasmount mounts by itself, and only who needs the share waits for it. `_netdev` stops it before
-/// the network, `nofail` keeps `remote-fs.target` from waiting (systemd.mount(5)). `LazyUnmount`, because an unmount of a share whose
-/// server is away hangs otherwise.
+/// the network, `nofail` keeps `remote-fs.target` from waiting (systemd.mount(5)). No `LazyUnmount`: at a shutdown the share would be
+/// off its path, and given back, while somebody who does not say that he needs it still writes (seen: his last lines were lost).
 fn mount(share: &ShareSettings) -> String {
     let id = &share.id;
     let wait = (START_WAITS + MARGIN).as_secs();
     let place = share.mount_point.to_string_lossy().replace('%', "%%");
     format!(
         "{MARK}\n[Unit]\nDescription=NAS share {id}\nWants=nasmount.service\nAfter=nasmount.service\nStartLimitIntervalSec=0\n\n\
-         [Mount]\nWhat={SOURCE_PREFIX}{id}\nWhere={place}\nType=nasmount\nOptions=_netdev,nofail\nTimeoutSec={wait}\n\
-         LazyUnmount=yes\n"
+         [Mount]\nWhat={SOURCE_PREFIX}{id}\nWhere={place}\nType=nasmount\nOptions=_netdev,nofail\nTimeoutSec={wait}\n"
     )
 }
 
