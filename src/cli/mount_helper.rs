@@ -2,13 +2,14 @@
 //! why if it is not.
 
 use std::ffi::OsString;
+use std::io::Write as _;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{Context as _, bail};
+use anyhow::bail;
 use clap::Parser;
 
-use super::client::{Answer, Client, Wish, block_on};
+use super::client::{Client, block_on};
 use super::{Hinted, report};
 use crate::plan::dependency::{SOURCE_PREFIX, START_WAITS};
 use crate::share::State;
@@ -18,6 +19,8 @@ use crate::sys::clock;
 
 /// "Mount failure" of mount(8).
 const MOUNT_FAILURE: u8 = 32;
+/// Has the journal take the line for an error (sd-daemon(3)).
+const AS_ERROR: &str = "<3>";
 /// How often it is looked whether the share is there.
 const LOOK_EVERY: Duration = Duration::from_millis(300);
 
@@ -56,13 +59,18 @@ pub fn run(arguments: Vec<OsString>) -> ExitCode {
     match block_on(wait(&arguments)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            report::report(error.as_ref(), error.downcast_ref::<Hinted>().map(Hinted::hint));
+            let hint = error.downcast_ref::<Hinted>().map(Hinted::hint);
+            if std::env::var_os("JOURNAL_STREAM").is_some() {
+                let hint = hint.map_or_else(String::new, |hint| format!("; hint: {hint}"));
+                let _ = writeln!(std::io::stderr(), "{AS_ERROR}{error:#}{hint}"); // the unit hides lines that are less
+            } else {
+                report::report(error.as_ref(), hint);
+            }
             ExitCode::from(MOUNT_FAILURE)
         }
     }
 }
 
-/// Whoever has its unit started wants it mounted, also if it had been unmounted.
 async fn wait(Arguments { source, mount_point, .. }: &Arguments) -> anyhow::Result<()> {
     let Some(name) = source.strip_prefix(SOURCE_PREFIX) else {
         bail!(Hinted::new(format!("{source} is no share of nasmount"), format!("write {SOURCE_PREFIX}SHARE")));
@@ -100,10 +108,8 @@ async fn look(name: &str, mount_point: &str) -> anyhow::Result<Look> {
         return Ok(Look::Never(Hinted::new(format!("nasmount has no share {name} on {mount_point}"), hint).into()));
     };
     if share.wanted == Wanted::Unmounted {
-        return match client.wish(name, Wish::Mount).await.with_context(|| format!("cannot mount share {name}"))? {
-            Answer::Refused(refusal) => Ok(Look::Never(Hinted::new(refusal.to_string(), refusal.hint()).into())),
-            Answer::Verdict(_) | Answer::NoSuchShare => Ok(Look::NotYet("it was unmounted".to_owned())),
-        };
+        let hint = format!("`nasmount mount {name}`");
+        return Ok(Look::Never(Hinted::new(format!("share {name} was unmounted by an operator"), hint).into()));
     }
     Ok(judge(share))
 }

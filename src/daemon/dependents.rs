@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
+use std::time::Duration;
 
 use tracing::{info, warn};
 
@@ -11,6 +12,9 @@ use crate::plan::dependency;
 use crate::sys::generator;
 use crate::sys::systemd::Systemd;
 
+/// How long systemd may need for a reload after the call has timed out.
+const STILL_AT_IT: Duration = Duration::from_secs(20);
+
 /// Has systemd run the generators, unless they have seen this configuration. It has at boot, and after `systemctl daemon-reload`.
 pub fn keep(settings: &Settings) {
     let wanted = dependency::files(settings);
@@ -18,8 +22,12 @@ pub fn keep(settings: &Settings) {
         if is_written(&wanted) {
             return;
         }
-        match reload().await {
-            Ok(()) if is_written(&wanted) => info!("systemd knows what can depend on a share"),
+        let reloaded = reload().await;
+        if reloaded.is_err() {
+            tokio::time::sleep(STILL_AT_IT).await; // a busy PID 1 does it all the same
+        }
+        match reloaded {
+            _ if is_written(&wanted) => info!("systemd knows what can depend on a share"),
             Ok(()) => warn!(
                 "what systemd knows of dependencies on shares comes from another configuration: is nasmount-generator installed, \
                  and does the daemon run without --config?"

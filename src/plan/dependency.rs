@@ -32,8 +32,9 @@ pub const START_WAITS: Duration = Duration::from_secs(40);
 /// systemd ends `mount.nasmount` so much later: it says itself why the share is not there.
 const MARGIN: Duration = Duration::from_secs(5);
 
-/// Kinds of consumers that can require a share. Scopes and slices cannot wait: systemd has them started for somebody else.
-const CAN_WAIT: [&str; 5] = [".service", ".target", ".socket", ".timer", ".path"];
+/// The kind of consumers that can require a share. Scopes and slices are started for somebody else; sockets, paths and timers come
+/// before `basic.target` and nasmount after it, so that systemd would break the cycle by not starting one of them (seen on 252 and 257).
+const CAN_WAIT: &str = ".service";
 
 /// Every file that the generator writes, by its path below the generator's directory.
 pub fn files(settings: &Settings) -> BTreeMap<String, String> {
@@ -52,7 +53,7 @@ pub fn files(settings: &Settings) -> BTreeMap<String, String> {
 
 /// Whether the start of a unit can wait for a share.
 pub fn can_wait(unit: &str) -> bool {
-    CAN_WAIT.iter().any(|kind| unit.ends_with(kind))
+    unit.ends_with(CAN_WAIT)
 }
 
 /// Name of a share's `.mount` unit.
@@ -63,13 +64,16 @@ fn unit_of(share: &ShareSettings) -> String {
 /// Not wanted by `remote-fs.target`: nasmount mounts by itself, and only who needs the share waits for it. `_netdev` stops it before
 /// the network, `nofail` keeps `remote-fs.target` from waiting (systemd.mount(5)). No `LazyUnmount`: at a shutdown the share would be
 /// off its path, and given back, while somebody who does not say that he needs it still writes (seen: his last lines were lost).
+/// `LogLevelMax`, because PID 1 otherwise looks whether the mount point is empty, to say so (`unit_warn_if_dir_nonempty`): on a barrier
+/// on which somebody waits it would wait with him, and have all of them let go.
 fn mount(share: &ShareSettings) -> String {
     let id = &share.id;
     let wait = (START_WAITS + MARGIN).as_secs();
     let place = share.mount_point.to_string_lossy().replace('%', "%%");
     format!(
         "{MARK}\n[Unit]\nDescription=NAS share {id}\nWants=nasmount.service\nAfter=nasmount.service\nStartLimitIntervalSec=0\n\n\
-         [Mount]\nWhat={SOURCE_PREFIX}{id}\nWhere={place}\nType=nasmount\nOptions=_netdev,nofail\nTimeoutSec={wait}\n"
+         [Mount]\nWhat={SOURCE_PREFIX}{id}\nWhere={place}\nType=nasmount\nOptions=_netdev,nofail\nTimeoutSec={wait}\n\
+         LogLevelMax=warning\n"
     )
 }
 
@@ -101,6 +105,9 @@ mod tests {
         unit = "player.service"
         [[share.films.consumer]]
         unit = "docker-1a.scope"
+        [[share.films.consumer]]
+        unit = "player.socket"
+        on_outage = "stop"
         [share.music]
         server = "tower"
         source = "music"

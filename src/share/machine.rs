@@ -490,8 +490,8 @@ impl Share {
             State::Recovering => {
                 self.facts.reconnected |= self.reason == Reason::TakenOff;
                 self.facts.login = Login::default();
-                // another share of the server may have destroyed the sockets of this one, too
-                self.facts.loss_due |= self.outage.is_some_and(|outage| outage.given_up_at.is_some());
+                // also within the patience: the kernel gives up a send that is stuck for 15 s, and what it had to write with it
+                self.facts.loss_due |= self.outage.is_some();
                 let within = if self.shuts_down { layers::RECOVERY_IN_SHUTDOWN } else { layers::RECOVERY };
                 self.timers.set(Timer::Recovery, now + within);
             }

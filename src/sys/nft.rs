@@ -1,11 +1,14 @@
 //! nasmount's own nftables table: the veil and the fence.
 //!
 //! - **Veil** (input hook): FIN and RST from a server's port 445 to this host's CIFS sockets are dropped, so the kernel does not
-//!   learn of an outage before nasmount has decided. Not for nasmount's own probes, recognised by the mark of the socket the
-//!   packet is for.
+//!   learn of an outage before nasmount has decided.
 //!   What is dropped is reported over NFLOG (`news`), where the kernel can: it is the earliest sign of a server that stops.
-//! - **Fence** (output hook): what this host sends to a server's port 445 is answered with a TCP reset on the spot, except
-//!   probes. Turns waiters that nothing else frees (D in smb2_reconnect) into ones that end within 10 s (measured).
+//! - **Fence** (output hook): what the kernel's CIFS client sends to a server's port 445 is answered with a TCP reset on the spot.
+//!   Turns waiters that nothing else frees (D in smb2_reconnect) into ones that end within 10 s (measured).
+//!
+//! Neither concerns the sockets of programs, such as smbclient and nasmount's own probes: these have a file, and therefore an owner to
+//! ask for, and the kernel's have not (`nft_meta_get_eval_skugid` in net/netfilter/nft_meta.c gives up without one, and then the rule
+//! does not apply). On input the owner is known of an early demultiplexed packet only, so the mark of the probes is looked at as well.
 //!
 //! The whole table is replaced in one transaction each time, so there is no moment with half of it, and what a crashed
 //! daemon left is replaced by what the next one wants. Written by `nft`, the well-kept way; a table of one's own does not
@@ -26,6 +29,9 @@ use super::probe::{PROBE_MARK, SMB_PORT};
 
 /// Name of the table.
 pub const TABLE: &str = "nasmount";
+
+/// Of a socket with an owner, whoever that is.
+const OF_A_PROGRAM: &str = "meta skuid 0-4294967294";
 
 /// A ruleset of a few lines takes milliseconds; another firewall that holds the kernel's lock may take a second.
 const WITHIN: Duration = Duration::from_secs(5);
@@ -76,6 +82,7 @@ impl Rules {
         };
         for server in &self.veiled {
             let ip = protocol(*server);
+            let _ = writeln!(script, "    {ip} saddr {server} tcp sport {SMB_PORT} {OF_A_PROGRAM} accept");
             let _ = writeln!(
                 script,
                 "    {ip} saddr {server} tcp sport {SMB_PORT} tcp flags & (fin | rst) != 0 socket mark != {PROBE_MARK:#x} {log}counter drop"
@@ -84,6 +91,7 @@ impl Rules {
         let _ = writeln!(script, "  }}\n  chain fence {{\n    type filter hook output priority filter; policy accept;");
         for server in &self.fenced {
             let ip = protocol(*server);
+            let _ = writeln!(script, "    {ip} daddr {server} tcp dport {SMB_PORT} {OF_A_PROGRAM} accept");
             let _ = writeln!(
                 script,
                 "    {ip} daddr {server} tcp dport {SMB_PORT} meta mark != {PROBE_MARK:#x} counter reject with tcp reset"

@@ -1,5 +1,7 @@
 //! The kernel's TCP sockets to a server's port 445, and their destruction (sock_diag SOCK_DESTROY, CONFIG_INET_DIAG_DESTROY).
 
+use std::collections::BTreeSet;
+use std::fs;
 use std::io;
 use std::net::IpAddr;
 
@@ -12,16 +14,32 @@ use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_SOCK_DIAG};
 
 use super::probe::{PROBE_MARK, SMB_PORT};
 
-/// Destroys this host's CIFS sockets to a server, which are those without nasmount's mark that belong to root (sockets of the
-/// kernel do, sockets of people's programs do not). Returns how many there were.
+/// Destroys this host's CIFS sockets to a server: those that belong to root and that no process has open. Returns how many there
+/// were.
 pub fn destroy(server: IpAddr) -> io::Result<usize> {
     let mut destroyed = 0;
-    for id in dump(server)? {
+    let found = dump(server)?;
+    let of_programs = if found.is_empty() { BTreeSet::new() } else { open_sockets()? };
+    for (id, _) in found.into_iter().filter(|(_, inode)| !of_programs.contains(inode)) {
         if destroy_one(server, id)? {
             destroyed += 1;
         }
     }
     Ok(destroyed)
+}
+
+/// Inodes of the sockets that processes have open: links of /proc/PID/fd to `socket:[INODE]`.
+fn open_sockets() -> io::Result<BTreeSet<u32>> {
+    let mut inodes = BTreeSet::new();
+    for process in fs::read_dir("/proc")?.flatten() {
+        // no process, or one that has ended
+        for descriptor in fs::read_dir(process.path().join("fd")).into_iter().flatten().flatten() {
+            let link = fs::read_link(descriptor.path()).unwrap_or_default();
+            let name = link.to_str().and_then(|link| link.strip_prefix("socket:[")?.strip_suffix(']'));
+            inodes.extend(name.and_then(|inode| inode.parse::<u32>().ok()));
+        }
+    }
+    Ok(inodes)
 }
 
 fn family(server: IpAddr) -> u8 {
@@ -46,7 +64,8 @@ fn live_states() -> StateFlags {
         | StateFlags::CLOSING
 }
 
-fn dump(server: IpAddr) -> io::Result<Vec<SocketId>> {
+/// Root's sockets to a server, with their inodes.
+fn dump(server: IpAddr) -> io::Result<Vec<(SocketId, u32)>> {
     let socket = open()?;
     let request = InetRequest {
         family: family(server),
@@ -75,7 +94,7 @@ fn dump(server: IpAddr) -> io::Result<Vec<SocketId>> {
                     let marked = response.nlas.iter().any(|nla| matches!(nla, Nla::Mark(mark) if *mark == PROBE_MARK));
                     let ours = response.header.uid == 0 && !marked;
                     if id.destination_port == SMB_PORT && id.destination_address.to_canonical() == server && ours {
-                        found.push(id.clone());
+                        found.push((id.clone(), response.header.inode));
                     }
                 }
                 NetlinkPayload::Done(_) => return Ok(found),
@@ -112,5 +131,21 @@ fn destroy_one(server: IpAddr, socket_id: SocketId) -> io::Result<bool> {
         (None, _) => Ok(true), // an acknowledgement
         (Some(_), error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
         (Some(_), error) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+    use std::net::TcpListener;
+    use std::os::unix::fs::MetadataExt as _;
+
+    use super::*;
+
+    #[test]
+    fn a_socket_that_a_process_has_open_is_known() {
+        let socket = TcpListener::bind("127.0.0.1:0").unwrap();
+        let inode = fs::metadata(format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&socket))).unwrap().ino();
+        assert!(open_sockets().unwrap().contains(&u32::try_from(inode).unwrap()));
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 
 use crate::guest::Guest;
 use crate::load::{Kind, Load, wait_for_operations};
@@ -44,10 +44,16 @@ pub fn run(guest: &Guest) -> Result<String> {
         .map(|(load, (name, _))| load.start(&mount_point(name)))
         .collect::<Result<Vec<_>>>()?;
     let mut facts = Vec::new();
+    let go = "/run/bystander";
+    let bystander = guest.spawn(&format!("/host/guest/probe.py {} --limit 20 --go {go}", servers[3].address()))?;
+    guest.wait_for("a program's own connection", DEADLINE, &format!("[ -e {go}.ready ]"))?;
     for length in LENGTHS {
         wait_for_operations(&loads.iter().collect::<Vec<_>>(), 20, AT_WORK)?;
         facts.push(outage(guest, &nasmount, servers, length).with_context(|| format!("outage of {length:?}"))?);
+        guest.ok(&format!("touch {go}"))?;
     }
+    let met = bystander.wait(DEADLINE)?.stdout;
+    ensure!(met.contains(r#""result": "ok""#), "a program's own connection to the server that hung met {met}");
     for (((name, _), load), nas) in FAULTS.iter().zip(&loads).zip(servers) {
         let account = unharmed(load, nas).with_context(|| format!("outages by {name}"))?;
         facts.push(format!("{name}: {account}"));
@@ -66,11 +72,15 @@ fn outage(guest: &Guest, nasmount: &Nasmount<'_>, servers: [Nas<'_>; 4], length:
     for (name, _) in FAULTS {
         slowest = slowest.max(barred(guest, &mount_point(name), "ls,stat,statfs,open,create")?);
     }
+    let seen = servers[1].probe(Duration::from_secs(5))?;
+    ensure!(seen["why"] == "ECONNREFUSED", "a program that asks the server that was killed met {seen}");
     for outage in &outages {
         outage.last(length)?;
     }
     for ((name, _), healed) in FAULTS.iter().zip(nas::heal_all(outages)?) {
         back.push(format!("{name} {:.1} s", nasmount.wait_for_state(name, "online")? - healed));
+        let loss = nasmount.share(name)?["loss"].clone();
+        ensure!(loss.is_null(), "{name}: nothing was lost, and nasmount says {loss}");
     }
     let (held, back) = (held.join(", "), back.join(", "));
     Ok(format!(

@@ -104,7 +104,13 @@ fn killed(guest: &Guest, nasmount: &Nasmount<'_>) -> Result<()> {
 fn refuses(guest: &Guest) -> Result<()> {
     let met = guest.run("mount -t nasmount nasmount:nobody /mnt")?;
     ensure!(met.code == 32 && met.stderr.contains("nasmount has no share nobody on /mnt"), "mount met {met:?}");
-    guest.ok(&format!("mount -t nasmount nasmount:{SHARE} {}", mount_point(SHARE))).context("it is online").map(drop)
+    let mount = format!("mount -t nasmount nasmount:{SHARE} {}", mount_point(SHARE));
+    guest.ok(&mount).context("it is online")?;
+    guest.ok(&format!("nasmount unmount {SHARE}"))?;
+    let met = guest.run(&mount)?;
+    ensure!(met.code == 32 && met.stderr.contains("unmounted by an operator"), "mount met {met:?}");
+    ensure!(guest.run("systemctl start asks")?.code != 0, "a unit was started without its share");
+    guest.ok(&format!("nasmount mount {SHARE} && systemctl is-active needs")).map(drop)
 }
 
 /// Nothing but the consumer waits, its start is given up, and it is started when the NAS is there at last.

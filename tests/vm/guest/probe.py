@@ -1,7 +1,7 @@
 #!/usr/bin/python3
-"""probe.py ADDRESS [--limit S]: does this SMB server answer?
+"""probe.py ADDRESS [--limit S] [--go FILE]: does this SMB server answer?
 
-Connects to port 445 and sends one SMB2 NEGOTIATE, from user space and without the kernel's CIFS client. Prints
+Connects to port 445, waits for FILE if there is one to wait for, and sends one SMB2 NEGOTIATE, from user space and without the kernel's CIFS client. Prints
 {"result": "ok" | "no connection" | "no answer", "why": errno, "connect_ms", "answer_ms"}.
 """
 
@@ -21,12 +21,16 @@ def reason(e):
     return "timeout" if isinstance(e, TimeoutError) else errno.errorcode.get(e.errno, str(e))
 
 
-def probe(address, limit):
+def probe(address, limit, go):
     start = time.monotonic()
     try:
         connection = socket.create_connection((address, 445), limit)
     except OSError as e:
         return {"result": "no connection", "why": reason(e)}
+    if go:
+        open(go + ".ready", "w").close()
+    while go and not os.path.exists(go):
+        time.sleep(0.05)
     connected = time.monotonic()
     report = {"connect_ms": round((connected - start) * 1000, 1)}
     message = SMB2_NEGOTIATE + DIALECTS
@@ -44,8 +48,9 @@ def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("address")
     parser.add_argument("--limit", type=float, default=3)
+    parser.add_argument("--go")
     args = parser.parse_args()
-    print(json.dumps(probe(args.address, args.limit)))
+    print(json.dumps(probe(args.address, args.limit, args.go)))
 
 
 main()
