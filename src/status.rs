@@ -162,7 +162,7 @@ pub struct Holder {
     pub directories: usize,
 }
 
-/// What a mount namespace other than the host's has of a share.
+/// What a mount namespace other than the host's has of a share; or the host's, where somebody has bound it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NamespaceCopy {
     /// A process in that namespace.

@@ -109,7 +109,7 @@ fn render_copies(copies: &Found<NamespaceCopy>) -> String {
         if troubles.is_empty() {
             continue;
         }
-        text.push_str(&format!("\n{share}: in mount namespaces of others\n"));
+        text.push_str(&format!("\n{share}: seen elsewhere\n"));
         for (NamespaceCopy { pid, command, unit, path, .. }, trouble) in troubles {
             let unit = unit.as_deref().unwrap_or("no unit");
             text.push_str(&format!("  {command} ({pid}, {unit}), {path}: {trouble}\n"));
@@ -347,7 +347,7 @@ mod tests {
         ]);
         assert_eq!(
             render_copies(&copies),
-            "\nbooks: cannot see what containers have of it: no\n\nfilms: in mount namespaces of others\n  \
+            "\nbooks: cannot see what containers have of it: no\n\nfilms: seen elsewhere\n  \
              tdarr (8, docker-1a.scope), /films: does not follow the host: in an outage its calls hang\n  \
              tdarr (9, docker-1a.scope), /films: has a mount that was given up, and gets no other: start it again\n  \
              hint: give a container the directory above the mount point, with rslave propagation\n"

@@ -141,7 +141,7 @@ impl Board {
             // a mount that was given up is known by its source; none has been made from an address that is not known
             let address = server.and_then(|server| server.view.borrow().address);
             let source = address.map_or_else(String::new, |address| options::source(settings, address));
-            Request::ListCopies { share: share.to_owned(), source }
+            Request::ListCopies { share: share.to_owned(), source, mount_point: settings.mount_point.clone() }
         };
         Ok(match worker::ask(&request, LIST_WITHIN).await {
             Ok(Answer::Copies(copies)) => Ok(copies),

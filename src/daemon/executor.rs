@@ -233,7 +233,8 @@ impl Executor {
         let Ok(address) = self.address_of_clone() else { return };
         let source = options::source(&settings, address);
         let listing = async move {
-            let request = Request::ListCopies { share: settings.id.to_string(), source };
+            let request =
+                Request::ListCopies { share: settings.id.to_string(), source, mount_point: settings.mount_point };
             match worker::ask(&request, LIST_WITHIN).await {
                 Ok(Answer::Copies(copies)) => {
                     for (copy, trouble) in copies.iter().filter_map(|copy| Some((copy, copy.trouble()?))) {
@@ -243,7 +244,7 @@ impl Executor {
                             command = copy.command,
                             pid = copy.pid,
                             path = copy.path,
-                            "a mount namespace {trouble}"
+                            "a copy of the share {trouble}"
                         );
                     }
                 }

@@ -1,4 +1,5 @@
-//! What other mount namespaces, those of containers above all, have of a share; read from /proc, without a look at the share.
+//! Where else a share can be seen: in other mount namespaces, those of containers above all, and where somebody has bound it on this
+//! host; read from /proc, without a look at the share.
 //!
 //! A mount namespace gets what is mounted and unmounted in the host's only if the mount that lies *below* propagates there: below
 //! a share that is the barrier. So a bind of the mount point alone never follows, whatever its propagation is; a bind of the directory
@@ -13,11 +14,14 @@ use crate::status::{CopyContent, NamespaceCopy};
 use crate::sys::mountinfo::Entry;
 use crate::sys::{autofs, mountinfo, paths};
 
-pub(super) fn list(share: &str, source: &str) -> Reply {
+pub(super) fn list(share: &str, source: &str, mount_point: &Path) -> Reply {
     let mounts = mountinfo::read().attempt(|| "cannot read the mounts".into())?;
     let current = host::device_of_clone(share)?;
     let here = Here { barrier: format!("{}{share}", autofs::SOURCE_PREFIX), source, current, mounts: &mounts };
-    let mut copies = Vec::new();
+    let bound = here.copies_among(&mounts, &BTreeSet::from([mount_point.to_owned()]));
+    let mut copies: Vec<NamespaceCopy> = bound.into_iter().map(of_this_host).collect();
+    // who has a copy of the host's mounts has those of its binds: said once
+    let said: BTreeSet<PathBuf> = copies.iter().map(|copy| PathBuf::from(&copy.path)).collect();
     for (pid, process) in one_of_each_namespace()? {
         // it may end meanwhile
         let Ok(text) = fs::read(process.join("mountinfo")) else { continue };
@@ -26,13 +30,18 @@ pub(super) fn list(share: &str, source: &str) -> Reply {
             continue; // a worker of ours in the middle of making a clone
         }
         let unit = fs::read_to_string(process.join("cgroup")).ok().and_then(|text| holders::unit(&text));
-        let found = here.copies_among(&mountinfo::parse(&text)).into_iter().map(|(path, content, follows)| {
+        let found = here.copies_among(&mountinfo::parse(&text), &said).into_iter().map(|(path, content, follows)| {
             let (command, unit) = (command.clone(), unit.clone());
             NamespaceCopy { pid, command, unit, path: path.display().to_string(), content, follows }
         });
         copies.extend(found);
     }
     Ok(Answer::Copies(copies))
+}
+
+fn of_this_host((path, content, follows): (PathBuf, CopyContent, bool)) -> NamespaceCopy {
+    let (command, path) = ("a mount of this host".to_owned(), path.display().to_string());
+    NamespaceCopy { pid: 1, command, unit: None, path, content, follows }
 }
 
 /// The process with the lowest id in each mount namespace but this one.
@@ -58,10 +67,10 @@ struct Here<'a> {
 }
 
 impl Here<'_> {
-    /// Paths of the share in another namespace's mounts: what lies on top there, and whether it follows.
-    fn copies_among(&self, mounts: &[Entry]) -> Vec<(PathBuf, CopyContent, bool)> {
+    /// Paths of the share among these mounts, but those: what lies on top there, and whether it follows.
+    fn copies_among(&self, mounts: &[Entry], but: &BTreeSet<PathBuf>) -> Vec<(PathBuf, CopyContent, bool)> {
         let mut copies = Vec::<(PathBuf, CopyContent, bool)>::new();
-        for entry in mounts {
+        for entry in mounts.iter().filter(|entry| !but.contains(&entry.mount_point)) {
             let Some(content) = self.content(entry) else { continue };
             let below = match content {
                 CopyContent::Barrier => Some(entry),
@@ -84,7 +93,7 @@ impl Here<'_> {
             return (entry.mount_point != Path::new(paths::SHARE_IN_NAMESPACE)).then_some(CopyContent::Current);
         }
         // another share of the configuration may have the same source
-        let elsewhere = self.mounts.iter().any(|mount| mount.device == entry.device);
+        let elsewhere = self.mounts.iter().any(|mount| mount.device == entry.device && mount != entry);
         (is_cifs && entry.source == self.source && !elsewhere).then_some(CopyContent::Stale)
     }
 
@@ -105,7 +114,7 @@ mod tests {
     fn found(current: Option<(u32, u32)>, mounts: &str) -> Vec<(String, CopyContent, bool)> {
         let host = mountinfo::parse(HOST.as_bytes());
         let here = Here { barrier: "nasmount:media".into(), source: "//10.0.0.1/media", current, mounts: &host };
-        let copies = here.copies_among(&mountinfo::parse(mounts.as_bytes()));
+        let copies = here.copies_among(&mountinfo::parse(mounts.as_bytes()), &BTreeSet::new());
         copies.into_iter().map(|(path, content, follows)| (path.display().to_string(), content, follows)).collect()
     }
 
@@ -125,6 +134,26 @@ mod tests {
             [("/films".into(), CopyContent::Current, false)],
             "a slave of the share, not of the barrier"
         );
+    }
+
+    #[test]
+    fn what_the_host_has_bound_elsewhere_does_not_follow() {
+        let mounts = format!("{HOST}50 1 0:60 / /srv/b rw shared:9 - cifs //10.0.0.1/media rw\n");
+        let mounts = mountinfo::parse(mounts.as_bytes());
+        let here =
+            |current| Here { barrier: "nasmount:media".into(), source: "//10.0.0.1/media", current, mounts: &mounts };
+        let its_own = BTreeSet::from([PathBuf::from("/mnt/media")]);
+        let bound = |content| [(PathBuf::from("/srv/b"), content, false)];
+        assert_eq!(here(Some((0, 60))).copies_among(&mounts, &its_own), bound(CopyContent::Current));
+        let given_up = "50 1 0:55 / /srv/b rw shared:9 - cifs //10.0.0.1/media rw\n";
+        let mounts = mountinfo::parse(format!("{HOST}{given_up}").as_bytes());
+        let here = Here {
+            barrier: "nasmount:media".into(),
+            source: "//10.0.0.1/media",
+            current: Some((0, 60)),
+            mounts: &mounts,
+        };
+        assert_eq!(here.copies_among(&mounts, &its_own), bound(CopyContent::Stale));
     }
 
     #[test]

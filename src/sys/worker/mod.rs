@@ -96,12 +96,14 @@ pub enum Request {
         /// Share.
         share: String,
     },
-    /// What other mount namespaces have of a share.
+    /// Where else a share can be seen: in other mount namespaces, and bound on this host.
     ListCopies {
         /// Share.
         share: String,
         /// `//address/share[/directory]`, as it is or was mounted.
         source: String,
+        /// Its mount point.
+        mount_point: PathBuf,
     },
     /// Take a share that is no longer configured off the host.
     Retire {
@@ -413,7 +415,7 @@ fn perform(request: Request) -> Reply {
         Request::Release { share, kill } => clone::release(&share, &kill),
         Request::DropClone { share } => clone::forget(&share),
         Request::ListHolders { share } => holders::list(&share),
-        Request::ListCopies { share, source } => copies::list(&share, &source),
+        Request::ListCopies { share, source, mount_point } => copies::list(&share, &source, &mount_point),
         Request::Retire { share, mount_point } => host::retire(&share, &mount_point),
         Request::DestroySockets { server } => super::sockets::destroy(server)
             .map(|sockets| Answer::Destroyed { sockets })

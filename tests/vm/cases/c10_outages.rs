@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result, ensure};
 use crate::guest::Guest;
 use crate::load::{Kind, Load, wait_for_operations};
 use crate::nas::{self, Fault, Nas};
-use crate::nasmount::{Nasmount, ShareOf, barred, mount_point, unharmed};
+use crate::nasmount::{DEADLINE, Nasmount, ShareOf, barred, mount_point, unharmed};
 
 /// A share and its NAS's fault.
 const FAULTS: [(&str, Fault); 4] =

@@ -58,6 +58,10 @@ pub fn run(guest: &Guest) -> Result<String> {
         guest.ok(&format!("systemd-run --quiet --unit={} {}", container.name, container.command))?;
         guest.wait_for("the container", DEADLINE, &in_it(container, &format!("test -e {}/pattern", container.path)))?;
     }
+    guest.ok("mkdir /run/bound && mount --bind /mnt/nm-contained /run/bound")?;
+    let bound = format!("nasmount status contained -v | grep 'a mount of this host (1, no unit), /run/bound: {HANGS}'");
+    guest.ok(&bound).context("a bind on the host itself")?;
+    guest.ok("umount /run/bound && rmdir /run/bound")?;
     status_says(guest, HANGS)?;
 
     let outage = nas.cut(Fault::Link)?;
@@ -90,7 +94,7 @@ pub fn run(guest: &Guest) -> Result<String> {
     }
     guest.ok(&in_it(&TOLD, &format!("test -e {}/pattern", TOLD.path))).context("the fresh mount, with rslave")?;
     guest.ok("systemctl stop private bound told")?;
-    guest.ok("! nasmount status -v | grep 'in mount namespaces of others'").context("containers that have ended")?;
+    guest.ok("! nasmount status -v | grep 'seen elsewhere'").context("containers that have ended")?;
     nasmount.remove()?;
     Ok(format!("a call hung in {}; with rslave it failed at once, and the fresh mount was there", hung.join(", ")))
 }
