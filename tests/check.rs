@@ -477,3 +477,22 @@ fn no_text_makes_it_panic() {
     }
     assert!(loads > 500);
 }
+
+#[test]
+fn options_that_hurt_or_change_nothing_are_a_warning() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("nasmount.toml");
+    for (options, said) in [
+        ("soft = false", "this changes nothing: a mount that is not `hard` is soft"),
+        ("hard = true", "a hard mount cannot be given up"),
+    ] {
+        let text = format!(
+            "[server.a]\nhost = \"10.0.0.1\"\n[share.b]\nserver = \"a\"\nsource = \"b\"\nmount_point = \"{}\"\noptions = {{ {options} }}\n",
+            directory.path().join("b").display()
+        );
+        fs::write(&file, text).unwrap();
+        let (exit, _, stderr) = run_check(&file, Output::Text);
+        assert_eq!(exit, Exit::Done, "{stderr}");
+        assert!(stderr.contains(said), "{stderr}");
+    }
+}

@@ -237,4 +237,12 @@ fn warn_about_hard(path: &str, options: &BTreeMap<String, OptionEntry>, problems
             "remove it: within the patience a soft mount loses nothing either",
         );
     }
+    if let Some(entry) = options.get("soft").filter(|entry| entry.value.is_none()) {
+        problems.warn(
+            entry.name_origin,
+            join(path, "soft"),
+            "this changes nothing: a mount that is not `hard` is soft",
+            "remove it, or write hard = true",
+        );
+    }
 }
