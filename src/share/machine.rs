@@ -319,7 +319,11 @@ impl Share {
 
     /// A request begun before the doubt would only hang; nobody needs its answer.
     pub(super) fn abandon_request(&mut self) {
-        let asks = |pending: &mut Pending| matches!(pending.step, Step::Verify | Step::Flush);
+        let is_open = self.state.is_open();
+        let asks = |pending: &mut Pending| match pending.step {
+            Step::Verify | Step::Flush => true,
+            ref step => is_open && *step == Step::AskForLoss, // asked again after the next outage
+        };
         if let Some(pending) = self.pending.take_if(asks) {
             self.effects.push_back(Effect::Abandon { op: pending.op });
             self.timers.stop(Timer::Operation);
@@ -477,7 +481,8 @@ impl Share {
     fn on_entry(&mut self, now: BootInstant) {
         match self.state {
             State::Online => {
-                self.outage = None;
+                // also within the patience: the kernel gives up a send that is stuck for 15 s, and what it had to write with it
+                self.facts.loss_due |= self.outage.take().is_some_and(|outage| outage.given_up_at.is_none());
                 self.facts.aborted = false;
                 self.last_failure = None;
                 self.stop_clocks();
@@ -490,8 +495,8 @@ impl Share {
             State::Recovering => {
                 self.facts.reconnected |= self.reason == Reason::TakenOff;
                 self.facts.login = Login::default();
-                // also within the patience: the kernel gives up a send that is stuck for 15 s, and what it had to write with it
-                self.facts.loss_due |= self.outage.is_some();
+                // another share of the server may have destroyed the sockets of this one, too
+                self.facts.loss_due |= self.outage.is_some_and(|outage| outage.given_up_at.is_some());
                 let within = if self.shuts_down { layers::RECOVERY_IN_SHUTDOWN } else { layers::RECOVERY };
                 self.timers.set(Timer::Recovery, now + within);
             }

@@ -80,6 +80,7 @@ impl Share {
         first(&[
             (self.is_trusted() && facts.fence_asked, Step::LiftFence), // an earlier daemon's
             (self.is_trusted() && (doubted || self.probe_due), Step::Verify),
+            (self.is_trusted() && self.state == State::Online && facts.loss_due, Step::AskForLoss),
         ])
     }
 
