@@ -319,10 +319,10 @@ impl Share {
 
     /// A request begun before the doubt would only hang; nobody needs its answer.
     pub(super) fn abandon_request(&mut self) {
+        // what was lost is asked again after the next outage
         let is_open = self.state.is_open();
-        let asks = |pending: &mut Pending| match pending.step {
-            Step::Verify | Step::Flush => true,
-            ref step => is_open && *step == Step::AskForLoss, // asked again after the next outage
+        let asks = |pending: &mut Pending| {
+            matches!(pending.step, Step::Verify | Step::Flush) || (is_open && pending.step == Step::AskForLoss)
         };
         if let Some(pending) = self.pending.take_if(asks) {
             self.effects.push_back(Effect::Abandon { op: pending.op });

@@ -38,9 +38,8 @@ const HEADER_LENGTH: usize = 24;
 /// How often a barrier that nobody asks looks whether it is still there.
 const LOOK_AROUND: Duration = Duration::from_secs(60);
 
-/// How long PID 1 hangs in the kernel before those who wait at a barrier are let go: it may be one of them, and while it waits
-/// the whole host does.
-const PID_1_WAITS: Duration = Duration::from_millis(500);
+/// How often it is looked whether PID 1 is among those who wait at a barrier: while it waits the whole host does.
+const LOOK_AT_PID_1: Duration = Duration::from_millis(500);
 
 #[derive(Clone, Copy)]
 enum Call {
@@ -134,7 +133,7 @@ impl Barrier {
 
     /// Answers accesses as `access` says. Returns why it ended: the barrier is gone, or another has taken its place.
     pub fn serve(&self, access: &Access) -> io::Error {
-        let mut waiting = Waiting::default();
+        let mut waiting = Vec::new();
         let end = loop {
             if access.ended.load(Ordering::Relaxed) {
                 break io::Error::other("laid anew");
@@ -144,15 +143,15 @@ impl Barrier {
             }
         };
         // nobody else would ever answer them
-        for (token, _) in waiting.tokens {
+        for (token, _) in waiting {
             let _ = self.fail(token, libc::EHOSTDOWN);
         }
         end
     }
 
-    fn serve_once(&self, access: &Access, waiting: &mut Waiting) -> io::Result<()> {
-        let next = waiting.tokens.iter().map(|(_, until)| until.since(clock::now())).min();
-        let limit = next.map_or(LOOK_AROUND, |next| next.min(PID_1_WAITS));
+    fn serve_once(&self, access: &Access, waiting: &mut Vec<(u32, BootInstant)>) -> io::Result<()> {
+        let next = waiting.iter().map(|(_, until)| until.since(clock::now())).min();
+        let limit = next.map_or(LOOK_AROUND, |next| next.min(LOOK_AT_PID_1));
         let limit = Timespec::try_from(limit).map_err(io::Error::other)?;
         let (asked, quiet) = {
             let mut events = [
@@ -160,30 +159,29 @@ impl Barrier {
                 PollFd::new(&access.changed, PollFlags::IN),
                 PollFd::new(&self.mounts, PollFlags::PRI),
             ];
-            let watched = if waiting.tokens.is_empty() { 2 } else { 3 };
+            let watched = if waiting.is_empty() { 2 } else { 3 };
             let count = rustix::io::retry_on_intr(|| rustix::event::poll(&mut events[..watched], Some(&limit)))?;
             (!events[0].revents().is_empty(), count == 0)
         };
         access.heard();
-        if quiet && waiting.tokens.is_empty() && self.is_gone() {
+        if quiet && waiting.is_empty() && self.is_gone() {
             return Err(io::Error::other("taken off"));
         }
         if asked {
             let Request { token, process } = self.next_request()?;
             match access.wait() {
                 wait if wait.is_zero() || process == 1 => self.fail(token, libc::EHOSTDOWN)?,
-                wait => waiting.tokens.push((token, clock::now() + wait)),
+                wait => waiting.push((token, clock::now() + wait)),
             }
         }
-        if waiting.tokens.is_empty() {
-            waiting.pid_1_hangs_since = None;
+        if waiting.is_empty() {
             return Ok(());
         }
         let errno = if self.is_covered() { libc::ESTALE } else { libc::EHOSTDOWN };
         let now = clock::now();
-        let nobody_waits = access.wait().is_zero() || waiting.with_pid_1(now);
+        let nobody_waits = access.wait().is_zero() || pid_1_waits();
         let ends = |(_, until): &mut (u32, BootInstant)| errno == libc::ESTALE || nobody_waits || *until <= now;
-        for (token, _) in waiting.tokens.extract_if(.., ends) {
+        for (token, _) in waiting.extract_if(.., ends) {
             self.fail(token, errno)?;
         }
         Ok(())
@@ -239,22 +237,9 @@ impl Request {
     }
 }
 
-/// Those who wait at a barrier.
-#[derive(Debug, Default)]
-struct Waiting {
-    /// What the kernel asked, and until when it need not be answered.
-    tokens: Vec<(u32, BootInstant)>,
-    pid_1_hangs_since: Option<BootInstant>,
-}
-
-impl Waiting {
-    /// Whether PID 1 seems to be among them: it hangs in the kernel (state D, as `autofs_wait` does) and has done so for a while.
-    fn with_pid_1(&mut self, now: BootInstant) -> bool {
-        let stat = fs::read_to_string("/proc/1/stat").unwrap_or_default();
-        let hangs = stat.rsplit_once(')').is_some_and(|(_, after)| after.trim_start().starts_with('D'));
-        self.pid_1_hangs_since = hangs.then(|| self.pid_1_hangs_since.unwrap_or(now));
-        self.pid_1_hangs_since.is_some_and(|since| now.since(since) >= PID_1_WAITS)
-    }
+/// Whether PID 1 waits for an autofs mount, this one or another. Who joins others that wait is not named in a request.
+fn pid_1_waits() -> bool {
+    fs::read_to_string("/proc/1/wchan").is_ok_and(|function| function.starts_with("autofs_wait"))
 }
 
 /// What accesses to a barrier meet; others may change it while it is served.
