@@ -2,7 +2,6 @@
 //! why if it is not.
 
 use std::ffi::OsString;
-use std::io::Write as _;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -19,8 +18,6 @@ use crate::sys::clock;
 
 /// "Mount failure" of mount(8).
 const MOUNT_FAILURE: u8 = 32;
-/// Has the journal take the line for an error (sd-daemon(3)).
-const AS_ERROR: &str = "<3>";
 /// How often it is looked whether the share is there.
 const LOOK_EVERY: Duration = Duration::from_millis(300);
 
@@ -59,13 +56,7 @@ pub fn run(arguments: Vec<OsString>) -> ExitCode {
     match block_on(wait(&arguments)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            let hint = error.downcast_ref::<Hinted>().map(Hinted::hint);
-            if std::env::var_os("JOURNAL_STREAM").is_some() {
-                let hint = hint.map_or_else(String::new, |hint| format!("; hint: {hint}"));
-                let _ = writeln!(std::io::stderr(), "{AS_ERROR}{error:#}{hint}"); // the unit hides lines that are less
-            } else {
-                report::report(error.as_ref(), hint);
-            }
+            report::report(error.as_ref(), error.downcast_ref::<Hinted>().map(Hinted::hint));
             ExitCode::from(MOUNT_FAILURE)
         }
     }

@@ -64,16 +64,13 @@ fn unit_of(share: &ShareSettings) -> String {
 /// Not wanted by `remote-fs.target`: nasmount mounts by itself, and only who needs the share waits for it. `_netdev` stops it before
 /// the network, `nofail` keeps `remote-fs.target` from waiting (systemd.mount(5)). No `LazyUnmount`: at a shutdown the share would be
 /// off its path, and given back, while somebody who does not say that he needs it still writes (seen: his last lines were lost).
-/// `LogLevelMax`, because PID 1 otherwise looks whether the mount point is empty, to say so (`unit_warn_if_dir_nonempty`): on a barrier
-/// on which somebody waits it would wait with him, and have all of them let go.
 fn mount(share: &ShareSettings) -> String {
     let id = &share.id;
     let wait = (START_WAITS + MARGIN).as_secs();
     let place = share.mount_point.to_string_lossy().replace('%', "%%");
     format!(
         "{MARK}\n[Unit]\nDescription=NAS share {id}\nWants=nasmount.service\nAfter=nasmount.service\nStartLimitIntervalSec=0\n\n\
-         [Mount]\nWhat={SOURCE_PREFIX}{id}\nWhere={place}\nType=nasmount\nOptions=_netdev,nofail\nTimeoutSec={wait}\n\
-         LogLevelMax=warning\n"
+         [Mount]\nWhat={SOURCE_PREFIX}{id}\nWhere={place}\nType=nasmount\nOptions=_netdev,nofail\nTimeoutSec={wait}\n"
     )
 }
 
