@@ -12,12 +12,22 @@ use crate::nasmount::{DEADLINE, Nasmount, ShareOf, barred, mount_point, unharmed
 /// A share and its NAS's fault.
 const FAULTS: [(&str, Fault); 4] =
     [("link", Fault::Link), ("kill", Fault::Kill), ("drop", Fault::Drop), ("hang", Fault::Hang)];
-const LENGTHS: [Duration; 2] = [Duration::from_secs(20), Duration::from_secs(60)];
+const SHORT: Duration = Duration::from_secs(20);
+const LONG: Duration = Duration::from_secs(60);
 /// Each probe of each of four servers costs the emulated machine a third of a second.
 const PROBE: &str = "probe = { interval = \"3s\", timeout = \"3s\", dead_after = 2, alive_after = 2 }";
 const AT_WORK: Duration = Duration::from_secs(90);
 
 pub fn run(guest: &Guest) -> Result<String> {
+    outages(guest, &[SHORT, LONG])
+}
+
+/// Where only kernel and systemd differ.
+pub fn long(guest: &Guest) -> Result<String> {
+    outages(guest, &[LONG])
+}
+
+fn outages(guest: &Guest, lengths: &[Duration]) -> Result<String> {
     let servers = nas::up(guest, [1, 2, 3, 4])?;
     let loads: Vec<Load<'_>> = FAULTS.iter().map(|(name, _)| Load::new(guest, name, &Kind::ALL).unhurried()).collect();
     let shares: Vec<ShareOf<'_>> = FAULTS
@@ -47,7 +57,7 @@ pub fn run(guest: &Guest) -> Result<String> {
     let go = "/run/bystander";
     let bystander = guest.spawn(&format!("/host/guest/probe.py {} --limit 20 --go {go}", servers[3].address()))?;
     guest.wait_for("a program's own connection", DEADLINE, &format!("[ -e {go}.ready ]"))?;
-    for length in LENGTHS {
+    for &length in lengths {
         wait_for_operations(&loads.iter().collect::<Vec<_>>(), 20, AT_WORK)?;
         facts.push(outage(guest, &nasmount, servers, length).with_context(|| format!("outage of {length:?}"))?);
         guest.ok(&format!("touch {go}"))?;

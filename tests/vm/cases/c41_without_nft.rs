@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 
 use crate::guest::Guest;
-use crate::nas::{self, Fault, Nas};
+use crate::nas::{self, Fault, Outage};
 use crate::nasmount::{DEADLINE, Nasmount, ShareOf, UNHURRIED, barred, mount_point};
 
 const AWAY: &str = "mv /usr/sbin/nft /usr/sbin/nft.away";
@@ -28,14 +28,14 @@ pub fn run(guest: &Guest) -> Result<String> {
     let nasmount = Nasmount::start(guest, &[share])?;
     nasmount.wait_for_state("bare", "online")?;
     guest.ok("journalctl -b -u nasmount | grep 'no veil and no fence: is the package nftables installed?'")?;
-    let absent = beyond_the_patience(guest, &nasmount, nas, Fault::Kill).context("without nft")?;
+    let absent = outage(guest, &nasmount, nas.cut(Fault::Kill)?, Duration::ZERO).context("without nft")?;
 
     guest.ok(BACK)?;
     guest.wait_for("the veil", DEADLINE, "nft list table inet nasmount | grep -q 'tcp sport 445'")?;
     guest.ok(&format!(
         "{AWAY} && printf '#!/bin/sh\\necho broken >&2\\nexit 1\\n' >/usr/sbin/nft && chmod 755 /usr/sbin/nft"
     ))?;
-    let broken = beyond_the_patience(guest, &nasmount, nas, Fault::Link).context("with an nft that fails")?;
+    let broken = outage(guest, &nasmount, nas.cut(Fault::Link)?, BEYOND).context("with an nft that fails")?;
     guest.ok("journalctl -b -u nasmount | grep 'goes on without a fence.*broken'")?;
     guest.ok(BACK)?;
     let table = "nft list table inet nasmount >/run/table && grep -q 'sport 445' /run/table && ! grep -q 'dport 445' /run/table";
@@ -44,13 +44,11 @@ pub fn run(guest: &Guest) -> Result<String> {
     Ok(format!("back after {absent:.1} s without nft, after {broken:.1} s with one that fails"))
 }
 
-/// An outage that is given up: the path fails at once, and the share comes back. Returns how long after the server.
-fn beyond_the_patience(guest: &Guest, nasmount: &Nasmount<'_>, nas: Nas<'_>, fault: Fault) -> Result<f64> {
-    let outage = nas.cut(fault)?;
+/// The path fails at once, and the share comes back. Returns how long after the server.
+fn outage(guest: &Guest, nasmount: &Nasmount<'_>, outage: Outage<'_>, length: Duration) -> Result<f64> {
     nasmount.wait_for_state("bare", "holding")?;
+    outage.last(length)?;
     barred(guest, &mount_point("bare"), "ls,statfs,open")?;
-    outage.last(BEYOND)?;
-    barred(guest, &mount_point("bare"), "ls,statfs,open").context("given up")?;
     let healed = outage.heal()?;
     let back = nasmount.wait_for_state("bare", "online")? - healed;
     guest.ok(&format!("[ $(ls {} | grep -c film) = 60 ]", mount_point("bare")))?;

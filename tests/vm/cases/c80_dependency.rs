@@ -19,6 +19,22 @@ const GIVEN_UP: Duration = Duration::from_secs(180);
 const UNITS: [(&str, &str); 3] = [("needs", ""), ("asks", "RequiresMountsFor=/mnt/nm-needed/films"), ("hurries", "")];
 
 pub fn run(guest: &Guest) -> Result<String> {
+    let (nasmount, waited) = by_hand(guest)?;
+    let started = booted_without_the_nas(guest)?;
+    clean_up(guest, nasmount)?;
+    Ok(format!(
+        "a start waited {waited:.0} s for the share; a start that the boot gave up came {started:.1} s after the share"
+    ))
+}
+
+/// Without the boot.
+pub fn without_boot(guest: &Guest) -> Result<String> {
+    let (nasmount, waited) = by_hand(guest)?;
+    clean_up(guest, nasmount)?;
+    Ok(format!("a start waited {waited:.0} s for the share"))
+}
+
+fn by_hand(guest: &Guest) -> Result<(Nasmount<'_>, f64)> {
     let [nas] = nas::up(guest, [9])?;
     for (name, unit) in UNITS {
         let start = format!("/bin/sh -c 'test -e {}/pattern && exec sleep infinity'", mount_point(SHARE));
@@ -39,15 +55,15 @@ pub fn run(guest: &Guest) -> Result<String> {
     let waited = started_in_an_outage(guest, &nasmount)?;
     killed(guest, &nasmount)?;
     refuses(guest)?;
-    let started = booted_without_the_nas(guest)?;
+    Ok((nasmount, waited))
+}
+
+fn clean_up(guest: &Guest, nasmount: Nasmount<'_>) -> Result<()> {
     guest.ok("systemctl disable --quiet --now nasmount needs hurries && systemctl stop asks")?;
     for (name, _) in UNITS {
         guest.ok(&format!("rm /etc/systemd/system/{name}.service"))?;
     }
-    nasmount.remove()?;
-    Ok(format!(
-        "a start waited {waited:.0} s for the share; a start that the boot gave up came {started:.1} s after the share"
-    ))
+    nasmount.remove()
 }
 
 /// Who depends on it, from all sides: the consumer, who requires it, and who merely has it open.

@@ -44,7 +44,8 @@ pub struct Case {
 pub const CASES: &[Case] = &[
     Case { name: "00-control", on: On::Trixie, run: c00_control::run },
     Case { name: "01-faults", on: On::Trixie, run: c01_faults::run },
-    Case { name: "10-outages", on: On::EverySuite, run: c10_outages::run },
+    Case { name: "10-outages", on: On::Trixie, run: c10_outages::run },
+    Case { name: "11-long-outages", on: On::Bookworm, run: c10_outages::long },
     Case { name: "12-no-patience", on: On::Trixie, run: c12_no_patience::run },
     Case { name: "20-hold-over", on: On::EverySuite, run: c20_hold_over::run },
     Case { name: "21-containers", on: On::Trixie, run: c21_containers::run },
@@ -58,5 +59,6 @@ pub const CASES: &[Case] = &[
     Case { name: "61-network", on: On::Trixie, run: c61_network::run },
     Case { name: "70-poweroff", on: On::Trixie, run: c70_poweroff::run },
     Case { name: "71-poweroff-hung", on: On::Bookworm, run: c70_poweroff::hung },
-    Case { name: "80-dependency", on: On::EverySuite, run: c80_dependency::run },
+    Case { name: "80-dependency", on: On::Trixie, run: c80_dependency::run },
+    Case { name: "81-dependency-by-hand", on: On::Bookworm, run: c80_dependency::without_boot },
 ];
