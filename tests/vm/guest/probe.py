@@ -27,11 +27,12 @@ def probe(address, limit, go):
         connection = socket.create_connection((address, 445), limit)
     except OSError as e:
         return {"result": "no connection", "why": reason(e)}
+    connected = time.monotonic()
     if go:
         open(go + ".ready", "w").close()
     while go and not os.path.exists(go):
         time.sleep(0.05)
-    connected = time.monotonic()
+    asked = time.monotonic()
     report = {"connect_ms": round((connected - start) * 1000, 1)}
     message = SMB2_NEGOTIATE + DIALECTS
     try:
@@ -41,7 +42,7 @@ def probe(address, limit, go):
         return report | {"result": "no answer", "why": reason(e)}
     if answer[4:8] != b"\xfeSMB":
         return report | {"result": "no answer", "why": "closed" if not answer else "not SMB2"}
-    return report | {"result": "ok", "answer_ms": round((time.monotonic() - connected) * 1000, 1)}
+    return report | {"result": "ok", "answer_ms": round((time.monotonic() - asked) * 1000, 1)}
 
 
 def main():
