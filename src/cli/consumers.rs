@@ -54,8 +54,8 @@ struct Known {
     requiring: Vec<String>,
     /// Configured units that systemd does not know.
     unknown: Vec<String>,
-    /// None if only root may know.
-    holders: Option<Vec<Holder>>,
+    /// Or why that is not known.
+    holders: Result<Vec<Holder>, String>,
 }
 
 /// Prints them. 4: no such share.
@@ -72,8 +72,10 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Exit> {
     } else {
         render(&dependents)
     };
-    if !arguments.json && known.iter().any(|known| known.holders.is_none()) {
-        let _ = writeln!(std::io::stderr(), "hint: as root it also shows who has files open");
+    for Known { share, holders, .. } in &known {
+        if let Err(why) = holders {
+            let _ = writeln!(std::io::stderr(), "{}: cannot see who has files open: {why}", share.name);
+        }
     }
     Ok(report::finish(Exit::Done, std::io::stdout().write_all(text.as_bytes())))
 }
@@ -95,7 +97,7 @@ async fn ask(only: Option<&str>) -> anyhow::Result<Option<Vec<Known>>> {
                 unknown.push(consumer.unit.clone());
             }
         }
-        let holders = client.holders(&share.name).await.ok();
+        let holders = client.holders(&share.name).await.map_err(|error| format!("{error:#}"));
         known.push(Known { share, requiring, unknown, holders });
     }
     Ok(Some(known))
@@ -103,7 +105,7 @@ async fn ask(only: Option<&str>) -> anyhow::Result<Option<Vec<Known>>> {
 
 fn dependents(Known { share, requiring, unknown, holders }: &Known) -> Vec<Dependent> {
     let named = |unit: &str| {
-        let files = holders.as_ref().map(|_| 0);
+        let files = holders.is_ok().then_some(0);
         Dependent { share: share.name.clone(), unit: unit.to_owned(), files, ..Dependent::default() }
     };
     let mut found = BTreeMap::<String, Dependent>::new();
@@ -172,7 +174,7 @@ mod tests {
     #![expect(clippy::unwrap_used, reason = "tests")]
     use super::*;
 
-    fn known(holders: Option<Vec<Holder>>) -> Known {
+    fn known(holders: Result<Vec<Holder>, String>) -> Known {
         let share = serde_json::json!({
             "name": "films", "state": "online", "since": 1.0, "reason": {"kind": "answers"}, "reason_text": "x",
             "server": "tower", "source": "films", "mount_point": "/mnt/films", "hold_reasons": [], "wanted": "mounted",
@@ -195,7 +197,7 @@ mod tests {
             directories: 1,
         };
         let holders = vec![holder(Some("player.service"), 2), holder(Some("player.service"), 1), holder(None, 0)];
-        let found = dependents(&known(Some(holders)));
+        let found = dependents(&known(Ok(holders)));
         let of = |unit: &str| found.iter().find(|dependent| dependent.unit == unit).unwrap().clone();
         let player = of("player.service");
         assert_eq!((player.configured, player.requires, player.files), (true, true, Some(5)));
@@ -210,7 +212,7 @@ mod tests {
 
     #[test]
     fn what_only_root_may_know_is_not_made_up() {
-        let found = dependents(&known(None));
+        let found = dependents(&known(Err("only root may do that".into())));
         assert!(found.iter().all(|dependent| dependent.files.is_none()));
         assert!(
             render(&found).contains("player.service  yes         yes           ?           paused"),

@@ -22,7 +22,7 @@ pub const MARK: &str = "# Written by nasmount's generator from its configuration
 /// Name of the drop-ins.
 pub const DROP_IN: &str = "50-nasmount.conf";
 
-/// What comes before a share's name as the source of its `.mount` unit.
+/// What comes before a share's name as the source of its `.mount` unit and of its barrier.
 pub const SOURCE_PREFIX: &str = "nasmount:";
 
 /// How long a start waits for a share at most. A consumer whose start is given up is started by nasmount when the share is there,
@@ -32,8 +32,9 @@ pub const START_WAITS: Duration = Duration::from_secs(40);
 /// systemd ends `mount.nasmount` so much later: it says itself why the share is not there.
 const MARGIN: Duration = Duration::from_secs(5);
 
-/// The kind of consumers that can require a share. Scopes and slices are started for somebody else; sockets, paths and timers come
-/// before `basic.target` and nasmount after it, so that systemd would break the cycle by not starting one of them (seen on 252 and 257).
+/// The kind of consumers that can require a share. Scopes and slices are started for somebody else. Sockets and paths come before
+/// `basic.target` and nasmount after it: systemd would break the cycle by not starting one of them (seen on 252 and 257). Timers and
+/// targets start services, which wait themselves.
 const CAN_WAIT: &str = ".service";
 
 /// Every file that the generator writes, by its path below the generator's directory.

@@ -27,7 +27,7 @@ use super::{clock, mount_point};
 use crate::share::BootInstant;
 
 /// Source of a barrier in mountinfo, followed by the share's name.
-pub const SOURCE_PREFIX: &str = "nasmount:";
+pub use crate::plan::dependency::SOURCE_PREFIX;
 
 /// Protocol version and kind of mount.
 const OPTIONS: &str = "minproto=5,maxproto=5,direct";

@@ -31,8 +31,8 @@ while true; do echo at work >&3; sleep 0.1; done
 enum While {
     /// All is well.
     Healthy,
-    /// A share is held, its consumers are paused in the middle of what they did.
-    Held(Fault),
+    /// The NAS hangs: a share is held, its consumers are paused in the middle of what they did.
+    Held,
     /// The NAS goes away at the same moment.
     Dying,
 }
@@ -41,7 +41,7 @@ enum While {
 pub fn run(guest: &Guest) -> Result<String> {
     control(guest)?;
     let mut facts = Vec::new();
-    for (name, how) in [("healthy", While::Healthy), ("held", While::Held(Fault::Hang)), ("dying", While::Dying)] {
+    for (name, how) in [("healthy", While::Healthy), ("held", While::Held), ("dying", While::Dying)] {
         guest.boot_again()?;
         facts.push(format!("{name}: {}", nasmount(guest, how).with_context(|| name.to_owned())?));
     }
@@ -51,7 +51,7 @@ pub fn run(guest: &Guest) -> Result<String> {
 
 /// The worst of them, where the other suite's systemd and kernel might differ.
 pub fn hung(guest: &Guest) -> Result<String> {
-    let fact = nasmount(guest, While::Held(Fault::Hang))?;
+    let fact = nasmount(guest, While::Held)?;
     guest.boot_again()?;
     Ok(fact)
 }
@@ -102,8 +102,8 @@ fn nasmount(guest: &Guest, how: While) -> Result<String> {
             }
             off
         }
-        While::Held(fault) => {
-            let outage = nas.cut(fault)?;
+        While::Held => {
+            let outage = nas.cut(Fault::Hang)?;
             guest.wait_for("the consumers to be paused", DEADLINE, &paused(&load.unit()))?;
             nasmount.wait_for_state(SHARE, "holding")?;
             let off = guest.power_off(LIMIT, "systemctl poweroff")?;
