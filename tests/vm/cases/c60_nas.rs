@@ -50,7 +50,7 @@ pub fn run(guest: &Guest) -> Result<String> {
     gone.change("remove")?; // what follows from it takes a while
     let said = what_the_server_says_is_handed_on(guest, &nasmount, full)?;
     let logins = password_changed(guest, &nasmount, login)?;
-    let lost = beyond_the_patience(&nasmount, &load, beyond)?;
+    let lost = beyond_the_patience(guest, &nasmount, &load, beyond)?;
     missing_until_it_is_back(guest, &nasmount, gone)?;
     nasmount.remove()?;
     Ok(format!("{said}; {logins} refused logins; {lost}; a share that was removed came back by itself"))
@@ -112,10 +112,12 @@ fn password_changed(guest: &Guest, nasmount: &Nasmount<'_>, nas: Nas<'_>) -> Res
 }
 
 /// What is lost after all is said: which share, when, which files of whom. A reader never meets an error.
-fn beyond_the_patience(nasmount: &Nasmount<'_>, load: &Load<'_>, nas: Nas<'_>) -> Result<String> {
+fn beyond_the_patience(guest: &Guest, nasmount: &Nasmount<'_>, load: &Load<'_>, nas: Nas<'_>) -> Result<String> {
     ensure!(nasmount.share("beyond")?["loss"].is_null(), "a loss before there was one");
     let outage = nas.cut(Fault::Link)?;
     nasmount.wait_for_state("beyond", "holding")?;
+    // what was written since the last flush would else be sent up to 30 s later, when the NAS is back, and not be lost
+    guest.spawn("sync")?;
     outage.last(BEYOND)?;
     outage.heal()?;
     nasmount.wait_for_state("beyond", "online")?;
