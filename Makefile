@@ -14,7 +14,7 @@ HELPERDIR = /sbin
 DBUSDIR = /usr/share/dbus-1/system.d
 TMPFILESDIR = /usr/lib/tmpfiles.d
 
-UNITS = nasmount.service nasmount-barrier.service nasmount-rescue.service
+UNITS = nasmount.service nasmount-barrier.service nasmount-rescue.service nasmount-wait@.service
 
 .PHONY: build release demo bench test check unit vm vm-trixie vm-bookworm install uninstall clean
 

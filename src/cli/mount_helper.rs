@@ -1,5 +1,5 @@
-//! `mount.nasmount`: what the start of a share's `.mount` unit runs. It mounts nothing: it waits until the share is online, and says
-//! why if it is not.
+//! `mount.nasmount`: what the start of a share's `.mount` unit runs, and before it `nasmount-wait@SHARE.service`. It mounts nothing: it
+//! waits until the share is online, and says why if it is not.
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -27,8 +27,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(300);
 struct Arguments {
     /// nasmount:SHARE
     source: String,
-    /// The share's mount point
-    mount_point: String,
+    /// The share's mount point, if it is to be compared
+    mount_point: Option<String>,
     /// Options; `remount` has nothing to do
     #[arg(short, value_name = "OPTIONS", action = clap::ArgAction::Append, value_delimiter = ',')]
     options: Vec<String>,
@@ -68,7 +68,7 @@ async fn wait(Arguments { source, mount_point, .. }: &Arguments) -> anyhow::Resu
     };
     let deadline = clock::now() + START_WAITS;
     loop {
-        let error = match look(name, mount_point).await {
+        let error = match look(name, mount_point.as_deref()).await {
             Ok(Look::Online) => return Ok(()),
             Ok(Look::Never(error)) => return Err(error),
             Ok(Look::NotYet(why)) => anyhow::anyhow!(why),
@@ -89,20 +89,24 @@ enum Look {
     Never(anyhow::Error),
 }
 
-async fn look(name: &str, mount_point: &str) -> anyhow::Result<Look> {
+async fn look(name: &str, mount_point: Option<&str>) -> anyhow::Result<Look> {
     let client = Client::connect().await?;
     let status = client.status().await?;
     let share = status.shares.into_iter().find(|share| share.name == name);
-    let Some(share) = share.filter(|share| share.mount_point == mount_point) else {
+    let Some(share) = share.filter(|share| mount_point.is_none_or(|place| share.mount_point == place)) else {
         let hint =
             "`nasmount status` lists what there is; `systemctl daemon-reload` after a change of the configuration";
-        return Ok(Look::Never(Hinted::new(format!("nasmount has no share {name} on {mount_point}"), hint).into()));
+        return Ok(Look::Never(Hinted::new(format!("nasmount has no share {name}{}", on(mount_point)), hint).into()));
     };
     if share.wanted == Wanted::Unmounted {
         let hint = format!("`nasmount mount {name}`");
         return Ok(Look::Never(Hinted::new(format!("share {name} was unmounted by an operator"), hint).into()));
     }
     Ok(judge(share))
+}
+
+fn on(mount_point: Option<&str>) -> String {
+    mount_point.map_or_else(String::new, |place| format!(" on {place}"))
 }
 
 fn judge(share: ShareStatus) -> Look {

@@ -5,10 +5,13 @@ use std::io;
 use std::path::Path;
 use std::time::Duration;
 
-use tracing::{info, warn};
+use tokio::sync::watch;
+use tracing::{debug, info, warn};
 
+use super::share_actor::ShareView;
 use crate::config::settings::Settings;
 use crate::plan::dependency;
+use crate::share::State;
 use crate::sys::generator;
 use crate::sys::systemd::Systemd;
 
@@ -35,6 +38,25 @@ pub fn keep(settings: &Settings) {
             Err(error) => warn!(%error, "systemd does not know what can depend on a share: `systemctl daemon-reload`"),
         }
     });
+}
+
+/// Whenever a share is online, a wait for it that was given up is no failure of the host any more. Ends with the share's loop.
+pub fn forgive_waits(mut view: watch::Receiver<ShareView>) {
+    let unit = dependency::wait_unit(&view.borrow().settings.id);
+    tokio::spawn(async move {
+        while view.wait_for(|view| view.share.state() == State::Online).await.is_ok() {
+            if let Err(error) = reset_failed(&unit).await {
+                debug!(unit, %error, "a wait that was given up still counts as failed");
+            }
+            if view.wait_for(|view| view.share.state() != State::Online).await.is_err() {
+                return;
+            }
+        }
+    });
+}
+
+async fn reset_failed(unit: &str) -> zbus::Result<()> {
+    Systemd::connect().await?.reset_failed(unit).await
 }
 
 fn is_written(wanted: &BTreeMap<String, String>) -> bool {

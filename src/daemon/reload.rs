@@ -233,6 +233,7 @@ impl Reloader {
         let host = Arc::clone(&self.host);
         let executor = move |configured, events| Executor::new(configured, view, host, events);
         let handle = share_actor::spawn(configured, around, executor);
+        dependents::forgive_waits(handle.view.clone());
         self.board.actors().shares.insert(name, handle);
     }
 

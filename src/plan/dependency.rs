@@ -1,8 +1,11 @@
 //! How other units depend on a share: the units that nasmount's generator writes for systemd.
 //!
-//! Each share gets a `.mount` unit. Its start mounts nothing: it waits, in `mount.nasmount`, until the share is online. So
-//! `RequiresMountsFor=`, `Requires=mnt-media.mount` and whatever worked with a line of fstab waits for a share that can be used. The
+//! Each share gets a `.mount` unit. Its start mounts nothing: before it, `nasmount-wait@SHARE.service` waits until the share is online.
+//! So `RequiresMountsFor=`, `Requires=mnt-media.mount` and whatever worked with a line of fstab waits for a share that can be used. The
 //! configured consumers get such a line themselves, in a drop-in.
+//!
+//! A service waits, and not the `.mount` unit's own process: PID 1 looks at the mount point before it starts that, and would let all
+//! go who wait for a share with `on_access = "wait ..."`.
 //!
 //! `Requires=` and not `BindsTo=`: an outage takes the share off its path, which ends the `.mount` unit, and what happens to the
 //! consumers then is nasmount's to decide. A stop of the `.mount` unit by the administrator stops them all the same.
@@ -12,7 +15,7 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use super::units::units;
-use crate::config::settings::{AfterHold, OnOutage, Settings, ShareSettings};
+use crate::config::settings::{AfterHold, OnOutage, Settings, ShareId, ShareSettings};
 use crate::config::units::mount_unit;
 use crate::share::consumers::Policy;
 
@@ -29,8 +32,10 @@ pub const SOURCE_PREFIX: &str = "nasmount:";
 /// so this only bounds how long a boot is "starting" and a `systemctl start` says nothing.
 pub const START_WAITS: Duration = Duration::from_secs(40);
 
-/// systemd ends `mount.nasmount` so much later: it says itself why the share is not there.
-const MARGIN: Duration = Duration::from_secs(5);
+/// Name of the service that waits for a share.
+pub fn wait_unit(share: &ShareId) -> String {
+    format!("nasmount-wait@{share}.service")
+}
 
 /// The kind of consumers that can require a share. Scopes and slices are started for somebody else. Sockets and paths come before
 /// `basic.target` and nasmount after it: systemd would break the cycle by not starting one of them (seen on 252 and 257). Timers and
@@ -67,11 +72,11 @@ fn unit_of(share: &ShareSettings) -> String {
 /// off its path, and given back, while somebody who does not say that he needs it still writes (seen: his last lines were lost).
 fn mount(share: &ShareSettings) -> String {
     let id = &share.id;
-    let wait = (START_WAITS + MARGIN).as_secs();
+    let wait = wait_unit(id);
     let place = share.mount_point.to_string_lossy().replace('%', "%%");
     format!(
-        "{MARK}\n[Unit]\nDescription=NAS share {id}\nWants=nasmount.service\nAfter=nasmount.service\nStartLimitIntervalSec=0\n\n\
-         [Mount]\nWhat={SOURCE_PREFIX}{id}\nWhere={place}\nType=nasmount\nOptions=_netdev,nofail\nTimeoutSec={wait}\n"
+        "{MARK}\n[Unit]\nDescription=NAS share {id}\nRequires={wait}\nAfter={wait}\nStartLimitIntervalSec=0\n\n\
+         [Mount]\nWhat={SOURCE_PREFIX}{id}\nWhere={place}\nType=nasmount\nOptions=_netdev,nofail\n"
     )
 }
 
@@ -124,6 +129,7 @@ mod tests {
         let films = "mnt-50\\x25\\x20films.mount";
         assert_eq!(names, [films, "mnt-music.mount", "player.service.d/50-nasmount.conf"]);
         let unit = &files[films];
+        assert!(unit.contains("\nRequires=nasmount-wait@films.service\nAfter=nasmount-wait@films.service\n"), "{unit}");
         assert!(unit.contains("\nWhat=nasmount:films\nWhere=/mnt/50%% films\nType=nasmount\n"), "{unit}");
         assert_eq!(
             files["player.service.d/50-nasmount.conf"],

@@ -33,6 +33,7 @@ trait Manager {
     fn get_unit(&self, name: &str) -> zbus::Result<OwnedObjectPath>;
     fn get_unit_processes(&self, name: &str) -> zbus::Result<Vec<(String, u32, String)>>;
     fn reload(&self) -> zbus::Result<()>;
+    fn reset_failed_unit(&self, name: &str) -> zbus::Result<()>;
     fn list_jobs(&self) -> zbus::Result<Vec<Job>>;
     #[zbus(property(emits_changed_signal = "false"))]
     fn system_state(&self) -> zbus::Result<String>;
@@ -124,6 +125,14 @@ impl Systemd {
     /// Has systemd run its generators and read all units anew (`systemctl daemon-reload`); ends when that is done.
     pub async fn reload(&self) -> zbus::Result<()> {
         self.manager.reload().await
+    }
+
+    /// What failed before no longer counts (`systemctl reset-failed UNIT`). A unit that is not loaded has not failed.
+    pub async fn reset_failed(&self, unit: &str) -> zbus::Result<()> {
+        match self.manager.reset_failed_unit(unit).await {
+            Err(error) if is_unknown_unit(&error) => Ok(()),
+            result => result,
+        }
     }
 
     /// Is the unit loaded? One that is not does not run, and asking in any other way would load it.

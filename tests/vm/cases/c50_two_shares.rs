@@ -41,6 +41,13 @@ pub fn run(guest: &Guest) -> Result<String> {
     nasmount.wait_for_state("second", "holding")?;
     pid_1_never_waits(guest, &mount_point("second"))?;
     let patient = guest.spawn(&format!("/host/guest/stranger.py {} {CALLS} --limit 120", mount_point("second")))?;
+    // PID 1 does not look at the path for it before the share is there, which would let the strangers go
+    let start = guest.spawn("systemctl start 'mnt-nm\\x2dsecond.mount'")?;
+    guest.wait_for(
+        "its start to wait",
+        DEADLINE,
+        "systemctl list-jobs | grep 'mnt-nm.*second.mount *start *waiting'",
+    )?;
     for report in strangers(guest, &mount_point("first"), "ls")? {
         let waited = report["ms"].as_f64().is_some_and(|ms| ms >= 1000.0);
         ensure!(report["result"] == "EHOSTDOWN" && waited, "a stranger on the first share met {report}");
@@ -51,6 +58,8 @@ pub fn run(guest: &Guest) -> Result<String> {
     let healed = away_too.heal()?;
     nasmount.wait_for_state("second", "online")?;
     let waited = patience_paid(patient)?;
+    let started = start.wait(DEADLINE)?;
+    ensure!(started.code == 0, "the start of its unit met {started:?}");
     let goes_on = guest.wait_for("the consumer to go on", DEADLINE, &format!("! {}", paused(UNIT)))?;
     let account = unharmed(&load, first)?;
 

@@ -144,9 +144,12 @@ fn booted_without_the_nas(guest: &Guest) -> Result<f64> {
     guest.ok("systemctl is-active multi-user.target")?;
     guest.ok("systemctl is-failed hurries").context("who does not wait fails")?;
     guest.ok("[ $(systemctl is-active needs) = inactive ]")?;
-    let said = format!("journalctl -b -u {MOUNT} | grep 'share needed is not there after'");
-    guest.ok(&said).context("why it was given up")?;
+    let said = "journalctl -b -u nasmount-wait@needed | grep 'share needed is not there after'";
+    guest.ok(said).context("why it was given up")?;
+    guest.ok("systemctl is-failed nasmount-wait@needed")?;
     let [_] = nas::up(guest, [9])?;
     let online = guest.wait_for("the share", DEADLINE, &format!("nasmount wait {SHARE} --timeout 1s"))?;
-    Ok(guest.wait_for("the consumer", DEADLINE, "systemctl is-active --quiet needs")? - online)
+    let consumer = guest.wait_for("the consumer", DEADLINE, "systemctl is-active --quiet needs")?;
+    guest.wait_for("nothing to count as failed", DEADLINE, "! systemctl is-failed --quiet nasmount-wait@needed")?;
+    Ok(consumer - online)
 }
