@@ -57,11 +57,10 @@ fn outages(guest: &Guest, lengths: &[Duration]) -> Result<String> {
     let mut facts = Vec::new();
     for &length in lengths {
         wait_for_operations(&loads.iter().collect::<Vec<_>>(), 20, AT_WORK)?;
-        // Samba closes the connection of somebody who says nothing for a minute
+        // Samba closes the connection of somebody who says nothing for a minute: he speaks while his server still hangs
         let bystander = if length == SHORT { Some(bystander(guest, servers[3])?) } else { None };
         facts.push(outage(guest, &nasmount, servers, length).with_context(|| format!("outage of {length:?}"))?);
         if let Some(bystander) = bystander {
-            guest.ok(&format!("touch {GO}"))?;
             let met = bystander.wait(DEADLINE)?.stdout;
             ensure!(met.contains(r#""result": "ok""#), "a program's own connection to the server that hung met {met}");
         }
@@ -96,6 +95,7 @@ fn outage(guest: &Guest, nasmount: &Nasmount<'_>, servers: [Nas<'_>; 4], length:
     for outage in &outages {
         outage.last(length)?;
     }
+    guest.ok(&format!("touch {GO}"))?;
     for ((name, _), healed) in FAULTS.iter().zip(nas::heal_all(outages)?) {
         back.push(format!("{name} {:.1} s", nasmount.wait_for_state(name, "online")? - healed));
         let loss = nasmount.share(name)?["loss"].clone();
