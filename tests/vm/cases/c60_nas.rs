@@ -18,11 +18,13 @@ const LOCKED_AFTER: u32 = 10;
 const PROBED_OFTEN: &str = "probe_interval = \"5s\"";
 /// Nothing limits what is unwritten, so that there is something to be lost.
 const IMPATIENT: &str = "patience = \"8s\"\nhold_for = \"forever\"\ndirty_limit = \"none\"";
+const BRIEF: &str = "probe_interval = \"5s\"\npatience = \"10s\"\nhold_for = \"10s\"";
 /// The patience, 12 s until what was in flight has ended, and time to see it.
 const BEYOND: Duration = Duration::from_secs(25);
 
 pub fn run(guest: &Guest) -> Result<String> {
-    let [gone, full, login, beyond] = nas::up(guest, [5, 6, 7, 8])?;
+    let [gone, full, login, beyond, miser] = nas::up(guest, [5, 6, 7, 8, 9])?;
+    miser.change("miser")?;
     guest.write_file(CREDENTIALS, "username=nasuser\npassword=pw1,with comma\n")?;
     guest.ok(&format!("chmod 600 {CREDENTIALS}"))?;
     let load = Load::new(guest, "beyond", &Kind::ALL);
@@ -40,6 +42,7 @@ pub fn run(guest: &Guest) -> Result<String> {
         share("full", full, "media", ""),
         share("login", login, "secret", ""),
         share("beyond", beyond, "media", IMPATIENT),
+        share("miser", miser, "media", BRIEF),
     ];
     let nasmount = Nasmount::start(guest, &shares)?;
     for share in &shares {
@@ -47,13 +50,17 @@ pub fn run(guest: &Guest) -> Result<String> {
     }
     let load = load.start(&mount_point("beyond"))?;
     load.wait_for_operations(10, DEADLINE)?;
-    gone.change("remove")?; // what follows from it takes a while
+    gone.change("remove")?; // what follows from either takes a while
+    miser.change("starve")?;
     let said = what_the_server_says_is_handed_on(guest, &nasmount, full)?;
     let logins = password_changed(guest, &nasmount, login)?;
     let lost = beyond_the_patience(guest, &nasmount, &load, beyond)?;
     missing_until_it_is_back(guest, &nasmount, gone)?;
+    starved_until_it_is_fed(guest, &nasmount, miser)?;
     nasmount.remove()?;
-    Ok(format!("{said}; {logins} refused logins; {lost}; a share that was removed came back by itself"))
+    Ok(format!(
+        "{said}; {logins} refused logins; {lost}; a share that was removed and one without credits came back by themselves"
+    ))
 }
 
 /// A share that is read-only or full, and files that were replaced: the server's own answer, at once, and the share stays online.
@@ -131,6 +138,14 @@ fn beyond_the_patience(guest: &Guest, nasmount: &Nasmount<'_>, load: &Load<'_>, 
         ensure!(said.contains(&word), "{} blocks were lost, and nasmount says {said:?}, not {word}", buffered.lost);
     }
     Ok(format!("{} blocks lost beyond the patience, and said: {said:?}", buffered.lost))
+}
+
+/// A server that answers and gives no credits has every call wait: its share is given up, and tried until it is better.
+fn starved_until_it_is_fed(guest: &Guest, nasmount: &Nasmount<'_>, nas: Nas<'_>) -> Result<()> {
+    nasmount.wait_for_state("miser", "offline")?;
+    barred(guest, &mount_point("miser"), "ls,create")?;
+    nas.change("feed")?;
+    nasmount.wait_for_state("miser", "online").map(drop)
 }
 
 /// A share that is not there any more is given up, and looked for.

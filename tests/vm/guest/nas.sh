@@ -19,6 +19,8 @@
 # fill, empty          no space is left on the exports' file system
 # password NTHASH      nasuser has another one; sessions go on
 # recreate             the files of media are deleted and others made of the same names: handles are stale
+# miser                new connections go through one that can be told to give no credits
+# starve, feed         and is told so, or not any more
 # disconnect           the server ends the connections that there are, and takes new ones
 # readdress            the NAS is at 10.99.N.3 now
 #
@@ -29,6 +31,7 @@ readonly GUEST_DIR=$(dirname "$(readlink -f "$0")")
 # NT hash of "pw1,with comma", the password of nasuser: written down because computing it (smbpasswd) takes seconds.
 readonly NT_HASH=21FF60CD1905A2A6905477942E23410A
 readonly SLOW_DELAY=400ms
+readonly MISER=4450
 
 die() { echo "nas.sh: $*" >&2; exit 1; }
 uptime_now() { cut -d' ' -f1 /proc/uptime; }
@@ -80,7 +83,8 @@ start_server() {
   in_nas "$1" smbd -D --configfile="/run/nas$1/smb.conf" </dev/null >/dev/null
 }
 
-accepts() { in_nas "$1" ss -Hltn 'sport = 445' | grep -q 445; }
+listens() { in_nas "$1" ss -Hltn "sport = $2" | grep -q "$2"; }
+accepts() { listens "$1" 445; }
 gone() { [ -z "$(processes "$1")" ]; }
 forgotten() { ! in_nas "$1" ss -Htan 'sport = 445' | grep -q .; }
 
@@ -194,6 +198,13 @@ change() {
       mkdir -m 777 "$export/media"
       python3 "$GUEST_DIR/load.py" library "$export/media"
       ;;
+    miser)
+      in_nas "$1" "$GUEST_DIR/miser.py" "$MISER" "/run/nas$1/starve" </dev/null >/dev/null 2>&1 &
+      until_true listens "$1" "$MISER"
+      in_nas "$1" nft "table inet miser { chain p { type nat hook prerouting priority -100; tcp dport 445 redirect to :$MISER; }; }"
+      ;;
+    starve) touch "/run/nas$1/starve" ;;
+    feed) rm "/run/nas$1/starve" ;;
     disconnect)
       kill -KILL $(in_nas "$1" ss -Htnp state established 'sport = 445' | grep -o 'pid=[0-9]*' | cut -d= -f2 | sort -u)
       ;;
@@ -216,5 +227,5 @@ case ${1:-} in
   cut) cut_fault "$2" "$3"; uptime_now ;;
   heal) heal_fault "$2" "$3"; uptime_now ;;
   change) change "${@:2}" ;;
-  *) sed -n '2,24s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
+  *) sed -n '2,26s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
 esac
