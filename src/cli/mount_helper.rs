@@ -2,19 +2,20 @@
 //! waits until the share is online, and says why if it is not.
 
 use std::ffi::OsString;
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::bail;
+use anyhow::{Context as _, bail};
 use clap::Parser;
 
-use super::client::{Client, block_on};
+use super::client::{Answer, Client, Wish, block_on};
 use super::{Hinted, report};
 use crate::plan::dependency::{SOURCE_PREFIX, START_WAITS};
 use crate::share::State;
 use crate::share::command::Wanted;
 use crate::status::ShareStatus;
-use crate::sys::clock;
+use crate::sys::{clock, mountinfo};
 
 /// "Mount failure" of mount(8).
 const MOUNT_FAILURE: u8 = 32;
@@ -67,10 +68,19 @@ async fn wait(Arguments { source, mount_point, .. }: &Arguments) -> anyhow::Resu
         bail!(Hinted::new(format!("{source} is no share of nasmount"), format!("write {SOURCE_PREFIX}SHARE")));
     };
     let deadline = clock::now() + START_WAITS;
+    let mut wished = false;
     loop {
         let error = match look(name, mount_point.as_deref()).await {
             Ok(Look::Online) => return Ok(()),
             Ok(Look::Never(error)) => return Err(error),
+            Ok(Look::TakenOff) if !wished => {
+                wished = true;
+                match Client::connect().await?.wish(name, Wish::Mount).await? {
+                    Answer::Refused(refusal) => anyhow::anyhow!("{refusal}"),
+                    Answer::Verdict(_) | Answer::NoSuchShare => continue,
+                }
+            }
+            Ok(Look::TakenOff) => anyhow::anyhow!("it was unmounted again"),
             Ok(Look::NotYet(why)) => anyhow::anyhow!(why),
             Err(error) => error, // the daemon may be starting
         };
@@ -85,6 +95,8 @@ enum Look {
     Online,
     /// It may become so: why it is not yet.
     NotYet(String),
+    /// Somebody unmounted it as he would a line of fstab.
+    TakenOff,
     /// It will not by itself.
     Never(anyhow::Error),
 }
@@ -98,15 +110,29 @@ async fn look(name: &str, mount_point: Option<&str>) -> anyhow::Result<Look> {
             "`nasmount status` lists what there is; `systemctl daemon-reload` after a change of the configuration";
         return Ok(Look::Never(Hinted::new(format!("nasmount has no share {name}{}", on(mount_point)), hint).into()));
     };
-    if share.wanted == Wanted::Unmounted {
-        let hint = format!("`nasmount mount {name}`");
-        return Ok(Look::Never(Hinted::new(format!("share {name} was unmounted by an operator"), hint).into()));
-    }
-    Ok(judge(share))
+    Ok(match share.wanted {
+        // the daemon may not know yet of an umount that has just been
+        Wanted::Mounted if share.state == State::Online && !is_on_its_path(&share)? => {
+            Look::NotYet("somebody has just unmounted it".to_owned())
+        }
+        Wanted::Mounted => judge(share),
+        Wanted::TakenOff => Look::TakenOff,
+        Wanted::Unmounted => {
+            let hint = format!("`nasmount mount {name}`");
+            Look::Never(Hinted::new(format!("share {name} was unmounted by an operator"), hint).into())
+        }
+    })
 }
 
 fn on(mount_point: Option<&str>) -> String {
     mount_point.map_or_else(String::new, |place| format!(" on {place}"))
+}
+
+/// Read from the mount table, without a look at the path.
+fn is_on_its_path(share: &ShareStatus) -> anyhow::Result<bool> {
+    let entries = mountinfo::read().context("cannot read the mount table")?;
+    let on_it = mountinfo::on(&entries, Path::new(&share.mount_point));
+    Ok(on_it.iter().any(|entry| entry.fstype == "cifs"))
 }
 
 fn judge(share: ShareStatus) -> Look {

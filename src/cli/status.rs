@@ -194,8 +194,10 @@ fn more(share: &ShareStatus) -> Vec<String> {
     if share.hold_reasons.contains(&HoldReason::Operator) {
         line("held by operator".into());
     }
-    if share.wanted == Wanted::Unmounted {
-        line("unmounted by operator".into());
+    match share.wanted {
+        Wanted::Mounted => {}
+        Wanted::Unmounted => line("unmounted by operator".into()),
+        Wanted::TakenOff => line("unmounted with umount or systemctl".into()),
     }
     match share.maintenance.map(|maintenance| maintenance.ends_in) {
         Some(Some(seconds)) => line(format!("maintenance for {} more", duration(seconds))),

@@ -27,7 +27,6 @@ use crate::config;
 use crate::config::settings::{ServerId, ServerSettings, Settings, ShareId, ShareSettings};
 use crate::plan;
 use crate::plan::diff::{PlanStep, diff};
-use crate::share::command::Wanted;
 use crate::share::event::Memory;
 use crate::share::{BootInstant, Command, State};
 use crate::sys::clock;
@@ -268,7 +267,7 @@ impl Reloader {
         let _ = tokio::time::timeout(left, view.wait_for(is_off)).await; // else as it is
         let in_flight = view.borrow().operation;
         if let Some((operation, _)) = in_flight {
-            if wanted == Wanted::Mounted {
+            if wanted.is_mounted() {
                 let _ = self.board.command(name, Command::Mount).await; // it was not an operator's wish
             }
             return Err(format!("the operation '{operation}' has not ended"));

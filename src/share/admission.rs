@@ -64,7 +64,7 @@ impl Share {
 
     fn admit_mount(&self) -> Result<Verdict, Refusal> {
         self.refuse_if_stuck()?;
-        if self.operator.wanted == Wanted::Unmounted || self.state == State::Blocked {
+        if !self.operator.wanted.is_mounted() || self.state == State::Blocked {
             return Ok(Verdict::Accepted);
         }
         let away = matches!(self.server, Trust::Dead { .. } | Trust::Unknown);

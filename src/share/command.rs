@@ -58,8 +58,18 @@ pub enum Wanted {
     /// As the configuration says.
     #[default]
     Mounted,
-    /// He unmounted it.
+    /// He unmounted it: it stays so until `nasmount mount`.
     Unmounted,
+    /// He unmounted it with umount(8) or `systemctl stop`: also the start of its `.mount` unit mounts it again, as it would a line of
+    /// fstab.
+    TakenOff,
+}
+
+impl Wanted {
+    /// Whether it is to be mounted.
+    pub fn is_mounted(self) -> bool {
+        self == Self::Mounted
+    }
 }
 
 /// Why consumers are held. They are released when the set of reasons is empty.

@@ -6,7 +6,7 @@ use tracing::{debug, info, warn};
 
 use super::BootInstant;
 use super::Share;
-use super::command::{Command, Wanted};
+use super::command::Command;
 use super::detector::Trust;
 use super::effect::{Effect, OpId, Step};
 use super::event::{Attachment, Done, Loss, Memory, Survey};
@@ -364,7 +364,7 @@ impl Share {
 
     fn adopt(&mut self, now: BootInstant, reason: Reason) {
         let Facts { clone, attached, .. } = self.facts;
-        let unwanted = self.operator.wanted == Wanted::Unmounted;
+        let unwanted = !self.operator.wanted.is_mounted();
         if self.operator.maintenance.is_some() {
             self.enter(now, State::Maintenance, reason);
         } else if (unwanted || self.operator.remounts) && (clone || attached) {

@@ -187,7 +187,7 @@ impl Share {
     /// Why consumers are held, stopped or not yet started; they go on when it is empty.
     pub fn hold_reasons(&self) -> BTreeSet<HoldReason> {
         let mut reasons = BTreeSet::new();
-        let unmounted = self.operator.wanted == Wanted::Unmounted;
+        let unmounted = !self.operator.wanted.is_mounted();
         if self.operator.holds || unmounted {
             reasons.insert(HoldReason::Operator);
         }
@@ -501,6 +501,10 @@ impl Share {
                 self.timers.set(Timer::Recovery, now + within);
             }
             State::Releasing => {
+                if self.reason == Reason::TakenOff {
+                    self.operator.wanted = Wanted::TakenOff;
+                    self.operator.unmounts = true;
+                }
                 // the server is well, and nobody has to lose anything
                 self.operator.unmounts |= matches!(self.reason, Reason::Mismatch { .. }) && self.outage.is_none();
                 self.operator.unmounts |= self.reason == Reason::Shutdown && self.facts.verified;

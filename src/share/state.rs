@@ -102,9 +102,7 @@ impl State {
     /// The states that may follow. The simulation sees each of these transitions, and no other; the README's diagram shows them.
     pub fn may_become(self) -> &'static [Self] {
         match self {
-            Self::Online => {
-                &[Self::Suspect, Self::Holding, Self::Recovering, Self::Releasing, Self::Blocked, Self::Maintenance]
-            }
+            Self::Online => &[Self::Suspect, Self::Holding, Self::Releasing, Self::Blocked, Self::Maintenance],
             Self::Suspect => &[
                 Self::Online,
                 Self::Holding,
@@ -219,7 +217,7 @@ pub enum Reason {
     Shutdown,
     /// Another machine answers at the server's address.
     ServerChanged,
-    /// Somebody else took the share off the mount point.
+    /// Somebody took the share off the mount point: umount(8), `systemctl stop`.
     TakenOff,
     /// The kept mount is gone.
     CloneLost,
@@ -249,6 +247,7 @@ impl Reason {
             Self::ServerChanged => Some(
                 "if it is the same server all the same (installed anew, for example): `nasmount trust SERVER`; else correct its `host`",
             ),
+            Self::TakenOff => Some("`nasmount mount SHARE` mounts it again"),
             Self::OperationStuck { .. } => {
                 Some("it ends by itself when the server answers again; if that never happens, only a reboot helps")
             }
@@ -263,7 +262,6 @@ impl Reason {
             | Self::NotHealed { .. }
             | Self::Asked { .. }
             | Self::Shutdown
-            | Self::TakenOff
             | Self::CloneLost
             | Self::Mismatch { .. } => None,
         }
@@ -286,7 +284,7 @@ impl std::fmt::Display for Reason {
             Self::ForeignMount { source } => write!(f, "{source} is mounted there by somebody else"),
             Self::Asked { command } => write!(f, "an operator asked for it: {command}"),
             Self::Shutdown => f.write_str("the host goes down"),
-            Self::TakenOff => f.write_str("somebody else unmounted it"),
+            Self::TakenOff => f.write_str("somebody unmounted it"),
             Self::CloneLost => f.write_str("the kept mount is gone"),
             Self::Mismatch { mismatch: Mismatch::Source } => f.write_str("another source is configured"),
             Self::Mismatch { mismatch: Mismatch::Address } => f.write_str("the server has another address"),

@@ -1,7 +1,6 @@
 //! Which state follows from what is known.
 
 use super::Share;
-use super::command::Wanted;
 use super::consumers::Progress;
 use super::detector::{self, Trust};
 use super::facts::Login;
@@ -35,7 +34,7 @@ impl Share {
             State::Offline if trusted && idle && facts.barrier && self.may_mount() => {
                 Some((State::Mounting, Reason::ServerBack))
             }
-            State::Offline if stranger && idle && self.operator.wanted == Wanted::Mounted => {
+            State::Offline if stranger && idle && self.operator.wanted.is_mounted() => {
                 Some((State::Blocked, Reason::ServerChanged))
             }
             State::Blocked if trusted && self.reason == Reason::ServerChanged => {
@@ -54,7 +53,8 @@ impl Share {
             State::Suspect => dead.map(|reason| (State::Holding, reason)),
             State::Online => match self.server {
                 Trust::Suspect { verdict } => Some((State::Suspect, Reason::ProbeFailed { verdict })),
-                Trust::Trusted if !facts.attached && idle => Some((State::Recovering, Reason::TakenOff)),
+                // nasmount does not take an online share off its path
+                Trust::Trusted if !facts.attached && idle => Some((State::Releasing, Reason::TakenOff)),
                 Trust::Dead { .. } | Trust::Unknown | Trust::Trusted => dead.map(|reason| (State::Holding, reason)),
             },
             State::Holding if !facts.clone && idle => Some((State::Releasing, Reason::CloneLost)),
@@ -65,7 +65,7 @@ impl Share {
             State::Recovering => dead.map(|reason| (State::Holding, reason)),
             State::Releasing if idle && self.consumers_let_release() && !facts.clone && !facts.attached => {
                 let login = self.reason.failure_class() == Some(FailureClass::Credentials);
-                let refused = login && self.operator.wanted == Wanted::Mounted;
+                let refused = login && self.operator.wanted.is_mounted();
                 Some((if refused { State::Blocked } else { State::Offline }, self.reason.clone()))
             }
             State::Offline
@@ -107,7 +107,7 @@ impl Share {
     fn may_mount(&self) -> bool {
         let waits = [Timer::Retry, Timer::Remount].iter().any(|timer| self.timers.is_set(*timer));
         // a mount that seemed to fail may be there
-        self.operator.wanted == Wanted::Mounted && !self.shuts_down && !waits && !self.facts.outdated
+        self.operator.wanted.is_mounted() && !self.shuts_down && !waits && !self.facts.outdated
     }
 
     /// A bus that is away, or a stop job that takes long, keeps no share from coming back or from being given up.

@@ -249,6 +249,7 @@ impl World {
             self.note(|| format!("{}: {from} -> {to}: {reason}", share_name(share)));
             self.figures.transitions.insert((from, to));
             self.watch.shares[share].state_changed(now, to, at_stake);
+            invariants::only_who_took_it_off_unmounts(self, share, to, &reason)?;
         }
         let dies = self.dies_at_input.take_if(|input| *input == self.inputs).is_some();
         if let Some(memory) = memory {

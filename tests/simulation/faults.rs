@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use nasmount::share::command::{HoldReason, Maintenance, Wanted};
+use nasmount::share::command::{HoldReason, Maintenance};
 use nasmount::share::consumers::UnitEvent;
 use nasmount::share::detector::{LocalTrouble, Trust};
 use nasmount::share::{Command, Event, Input, State};
@@ -164,6 +164,7 @@ impl World {
         let taken = place.is_open();
         if taken {
             place.ours = false;
+            place.taken_off = true;
             self.mount_table_changed(share);
         }
         taken
@@ -329,7 +330,7 @@ impl World {
         let machine = &daemon.shares[share];
         let command = if machine.maintenance().is_some() {
             Command::EndMaintenance
-        } else if machine.wanted() == Wanted::Unmounted || machine.state() == State::Blocked {
+        } else if !machine.wanted().is_mounted() || machine.state() == State::Blocked {
             Command::Mount
         } else if machine.hold_reasons().contains(&HoldReason::Operator) {
             Command::Release

@@ -68,6 +68,8 @@ pub struct Place {
     pub source: u32,
     /// The share lies on the path.
     pub ours: bool,
+    /// Somebody took it off since it was last put there.
+    pub taken_off: bool,
     /// Somebody else's mount lies on top.
     pub foreign: bool,
     /// The session was set up before the login was refused.
@@ -170,6 +172,7 @@ impl Host {
             clone_of: (FIRST_ADDRESS, 0),
             source: 0,
             ours: share.mounted,
+            taken_off: false,
             foreign: false,
             logged_in: true,
             lost: false,
@@ -290,7 +293,7 @@ impl Host {
                 return failed(FailureClass::Busy, "attach: nothing to attach, or no place");
             }
             // it goes onto the barrier, which is laid again if somebody took it
-            Step::Attach => (place.barrier, place.ours) = (true, true),
+            Step::Attach => (place.barrier, place.ours, place.taken_off) = (true, true, false),
             // only what lies on top
             Step::Detach if place.ours && place.foreign => {
                 return failed(FailureClass::Busy, "detach: somebody else's mount is in the way");

@@ -29,7 +29,7 @@ fn memories() -> Vec<(Memory, bool)> {
     let mut memories = Vec::new();
     for (since, given_up) in outages {
         for (fenced, is_up) in fences {
-            for wanted in [Wanted::Mounted, Wanted::Unmounted] {
+            for wanted in [Wanted::Mounted, Wanted::Unmounted, Wanted::TakenOff] {
                 for remounts in BOTH {
                     let outage_since =
                         since.map(|seconds| BootInstant::from_boot(std::time::Duration::from_secs(seconds)));
@@ -92,7 +92,7 @@ fn run(
     if *fence {
         world.host.servers[0].fenced_for.insert(0, 1);
     }
-    world.watch.shares[0].unmounted = place.disk.wanted == Wanted::Unmounted;
+    world.watch.shares[0].unmounted = !place.disk.wanted.is_mounted();
     // the earlier daemon was about to fence the server, or had
     world.watch.shares[0].released = place.disk.given_up && place.disk.fenced;
     world.host.set_server(0, server.0, false);

@@ -11,7 +11,7 @@ use nasmount::share::detector::Detector;
 use nasmount::share::effect::Step;
 use nasmount::share::{BootInstant, Consumers, Share};
 
-pub use shares::{at_start, at_the_end_of_a_shutdown, one_mount_on_the_host};
+pub use shares::{at_start, at_the_end_of_a_shutdown, one_mount_on_the_host, only_who_took_it_off_unmounts};
 pub use units::{at_act, at_unit_start, unit_started, units_are_held_in_order};
 pub use well::all_is_well;
 

@@ -81,6 +81,18 @@ fn unmounted_by_an_operator_stays_unmounted(world: &World, share: usize, step: &
     Ok(())
 }
 
+/// A share that nobody took off its path never stays unmounted for that reason; one that somebody did stays unmounted.
+pub fn only_who_took_it_off_unmounts(world: &mut World, share: usize, to: State, reason: &Reason) -> Check {
+    if to != State::Releasing || *reason != Reason::TakenOff {
+        return Ok(());
+    }
+    if !world.host.shares[share].taken_off {
+        return broken(world, "only who took it off unmounts", share_name(share).into());
+    }
+    world.watch.shares[share].unmounted = true;
+    Ok(())
+}
+
 fn no_mount_after_a_refusal(world: &World, share: usize, step: &Step) -> Check {
     if step.mounts() && world.watch.shares[share].refused {
         return broken(world, "a refused login is tried once", "mount again".into());

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use nasmount::share::command::{HoldReason, Wanted};
+use nasmount::share::command::HoldReason;
 use nasmount::share::consumers::{AfterHold, Demand, OnOutage, UnitEffect, UnitStep};
 use nasmount::share::{BootInstant, State};
 
@@ -93,7 +93,7 @@ fn let_go_only_when_all_are_back(world: &World, unit: usize, step: UnitStep, mom
             State::Mounting | State::Recovering | State::Maintenance | State::Stuck => moment == Moment::Begun,
             State::Online | State::Suspect => false,
         };
-        let held = machine.hold_reasons().contains(&HoldReason::Operator) && machine.wanted() == Wanted::Mounted;
+        let held = machine.hold_reasons().contains(&HoldReason::Operator) && machine.wanted().is_mounted();
         let concerned = need.on_outage != OnOutage::None || away;
         if away || (held && concerned) {
             let message = format!("{step:?} {} while share {} is {state}", unit_name(unit), need.share);

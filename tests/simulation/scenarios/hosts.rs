@@ -37,9 +37,10 @@ fn maintenance_ends_by_the_clock_also_while_the_host_sleeps() {
 }
 
 #[test]
-fn foreign_umount_is_undone() {
-    let story = story(&setup()).fault(Fault::TakenOff { share: 0 }).after(1).is(State::Online);
-    story.share("it is on the path", |place| place.ours).attempted("Mount", 1).runs().ends_well();
+fn foreign_umount_is_a_wish_that_lasts() {
+    let story = story(&setup()).fault(Fault::TakenOff { share: 0 }).reaches(State::Offline, 20).stopped();
+    let story = story.crash(1_000).after(60).is(State::Offline).attempted("Mount", 1);
+    story.typed(Typed::Mount).reaches(State::Online, 10).after(1).runs().ends_well();
 }
 
 #[test]

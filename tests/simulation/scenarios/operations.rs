@@ -3,7 +3,7 @@
 use nasmount::share::failure::FailureClass;
 use nasmount::share::{Reason, State};
 
-use crate::schedule::{Fault, ServerIs};
+use crate::schedule::{Fault, ServerIs, Typed};
 use crate::story::{beginning, setup, story};
 use crate::world::World;
 
@@ -137,7 +137,8 @@ fn survey_fails_for_cause_and_is_tried_again() {
 
 #[test]
 fn server_that_dies_behind_a_call_that_does_not_return_is_an_outage() {
-    let story = story(&setup()).hangs("attach", 1_000, false).fault(Fault::TakenOff { share: 0 });
+    let story = story(&setup()).typed(Typed::MaintenanceOn { for_ms: None }).fault(Fault::TakenOff { share: 0 });
+    let story = story.hangs("attach", 1_000, false).after(1).typed(Typed::MaintenanceOff);
     let story = story.reaches(State::Stuck, 20).runs().server(ServerIs::Silent).after(5).paused().fenced(false);
     let story = story.after(120).is(State::Stuck).fenced(true).attempted("DestroySockets", 1);
     story.server_restarted().after(5).is(State::Stuck).fenced(false).paused().reaches(State::Online, 1_000).ends_well();

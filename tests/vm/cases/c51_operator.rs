@@ -12,6 +12,7 @@ use super::c50_two_shares::replays_to_the_same_states;
 /// Takes its time to stop.
 const SLOW: &str = "slow.service";
 const UNIT: &str = "load-asked.service";
+const MOUNT: &str = r"'mnt-nm\x2dasked.mount'";
 const CONFIGURATION: &str = "/etc/nasmount/nasmount.toml";
 
 pub fn run(guest: &Guest) -> Result<String> {
@@ -36,6 +37,7 @@ pub fn run(guest: &Guest) -> Result<String> {
     meddled_with(guest, &nasmount)?;
     let back = disconnected(guest, &nasmount, nas)?;
     let account = unharmed(&load, nas)?;
+    as_with_fstab(guest, &nasmount)?;
     unmounted(guest, &nasmount)?;
     reloaded(guest, &nasmount)?;
     let compared = replays_to_the_same_states(guest, "asked")?;
@@ -86,10 +88,6 @@ fn hands_off(guest: &Guest, nasmount: &Nasmount<'_>, nas: Nas<'_>) -> Result<()>
 /// The share taken off its path, and something else laid on it.
 fn meddled_with(guest: &Guest, nasmount: &Nasmount<'_>) -> Result<()> {
     let path = mount_point("asked");
-    let attached = format!("mountpoint -q {path} && [ $(stat -f -c %T {path}) != autofs ] && ls {path} >/dev/null");
-    guest.ok(&format!("umount -l {path}"))?;
-    guest.wait_for("the share to be back on its path", DEADLINE, &attached)?;
-    nasmount.wait_for_state("asked", "online")?;
     guest.ok(&format!("mount -t tmpfs foreign {path}"))?;
     nasmount.wait_for_state("asked", "blocked")?;
     let reason = nasmount.share("asked")?["reason"].clone();
@@ -106,6 +104,25 @@ fn disconnected(guest: &Guest, nasmount: &Nasmount<'_>, nas: Nas<'_>) -> Result<
     nas.change("disconnect")?;
     guest.wait_for("nasmount to find out", DEADLINE, &format!("[ $({silent}) -gt {} ]", before.trim()))?;
     Ok(nasmount.wait_for_state("asked", "online")? - closed)
+}
+
+/// What puts a line of fstab off and on does so with a share.
+fn as_with_fstab(guest: &Guest, nasmount: &Nasmount<'_>) -> Result<()> {
+    let path = mount_point("asked");
+    let attached = format!("mountpoint -q {path} && [ $(stat -f -c %T {path}) != autofs ] && ls {path} >/dev/null");
+    // in one go, so that the start comes before nasmount can have noticed
+    for unmount in [format!("umount {path}"), format!("systemctl stop {MOUNT}")] {
+        guest.ok(&format!("{unmount} && systemctl start {MOUNT}")).with_context(|| unmount.clone())?;
+        guest.ok(&attached).with_context(|| format!("mounted again after {unmount}"))?;
+        guest.ok(&unmount)?;
+        nasmount.wait_for_state("asked", "offline")?;
+        let report = nasmount.share("asked")?;
+        ensure!(report["wanted"] == "taken_off" && report["reason"]["kind"] == "taken_off", "it is {report}");
+        barred(guest, &path, "ls,create")?;
+        exits(guest, "nasmount mount asked", 0)?;
+        nasmount.wait_for_state("asked", "online")?;
+    }
+    Ok(())
 }
 
 /// An unmount loses nothing and lasts; a mount brings share and consumer back.
