@@ -41,6 +41,9 @@ const TIMEOUT_GROWS_WITHOUT_PATIENCE: u32 = 3;
 /// the sockets. Less than a few seconds would lose the race on a loaded host.
 pub const GIVE_UP_MARGIN: Duration = Duration::from_secs(10);
 
+/// From the end of the patience until the fence is up and the sockets are destroyed.
+const FENCED_WITHIN: Duration = Duration::from_secs(4);
+
 /// After fence and SOCK_DESTROY everything in flight has ended within this time: one round of the kernel's wait for a
 /// reconnect is 10 s (`cifs_wait_for_server_reconnect`), and the measurements ended below 12 s.
 pub const GIVEN_UP_WITHIN: Duration = Duration::from_secs(12);
@@ -142,7 +145,7 @@ fn kernel_earliest(echo_interval: Duration, share_probe: Duration) -> Duration {
     echo_interval * KERNEL_ECHO_FACTOR - share_probe.min(echo_interval)
 }
 
-/// The longest patience: what the largest `echo_interval` leaves above the margin. 1780 s with a request every ten seconds.
+/// The longest patience with probes that are not slower than the default ones: what the largest `echo_interval` leaves above the margin. 1780 s with a request every ten seconds.
 pub fn patience_max(share_probe: Duration) -> Duration {
     kernel_earliest(Duration::from_secs(ECHO_INTERVAL_MAX), share_probe) - GIVE_UP_MARGIN
 }
@@ -150,7 +153,9 @@ pub fn patience_max(share_probe: Duration) -> Duration {
 /// The smallest `echo_interval` in seconds with which the kernel gives up [`GIVE_UP_MARGIN`] after the patience or later.
 /// May exceed [`ECHO_INTERVAL_MAX`].
 pub fn echo_interval_needed(probe: &ProbeSettings, patience: Duration, share_probe: Duration) -> u64 {
-    let horizon = patience.max(detection_max(probe)) + GIVE_UP_MARGIN;
+    // the patience counts from the first probe that fails
+    let doubted = probe.interval + probe.timeout_max;
+    let horizon = patience.max(detection_max(probe)) + GIVE_UP_MARGIN.max(doubted + FENCED_WITHIN);
     let whole = |duration: Duration, by: u32| {
         let millis = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
         millis.div_ceil(u64::from(by) * 1000).max(ECHO_INTERVAL_MIN)

@@ -47,6 +47,8 @@ pub struct Share {
     pub(super) server: Trust,
     /// Sockets that the kernel made before this instant are of a connection that was given up for lost.
     pub(super) stale_before: BootInstant,
+    /// The first probe that failed; `None` while the server is trusted.
+    doubted_since: Option<BootInstant>,
     pub(super) facts: Facts,
     pub(super) consumers: Consumers,
     pub(super) operator: Operator,
@@ -86,6 +88,7 @@ impl Share {
             reason: Reason::Started,
             server: Trust::Unknown,
             stale_before: now,
+            doubted_since: None,
             facts: Facts::default(),
             consumers: Consumers {
                 demand: Demand::AsTheyAre,
@@ -291,8 +294,9 @@ impl Share {
     fn on_trust(&mut self, now: BootInstant, trust: Trust) {
         self.server = trust;
         match trust {
-            Trust::Trusted => self.stale_before = now,
+            Trust::Trusted => (self.stale_before, self.doubted_since) = (now, None),
             Trust::Suspect { .. } => {
+                self.doubted_since.get_or_insert(now);
                 self.facts.verified = false;
                 self.abandon_request();
             }
@@ -348,6 +352,7 @@ impl Share {
         if let Some(outage) = &mut self.outage {
             outage.since = outage.since + asleep;
         }
+        self.doubted_since = self.doubted_since.map(|since| since + asleep);
         self.probe_due |= self.state == State::Online;
     }
 
@@ -547,7 +552,9 @@ impl Share {
     }
 
     fn begin_outage(&mut self, now: BootInstant) {
-        self.outage.get_or_insert(Outage { since: now, given_up_at: None });
+        // what is in flight waits since the first probe that failed, and so does the kernel
+        let since = self.doubted_since.unwrap_or(now);
+        self.outage.get_or_insert(Outage { since, given_up_at: None });
         self.arm_clocks();
     }
 

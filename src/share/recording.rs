@@ -20,7 +20,7 @@ use super::time::BootInstant;
 use super::{Command, Share, Transition};
 
 /// Version of the form of a dump. A share that holds other things, or an input that is another one, raises it.
-pub const SCHEMA: u32 = 4;
+pub const SCHEMA: u32 = 5;
 
 /// Most inputs in a segment. An open share has two in ten seconds, so that two segments are some hours.
 const SEGMENT_INPUTS_MAX: usize = 1_000;

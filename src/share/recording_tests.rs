@@ -151,7 +151,7 @@ fn what_cannot_be_read_is_said_with_its_line() {
     assert_eq!(error("").line, 1);
     assert!(error("hello").message.contains("not the header"), "{:?}", error("hello"));
     let other = dump.replacen(&format!("\"schema\":{SCHEMA}"), "\"schema\":9", 1);
-    assert_eq!(error(&other).message, "the recording has schema 9, this nasmount reads schema 4");
+    assert_eq!(error(&other).message, "the recording has schema 9, this nasmount reads schema 5");
     let cut = &dump[..dump.len() - 5];
     assert_eq!(error(cut).line, 7);
     assert!(error(cut).hint.contains("cut off"), "{:?}", error(cut));

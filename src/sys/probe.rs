@@ -19,11 +19,20 @@ pub const SMB_PORT: u16 = 445;
 /// Firewall mark (SO_MARK) of nasmount's own probes: neither veil, fence nor socket destruction concerns them. "nas".
 pub const PROBE_MARK: u32 = 0x006e_6173;
 
-/// SMB2 NEGOTIATE over direct TCP, dialects 2.1 and 3.0.2: the oldest that nasmount mounts and one that needs no negotiate
-/// contexts. Header and body as in [MS-SMB2] 2.2.1.2 and 2.2.3; message id 0, no signing, zero client GUID.
+/// Every dialect that nasmount mounts. A server that speaks none of those that it is offered answers with an error: one that was told
+/// `server min protocol = SMB3_11` would never be alive to a client that leaves that one out.
+const DIALECTS: [u16; 5] = [0x0202, 0x0210, 0x0300, 0x0302, 0x0311];
+/// Where the one context begins that 3.1.1 demands: behind header, body and dialects, a multiple of eight.
+const CONTEXT_AT: usize = (HEADER + 36 + 2 * DIALECTS.len()).next_multiple_of(8);
+/// Length of an SMB2 header.
+const HEADER: usize = 64;
+/// SMB2_PREAUTH_INTEGRITY_CAPABILITIES with one algorithm, SHA-512.
+const SALT: usize = 32;
+
+/// SMB2 NEGOTIATE over direct TCP. Header, body and context as in [MS-SMB2] 2.2.1.2, 2.2.3 and 2.2.3.1.1; message id 0, no signing,
+/// zero client GUID. The salt is to make a hash unique that nobody computes here.
 fn negotiate_request() -> Vec<u8> {
-    const DIALECTS: [u16; 2] = [0x0210, 0x0302];
-    let mut smb = Vec::with_capacity(108);
+    let mut smb = Vec::with_capacity(CONTEXT_AT + 46);
     smb.extend(b"\xfeSMB");
     smb.extend(64_u16.to_le_bytes()); // header length
     smb.extend([0; 2]); // credit charge
@@ -31,17 +40,27 @@ fn negotiate_request() -> Vec<u8> {
     smb.extend(0_u16.to_le_bytes()); // command: NEGOTIATE
     smb.extend(1_u16.to_le_bytes()); // credits asked for
     smb.extend([0; 48]); // flags, next command, message id, process id, tree id, session id, signature
-    debug_assert_eq!(smb.len(), 64, "an SMB2 header has 64 bytes");
+    debug_assert_eq!(smb.len(), HEADER, "an SMB2 header has 64 bytes");
     smb.extend(36_u16.to_le_bytes()); // body length
     smb.extend((DIALECTS.len() as u16).to_le_bytes());
     smb.extend(1_u16.to_le_bytes()); // signing enabled
     smb.extend([0; 2]); // reserved
     smb.extend([0; 4]); // capabilities
     smb.extend([0; 16]); // client GUID
-    smb.extend([0; 8]); // client start time
+    smb.extend((CONTEXT_AT as u32).to_le_bytes());
+    smb.extend(1_u16.to_le_bytes()); // contexts
+    smb.extend([0; 2]); // reserved
     for dialect in DIALECTS {
         smb.extend(dialect.to_le_bytes());
     }
+    smb.resize(CONTEXT_AT, 0);
+    smb.extend(1_u16.to_le_bytes()); // context: preauthentication integrity
+    smb.extend((6 + SALT as u16).to_le_bytes());
+    smb.extend([0; 4]); // reserved
+    smb.extend(1_u16.to_le_bytes()); // algorithms
+    smb.extend((SALT as u16).to_le_bytes());
+    smb.extend(1_u16.to_le_bytes()); // SHA-512
+    smb.extend([0; SALT]);
     let mut frame = u32::try_from(smb.len()).unwrap_or(0).to_be_bytes().to_vec();
     frame.extend(smb);
     frame
@@ -75,9 +94,9 @@ fn verdict_of(error: &io::Error) -> Verdict {
     }
 }
 
-/// Bytes of an answer up to the end of the `ServerGuid`: NetBIOS length, SMB2 header, and 24 bytes of the NEGOTIATE response
-/// ([MS-SMB2] 2.2.4).
-const ANSWER_LENGTH: usize = 4 + 64 + 24;
+/// Bytes of an answer up to the end of the `ServerGuid`: SMB2 header, and 24 bytes of the NEGOTIATE response ([MS-SMB2] 2.2.4). An error
+/// has fewer.
+const UP_TO_GUID: usize = HEADER + 24;
 
 async fn exchange(server: IpAddr) -> io::Result<Probed> {
     let socket = if server.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
@@ -88,28 +107,36 @@ async fn exchange(server: IpAddr) -> io::Result<Probed> {
     }
     let mut stream = socket.connect(SocketAddr::new(server, SMB_PORT)).await?;
     stream.write_all(&negotiate_request()).await?;
-    let mut answer = [0_u8; ANSWER_LENGTH];
-    stream.read_exact(&mut answer[..8]).await?;
-    if &answer[4..8] != b"\xfeSMB" {
-        return Ok(Probed::plainly(Verdict::Garbled));
-    }
-    stream.read_exact(&mut answer[8..]).await?;
+    let probed = read_answer(&mut stream).await?;
     // an orderly end would leave the NAS with a socket in TIME_WAIT for each probe, every second
     stream.set_zero_linger()?;
-    Ok(Probed { verdict: Verdict::Alive, identity: identity(&answer) })
+    Ok(probed)
+}
+
+/// Whatever an SMB2 server says shows that it lives, an error as well.
+async fn read_answer(stream: &mut (impl AsyncReadExt + Unpin)) -> io::Result<Probed> {
+    let length = usize::try_from(stream.read_u32().await?).unwrap_or(usize::MAX); // as a NetBIOS session message: type 0, 24 bits
+    let mut answer = [0_u8; UP_TO_GUID];
+    let said = length.min(UP_TO_GUID);
+    let magic = said.min(4);
+    stream.read_exact(&mut answer[..magic]).await?;
+    if length < HEADER || &answer[..4] != b"\xfeSMB" {
+        return Ok(Probed::plainly(Verdict::Garbled));
+    }
+    stream.read_exact(&mut answer[magic..said]).await?;
+    Ok(Probed { verdict: Verdict::Alive, identity: identity(&answer[..said]) })
 }
 
 /// Of an answer that is no error.
-fn identity(answer: &[u8; ANSWER_LENGTH]) -> Option<Identity> {
-    const STATUS_AT: std::ops::Range<usize> = 12..16;
-    const GUID_AT: std::ops::Range<usize> = ANSWER_LENGTH - 16..ANSWER_LENGTH;
-    let succeeded = answer[STATUS_AT] == [0; 4];
-    let guid: [u8; 16] = answer[GUID_AT].try_into().ok()?;
+fn identity(answer: &[u8]) -> Option<Identity> {
+    let succeeded = answer.get(8..12)? == [0; 4];
+    let guid: [u8; 16] = answer.get(UP_TO_GUID - 16..UP_TO_GUID)?.try_into().ok()?;
     succeeded.then_some(Identity(guid))
 }
 
 #[cfg(test)]
 mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
     use super::*;
 
     #[test]
@@ -117,16 +144,33 @@ mod tests {
         let frame = negotiate_request();
         let claimed = u32::from_be_bytes([frame[0], frame[1], frame[2], frame[3]]);
         assert_eq!(usize::try_from(claimed).unwrap_or(0), frame.len() - 4);
-        assert_eq!(frame.len(), 4 + 64 + 36 + 4);
+        assert_eq!(frame.len() - 4, CONTEXT_AT + 8 + 6 + SALT);
+        assert_eq!(CONTEXT_AT % 8, 0);
     }
 
-    #[test]
-    fn the_identity_is_where_the_server_puts_it() {
-        let mut answer = [7_u8; ANSWER_LENGTH];
-        answer[12..16].fill(0);
-        answer[76..92].copy_from_slice(&[9; 16]);
-        assert_eq!(identity(&answer), Some(Identity([9; 16])));
-        answer[12] = 1;
-        assert_eq!(identity(&answer), None, "an error response has no identity");
+    async fn heard(length: u32, answer: &[u8]) -> Probed {
+        let bytes = [&length.to_be_bytes(), answer].concat();
+        read_answer(&mut bytes.as_slice()).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn the_identity_is_where_the_server_puts_it_and_an_error_is_an_answer_without_one() {
+        let mut answer = [7_u8; 200];
+        answer[..4].copy_from_slice(b"\xfeSMB");
+        answer[8..12].fill(0);
+        answer[72..88].copy_from_slice(&[9; 16]);
+        assert_eq!(heard(200, &answer).await, Probed { verdict: Verdict::Alive, identity: Some(Identity([9; 16])) });
+        answer[8] = 1;
+        assert_eq!(heard(200, &answer).await, Probed::plainly(Verdict::Alive));
+        // "no dialect in common": 9 bytes behind the header
+        assert_eq!(heard(73, &answer[..73]).await, Probed::plainly(Verdict::Alive));
+    }
+
+    #[tokio::test]
+    async fn what_is_not_smb2_is_garbled() {
+        assert_eq!(heard(3, b"NAS").await, Probed::plainly(Verdict::Garbled));
+        assert_eq!(heard(39, b"\xffSMBr").await, Probed::plainly(Verdict::Garbled));
+        assert_eq!(heard(5, b"\xfeSMB!").await, Probed::plainly(Verdict::Garbled));
+        assert_eq!(heard(0x4854_5450, b"/1.1 400 Bad Request").await, Probed::plainly(Verdict::Garbled));
     }
 }

@@ -26,6 +26,8 @@ pub struct Watch {
 pub struct ShareWatch {
     pub starts: VecDeque<BootInstant>,
     pub dead_since: Option<BootInstant>,
+    /// The first probe that failed.
+    doubted_since: Option<BootInstant>,
     /// The outage that nobody has come back from: held, or behind a call that does not return.
     pub held_since: Option<BootInstant>,
     stuck: bool,
@@ -68,7 +70,7 @@ impl Watch {
     pub fn daemon_started(&mut self, now: BootInstant) {
         for share in &mut self.shares {
             share.refused = false;
-            share.dead_since = None;
+            (share.dead_since, share.doubted_since) = (None, None);
             share.destroyed_in_return = false;
         }
         self.trouble(now);
@@ -90,6 +92,7 @@ impl Watch {
         self.trouble(now);
         for share in &mut self.shares {
             share.held_since = share.held_since.map(|since| since + asleep);
+            share.doubted_since = share.doubted_since.map(|since| since + asleep);
             share.dead_since = share.dead_since.map(|since| since + asleep);
             share.trouble_at = share.trouble_at.map(|at| at + asleep);
         }
@@ -133,13 +136,17 @@ impl ShareWatch {
                 self.dead_since.get_or_insert(now);
                 self.outage_begins_if(now, self.stuck, at_stake);
             }
-            Trust::Unknown | Trust::Trusted | Trust::Suspect { .. } => self.dead_since = None,
+            Trust::Suspect { .. } => {
+                self.dead_since = None;
+                self.doubted_since.get_or_insert(now);
+            }
+            Trust::Unknown | Trust::Trusted => (self.dead_since, self.doubted_since) = (None, None),
         }
     }
 
     fn outage_begins_if(&mut self, now: BootInstant, begins: bool, at_stake: Option<Duration>) {
         if let Some(patience) = at_stake.filter(|_| begins && self.held_since.is_none()) {
-            self.held_since = Some(now);
+            self.held_since = Some(self.doubted_since.unwrap_or(now));
             self.patience = patience;
         }
     }

@@ -139,8 +139,8 @@ fn survey_fails_for_cause_and_is_tried_again() {
 fn server_that_dies_behind_a_call_that_does_not_return_is_an_outage() {
     let story = story(&setup()).typed(Typed::MaintenanceOn { for_ms: None }).fault(Fault::TakenOff { share: 0 });
     let story = story.hangs("attach", 1_000, false).after(1).typed(Typed::MaintenanceOff);
-    let story = story.reaches(State::Stuck, 20).runs().server(ServerIs::Silent).after(5).paused().fenced(false);
-    let story = story.after(120).is(State::Stuck).fenced(true).attempted("DestroySockets", 1);
+    let story = story.reaches(State::Stuck, 20).server(ServerIs::Silent).after(5).paused().fenced(false);
+    let story = story.after(120).is(State::Stuck).fenced(true).attempted("DestroySockets", 2);
     story.server_restarted().after(5).is(State::Stuck).fenced(false).paused().reaches(State::Online, 1_000).ends_well();
 }
 

@@ -90,7 +90,7 @@ fn hold_over_while_consumers_are_being_paused_still_stops_them() {
 #[test]
 fn hold_over_while_recovering_does_not_give_up_a_server_that_is_back() {
     let story = story(&setup().hold_for(20_000)).server(ServerIs::Silent).reaches(State::Holding, 5);
-    let story = story.after(18).hangs("verify", 6, true).server_restarted().reaches(State::Recovering, 4);
+    let story = story.after(15).hangs("verify", 6, true).server_restarted().reaches(State::Recovering, 4);
     story.reaches(State::Online, 10).attempted("Mount", 1).ends_well();
 }
 
