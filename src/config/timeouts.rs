@@ -51,7 +51,10 @@ pub(super) fn settle_patience(
 
 /// The same for all spellings of a host.
 fn same_host(host: &str) -> String {
-    host.trim_end_matches('.').to_ascii_lowercase()
+    match host.parse::<core::net::IpAddr>() {
+        Ok(address) => address.to_string(),
+        Err(_) => host.trim_end_matches('.').to_ascii_lowercase(),
+    }
 }
 
 /// The longest patience at each host, and the share that asks for it.
@@ -123,5 +126,18 @@ fn settle_echo_interval(draft: &mut Draft, probe: &ProbeSettings, longest: &str,
         draft.settings.options.insert("echo_interval".to_owned(), OptionValue::Value(needed.to_string()));
         let origin = OptionOrigin::Layers { profile: draft.echo_interval };
         draft.option_origins.insert("echo_interval".to_owned(), origin);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn spellings_of_one_host_are_the_same() {
+        for (one, other) in [("2001:0DB8::1", "2001:db8:0::1"), ("Tower.lan.", "tower.lan"), ("10.0.0.1", "10.0.0.1")] {
+            assert_eq!(same_host(one), same_host(other));
+        }
+        assert_ne!(same_host("10.0.0.1"), same_host("10.0.0.11"));
     }
 }

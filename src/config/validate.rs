@@ -41,8 +41,8 @@ const READ_AHEAD_MAX: u64 = 32 << 20;
 const DIRTY_LIMIT_MIN: u64 = 128 << 10;
 /// Larger ones are no limit.
 const DIRTY_LIMIT_MAX: u64 = 1 << 30;
-/// Up to here nothing was lost in any measurement; with 8 MiB it was.
-const DIRTY_LIMIT_MEASURED: u64 = 2 << 20;
+/// Up to here nothing was lost in any measurement: it fits into the kernel's send buffer. With 384 KiB, 2 MiB and 8 MiB it was.
+const DIRTY_LIMIT_MEASURED: u64 = 160 << 10;
 
 /// The result, with what `explain` and `check` want to point at.
 pub(crate) struct Validated {
@@ -384,8 +384,8 @@ fn checked_dirty_limit(path: &str, given: &Sourced<Option<u64>>, problems: &mut 
         return None;
     }
     if bytes > DIRTY_LIMIT_MEASURED {
-        let message = format!("{} of unwritten data may not survive an outage", show_size(bytes));
-        let help = "use \"2MiB\": with 8MiB the kernel gave up by itself and lost blocks, with 2MiB it did not";
+        let message = format!("{} of unwritten data may not survive an outage of more than 15s", show_size(bytes));
+        let help = "use \"160KiB\", which fits into the kernel's send buffer: with 384KiB it gave up by itself and lost blocks";
         problems.warn(given.origin, key, message, help);
     }
     Some(bytes)

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::future::Future;
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -13,7 +14,7 @@ use tracing::{Instrument as _, debug, info, warn};
 use super::network::Network;
 use super::server_actor::ServerView;
 use super::share_actor::Configured;
-use crate::config::settings::{CredentialSource, LeftoverHolders, ShareSettings};
+use crate::config::settings::{CredentialSource, LeftoverHolders, OnAccess, ShareSettings};
 use crate::plan::layers;
 use crate::plan::options::{self, Adjustment, DirtyData, DirtyLimitSupport, KernelOptions, MountAttribute};
 use crate::share::event::{Done, Mismatch, Survey};
@@ -70,6 +71,8 @@ pub struct Executor {
     in_flight: Mutex<BTreeMap<OpId, Arc<Notify>>>,
     /// At which address the clone is mounted, which the server may have left.
     clone_at: Mutex<Option<IpAddr>>,
+    /// Nothing that would be worth waiting for comes by itself.
+    hopeless: AtomicBool,
     /// Who had the share open when it was last taken off its path.
     holders_then: Mutex<Vec<Holder>>,
 }
@@ -90,24 +93,43 @@ impl Executor {
             events,
             in_flight: Mutex::default(),
             clone_at: Mutex::default(),
+            hopeless: AtomicBool::new(false),
             holders_then: Mutex::default(),
         })
     }
 
     /// Takes over another configuration; options and credentials are used at the next mount.
     pub fn configure(&self, configured: Configured) {
-        let barred = barred(&configured.share);
+        let on_access = configured.share.on_access;
         let before =
             std::mem::replace(&mut *self.configured.lock().unwrap_or_else(PoisonError::into_inner), configured);
-        if before.share.on_access != barred.on_access {
-            let request = Request::SetAccess(barred);
-            let told = async move {
-                if let Err(error) = run(&request, tokio::time::sleep(layers::LOCAL_STEP)).await {
-                    warn!(%error, "accesses meet what they met until the share comes onto its path again");
-                }
-            };
-            tokio::spawn(told.in_current_span());
+        if before.share.on_access != on_access {
+            self.tell_access();
         }
+    }
+
+    /// Whether accesses could only wait for a person; then they fail at once.
+    pub fn set_hopeless(&self, hopeless: bool) {
+        let before = self.hopeless.swap(hopeless, Ordering::Relaxed);
+        if before != hopeless && self.configured().share.on_access != OnAccess::Fail {
+            self.tell_access();
+        }
+    }
+
+    fn tell_access(&self) {
+        let request = Request::SetAccess(self.barred(&self.configured().share));
+        let told = async move {
+            if let Err(error) = run(&request, tokio::time::sleep(layers::LOCAL_STEP)).await {
+                warn!(%error, "accesses meet what they met until the share comes onto its path again");
+            }
+        };
+        tokio::spawn(told.in_current_span());
+    }
+
+    /// As configured, or at once where it is hopeless.
+    fn barred(&self, share: &ShareSettings) -> Barred {
+        let barred = barred(share);
+        if self.hopeless.load(Ordering::Relaxed) { Barred { on_access: OnAccess::Fail, ..barred } } else { barred }
     }
 
     fn configured(&self) -> Configured {
@@ -149,7 +171,7 @@ impl Executor {
 
     async fn perform(&self, step: &Step, abandoned: &Notify) -> Result<Done, Failure> {
         let settings = self.configured().share;
-        let barred = barred(&settings);
+        let barred = self.barred(&settings);
         let (share, mount_point) = (settings.id.to_string(), settings.mount_point);
         match step {
             Step::Survey => self.survey(share, mount_point, abandoned).await,

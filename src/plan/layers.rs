@@ -145,17 +145,20 @@ fn kernel_earliest(echo_interval: Duration, share_probe: Duration) -> Duration {
     echo_interval * KERNEL_ECHO_FACTOR - share_probe.min(echo_interval)
 }
 
-/// The longest patience with probes that are not slower than the default ones: what the largest `echo_interval` leaves above the margin. 1780 s with a request every ten seconds.
-pub fn patience_max(share_probe: Duration) -> Duration {
-    kernel_earliest(Duration::from_secs(ECHO_INTERVAL_MAX), share_probe) - GIVE_UP_MARGIN
+/// The longest patience: what the largest `echo_interval` leaves above the margin. 1780 s with a request every ten seconds.
+pub fn patience_max(probe: &ProbeSettings, share_probe: Duration) -> Duration {
+    kernel_earliest(Duration::from_secs(ECHO_INTERVAL_MAX), share_probe) - give_up_margin(probe)
+}
+
+/// What the kernel's time-out leaves after the patience, which counts from the first probe that fails.
+fn give_up_margin(probe: &ProbeSettings) -> Duration {
+    GIVE_UP_MARGIN.max(probe.interval + probe.timeout_max + FENCED_WITHIN)
 }
 
 /// The smallest `echo_interval` in seconds with which the kernel gives up [`GIVE_UP_MARGIN`] after the patience or later.
 /// May exceed [`ECHO_INTERVAL_MAX`].
 pub fn echo_interval_needed(probe: &ProbeSettings, patience: Duration, share_probe: Duration) -> u64 {
-    // the patience counts from the first probe that fails
-    let doubted = probe.interval + probe.timeout_max;
-    let horizon = patience.max(detection_max(probe)) + GIVE_UP_MARGIN.max(doubted + FENCED_WITHIN);
+    let horizon = patience.max(detection_max(probe)) + give_up_margin(probe);
     let whole = |duration: Duration, by: u32| {
         let millis = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
         millis.div_ceil(u64::from(by) * 1000).max(ECHO_INTERVAL_MIN)
@@ -247,7 +250,7 @@ pub fn check_patience(probe: &ProbeSettings, patience: Duration, share_probe: Du
     }
     let needed = echo_interval_needed(probe, patience, share_probe);
     if needed > ECHO_INTERVAL_MAX {
-        return Err(LayerViolation::PatienceTooLong { patience, needed, most: patience_max(share_probe) });
+        return Err(LayerViolation::PatienceTooLong { patience, needed, most: patience_max(probe, share_probe) });
     }
     Ok(())
 }
@@ -263,7 +266,7 @@ impl Layers {
     ) -> Result<Self, LayerViolation> {
         let needed = echo_interval_needed(probe, patience, share_probe);
         if needed > ECHO_INTERVAL_MAX {
-            return Err(LayerViolation::PatienceTooLong { patience, needed, most: patience_max(share_probe) });
+            return Err(LayerViolation::PatienceTooLong { patience, needed, most: patience_max(probe, share_probe) });
         }
         if echo_interval < needed {
             return Err(LayerViolation::KernelTooSoon { echo_interval, needed, patience });
@@ -341,7 +344,7 @@ mod tests {
         let check = |patience| check_patience(&probe(patience), patience, SHARE_PROBE_INTERVAL);
         let error = check(2 * SECOND).unwrap_err();
         assert_eq!(error.to_string(), "a patience of 2s ends before a dead server is detected, which takes up to 4s");
-        let most = patience_max(SHARE_PROBE_INTERVAL);
+        let most = patience_max(&probe(900 * SECOND), SHARE_PROBE_INTERVAL);
         let error = check(most + SECOND).unwrap_err();
         assert!(error.to_string().contains("needs echo_interval=601"), "{error}");
         check(Duration::ZERO).unwrap();

@@ -303,3 +303,17 @@ fn a_connection_that_the_server_closed_is_found_out_at_once() {
     let desk = desk.is(State::Recovering);
     assert!(matches!(desk.share.reason(), Reason::ShareSilent { .. }), "{}", desk.share.reason());
 }
+
+/// Somebody has to be told, also while the consumers are held.
+#[test]
+fn another_machine_that_answers_during_a_hold_is_the_reason_for_it() {
+    let mut desk = Desk::new(Trust::Trusted);
+    desk.put(Event::ServerTrustChanged { trust: DEAD });
+    let mut desk = desk.is(State::Holding);
+    desk.put(Event::ServerTrustChanged { trust: Trust::Dead { verdict: Probe::Stranger } });
+    let mut desk = desk.is(State::Holding);
+    assert_eq!(desk.share.reason(), &Reason::ServerChanged);
+    assert!(desk.share.reason().hint().is_some());
+    desk.put(Event::ServerTrustChanged { trust: DEAD });
+    assert!(matches!(desk.is(State::Holding).share.reason(), Reason::ServerDead { .. }));
+}

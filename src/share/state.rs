@@ -27,8 +27,9 @@ pub enum State {
     Mounting,
     /// The server is back and the kept mount is being verified; the path fails at once, consumers still wait.
     Recovering,
-    /// A person is needed; the reason and the next step are in `status`. The path fails at once. Nothing is tried again by itself,
-    /// but that a share which the server did not have is looked for each minute.
+    /// A person is needed; the reason and the next step are in `status`. The path fails at once, unless somebody else's mount lies on
+    /// it. Nothing is tried again by itself until that mount is gone, the server is itself again, or it has the share, which is looked
+    /// for each minute.
     Blocked,
     /// The operator said hands off: nasmount watches and changes nothing, until it is told otherwise or the time is over.
     Maintenance,

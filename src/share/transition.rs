@@ -14,10 +14,7 @@ impl Share {
         let facts = &self.facts;
         let trusted = self.server == Trust::Trusted;
         let stranger = self.server == Trust::Dead { verdict: detector::Verdict::Stranger };
-        let dead = match self.server {
-            Trust::Dead { verdict } => Some(Reason::ServerDead { verdict }),
-            Trust::Unknown | Trust::Trusted | Trust::Suspect { .. } => None,
-        };
+        let dead = self.server_dead();
         if !facts.surveyed {
             return None;
         }
@@ -58,6 +55,11 @@ impl Share {
                 Trust::Dead { .. } | Trust::Unknown | Trust::Trusted => dead.map(|reason| (State::Holding, reason)),
             },
             State::Holding if !facts.clone && idle => Some((State::Releasing, Reason::CloneLost)),
+            // a person is needed for a stranger
+            State::Holding if dead.is_some() && stranger != (self.reason == Reason::ServerChanged) => {
+                let reason = if stranger { Some(Reason::ServerChanged) } else { dead };
+                reason.map(|reason| (State::Holding, reason))
+            }
             State::Holding if trusted && idle && self.consumers_seen_to() && !facts.attached => {
                 let is_silent = matches!(self.reason, Reason::ShareSilent { .. });
                 Some((State::Recovering, if is_silent { self.reason.clone() } else { Reason::ServerBack }))
@@ -75,6 +77,13 @@ impl Share {
             | State::Blocked
             | State::Maintenance
             | State::Stuck => None,
+        }
+    }
+
+    fn server_dead(&self) -> Option<Reason> {
+        match self.server {
+            Trust::Dead { verdict } => Some(Reason::ServerDead { verdict }),
+            Trust::Unknown | Trust::Trusted | Trust::Suspect { .. } => None,
         }
     }
 

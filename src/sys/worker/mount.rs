@@ -176,7 +176,12 @@ fn tune(device: &Path, request: &MountRequest) -> Result<(), Failed> {
     };
     if let DirtyData::Limited(limit) = request.dirty_data {
         set("strict_limit", 1)?;
-        set("max_bytes", limit)?;
+        let path = device.join("max_bytes");
+        match fs::write(&path, limit.to_string()) {
+            // more than this host lets all programs together leave unwritten (`bdi_check_pages_limit`): nothing is left to be limited
+            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {}
+            written => written.attempt(|| format!("cannot write {limit} to {}", path.display()))?,
+        }
     }
     match request.read_ahead {
         Some(bytes) => set("read_ahead_kb", bytes / 1024),

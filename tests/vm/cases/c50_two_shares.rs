@@ -7,7 +7,7 @@ use serde_json::Value;
 use crate::guest::{Guest, Job};
 use crate::load::{Kind, Load};
 use crate::nas::{self, Fault};
-use crate::nasmount::{DEADLINE, Nasmount, ShareOf, UNHURRIED, mount_point, paused, strangers, unharmed};
+use crate::nasmount::{DEADLINE, Nasmount, ShareOf, UNHURRIED, barred, mount_point, paused, strangers, unharmed};
 
 const UNIT: &str = "load-both.service";
 const MORE: &str = "profile = \"transcode\"\npatience = \"2m\"";
@@ -62,6 +62,9 @@ pub fn run(guest: &Guest) -> Result<String> {
     ensure!(started.code == 0, "the start of its unit met {started:?}");
     let goes_on = guest.wait_for("the consumer to go on", DEADLINE, &format!("! {}", paused(UNIT)))?;
     let account = unharmed(&load, first)?;
+
+    guest.ok("nasmount unmount second")?;
+    barred(guest, &mount_point("second"), CALLS).context("nobody waits for what an operator unmounted")?;
 
     let compared = replays_to_the_same_states(guest, "first")? + replays_to_the_same_states(guest, "second")?;
     nasmount.remove()?;

@@ -83,20 +83,21 @@ fn what_the_server_says_is_handed_on(guest: &Guest, nasmount: &Nasmount<'_>, nas
     nas.change("empty")?;
     guest.ok(&format!("cd {path} && dd if=/dev/zero of=big bs=64k count=4 conv=fsync status=none"))?;
     let reader = format!(
-        "exec 3<{path}/film.01; touch /run/opened; until [ -e /run/replaced ]; do sleep 0.1; done; cat <&3 >/dev/null"
+        "exec 3<{path}/big; touch /run/opened; until [ -e /run/replaced ]; do sleep 0.1; done; cat <&3 >/dev/null"
     );
     let reader = guest.spawn(&reader)?;
     guest.wait_for("the open file", DEADLINE, "[ -e /run/opened ]")?;
-    nas.change("recreate")?;
-    nas.cut(Fault::Kill)?.heal()?; // until then the server itself keeps the old file for who has it open
+    nas.change("recreate")?; // and big is not there any more
+    nas.cut(Fault::Kill)?.heal()?; // until then the server itself keeps the file for who has it open
     nasmount.wait_for_state("full", "online")?;
-    guest.ok("touch /run/replaced")?;
-    let old = reader.wait(DEADLINE)?;
-    ensure!(old.code != 0 && old.stderr.contains("Stale file handle"), "reading a file that was replaced met {old:?}");
+    guest.ok("echo 1 >/proc/sys/vm/drop_caches && touch /run/replaced")?;
+    let gone = reader.wait(DEADLINE)?;
+    ensure!(gone.code != 0, "reading a file that is gone met {gone:?}");
     guest.ok(&format!("[ $(cat {path}/film.02 | wc -c) = 100 ]")).context("a file that was made anew")?;
     let report = nasmount.share("full")?;
     ensure!(report["state"] == "online" && report["loss"].is_null(), "the share is {report}");
-    Ok("read-only, full and replaced: online, and the server's own answers".to_owned())
+    let met = gone.stderr.rsplit(": ").next().unwrap_or_default().trim();
+    Ok(format!("read-only, full and replaced: online, and the server's own answers; a file that is gone: {met}"))
 }
 
 /// The session goes on with the old password; when it is lost, the new one is asked for a few times, not until the account is locked.
