@@ -25,6 +25,7 @@ const BEYOND: Duration = Duration::from_secs(25);
 pub fn run(guest: &Guest) -> Result<String> {
     let [gone, full, login, beyond, miser] = nas::up(guest, [5, 6, 7, 8, 9])?;
     miser.change("miser")?;
+    login.change("modern")?;
     guest.write_file(CREDENTIALS, "username=nasuser\npassword=pw1,with comma\n")?;
     guest.ok(&format!("chmod 600 {CREDENTIALS}"))?;
     let load = Load::new(guest, "beyond", &Kind::ALL);

@@ -19,6 +19,7 @@
 # fill, empty          no space is left on the exports' file system
 # password NTHASH      nasuser has another one; sessions go on
 # recreate             the files of media are deleted and others made of the same names: handles are stale
+# modern               nothing older than SMB 3.1.1 is spoken
 # miser                new connections go through one that can be told to give no credits
 # starve, feed         and is told so, or not any more
 # disconnect           the server ends the connections that there are, and takes new ones
@@ -198,6 +199,7 @@ change() {
       mkdir -m 777 "$export/media"
       python3 "$GUEST_DIR/load.py" library "$export/media"
       ;;
+    modern) reconfigure "$1" 's/^ smb ports = 445/&\n server min protocol = SMB3_11/' ;;
     miser)
       in_nas "$1" "$GUEST_DIR/miser.py" "$MISER" "/run/nas$1/starve" </dev/null >/dev/null 2>&1 &
       until_true listens "$1" "$MISER"
@@ -227,5 +229,5 @@ case ${1:-} in
   cut) cut_fault "$2" "$3"; uptime_now ;;
   heal) heal_fault "$2" "$3"; uptime_now ;;
   change) change "${@:2}" ;;
-  *) sed -n '2,26s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
+  *) sed -n '2,27s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
 esac
