@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::fragment::ConsumerFragment;
 use super::invalid::{Finding, InvalidKind, Problems};
+use super::limits::validate_limits;
 use super::merge::Input;
 use super::settings::{AfterHold, ConsumerSettings, OnOutage};
 use super::source::Origin;
@@ -41,6 +42,7 @@ pub(super) fn validate_consumers(
             after_hold: consumer.after_hold.as_ref().map_or(AfterHold::Stop, |given| given.value),
             order: order(consumer),
             time_limit: checked_time_limit(&key, consumer, problems),
+            limits: validate_limits(&key, consumer, problems),
         });
     }
     valid.sort_by_key(|consumer| consumer.order);
@@ -96,6 +98,12 @@ pub(super) fn refuse_disagreement(input: &Input, problems: &mut Problems<'_>) {
                 let origins =
                     (consumer.time_limit.as_ref().map(|l| l.origin), first.time_limit.as_ref().map(|l| l.origin));
                 refuse("time_limit", origins, (show_duration(time_limit(consumer)), show_duration(time_limit(first))));
+            }
+            for (limit, given) in &consumer.limits {
+                if let Some(other) = first.limits.get(limit).filter(|other| other.value != given.value) {
+                    let values = (limit.show(given.value), limit.show(other.value));
+                    refuse(limit.key(), (Some(given.origin), Some(other.origin)), values);
+                }
             }
         }
     }

@@ -9,6 +9,7 @@ use std::time::Duration;
 use toml::de::DeTable;
 
 use super::invalid::{InvalidKind, Problems};
+use super::limits::{Limit, read_limits};
 use super::options::{OptionEntry, read_options};
 use super::reader::{Fields, NoneWord, join, parse};
 use super::settings::{AfterHold, HoldFor, IdentityPolicy, OnAccess, OnOutage};
@@ -33,7 +34,18 @@ const SHARE_KEYS: &[&str] = &[
     "read_ahead",
     "consumer",
 ];
-const CONSUMER_KEYS: &[&str] = &["unit", "container", "on_outage", "after_hold", "order", "time_limit"];
+const CONSUMER_KEYS: &[&str] = &[
+    "unit",
+    "container",
+    "on_outage",
+    "after_hold",
+    "order",
+    "time_limit",
+    "memory_high",
+    "memory_max",
+    "cpu_weight",
+    "io_weight",
+];
 
 /// Highest `dead_after` and `alive_after`: more probes than this are no detection any more.
 const PROBE_COUNT_MAX: i64 = 100;
@@ -98,6 +110,7 @@ pub(crate) struct ConsumerFragment {
     pub(crate) after_hold: Option<Sourced<AfterHold>>,
     pub(crate) order: Option<Sourced<i32>>,
     pub(crate) time_limit: Option<Sourced<Duration>>,
+    pub(crate) limits: BTreeMap<Limit, Sourced<u64>>,
 }
 
 impl From<Duration> for HoldFor {
@@ -239,6 +252,7 @@ fn read_consumer(at: Origin, mut fields: Fields<'_>, problems: &mut Problems<'_>
     let order = fields.integer("order", -1000..=1000, problems);
     let order = order.map(|order| Sourced { value: i32::try_from(order.value).unwrap_or(0), origin: order.origin });
     let time_limit = fields.duration("time_limit", problems);
+    let limits = read_limits(&mut fields, problems);
     if let Some((origin, _)) = fields.raw("container") {
         problems.refuse(
             InvalidKind::NotSupported,
@@ -256,5 +270,5 @@ fn read_consumer(at: Origin, mut fields: Fields<'_>, problems: &mut Problems<'_>
             "add unit = \"NAME.service\"",
         );
     }
-    Some(ConsumerFragment { unit: unit?, on_outage, after_hold, order, time_limit })
+    Some(ConsumerFragment { unit: unit?, on_outage, after_hold, order, time_limit, limits })
 }

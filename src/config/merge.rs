@@ -132,10 +132,11 @@ impl ShareFragment {
 
 impl ConsumerFragment {
     fn lay_over(&mut self, later: Self) {
-        let Self { unit: _, on_outage, after_hold, order, time_limit } = later;
+        let Self { unit: _, on_outage, after_hold, order, time_limit, limits } = later;
         replace(&mut self.on_outage, on_outage);
         replace(&mut self.after_hold, after_hold);
         replace(&mut self.order, order);
         replace(&mut self.time_limit, time_limit);
+        self.limits.extend(limits);
     }
 }

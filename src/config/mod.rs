@@ -17,6 +17,7 @@ mod consumers;
 pub mod credentials;
 mod fragment;
 pub mod invalid;
+pub mod limits;
 mod merge;
 mod options;
 mod paths;

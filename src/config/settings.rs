@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::limits::Limit;
+
 /// Name of a share: the key of its `[share.NAME]` table. Letters, digits, `-` and `_`, 1..=64 of them.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ShareId(pub(crate) String);
@@ -175,6 +177,8 @@ pub struct ConsumerSettings {
     pub order: i32,
     /// How long it may take to stop or to start before others no longer wait for it.
     pub time_limit: Duration,
+    /// What it may use of the host.
+    pub limits: BTreeMap<Limit, u64>,
 }
 
 /// What is done with a consumer as soon as the server is dead.

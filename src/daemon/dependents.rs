@@ -9,6 +9,7 @@ use tokio::sync::watch;
 use tracing::{debug, info, warn};
 
 use super::share_actor::ShareView;
+use crate::config::limits::Limit;
 use crate::config::settings::Settings;
 use crate::plan::dependency;
 use crate::share::State;
@@ -21,6 +22,7 @@ const STILL_AT_IT: Duration = Duration::from_secs(20);
 /// Has systemd run the generators, unless they have seen this configuration. It has at boot, and after `systemctl daemon-reload`.
 pub fn keep(settings: &Settings) {
     let wanted = dependency::files(settings);
+    warn_of_limits(settings);
     tokio::spawn(async move {
         if is_written(&wanted) {
             return;
@@ -57,6 +59,20 @@ pub fn forgive_waits(mut view: watch::Receiver<ShareView>) {
 
 async fn reset_failed(unit: &str) -> zbus::Result<()> {
     Systemd::connect().await?.reset_failed(unit).await
+}
+
+/// What the kernel does not enforce, systemd leaves out without a word.
+fn warn_of_limits(settings: &Settings) {
+    let Ok(controllers) = generator::controllers() else {
+        return; // without the unified hierarchy there is systemd's own way for most of them
+    };
+    for consumer in settings.shares.values().flat_map(|share| &share.consumers) {
+        let missing = |limit: &&Limit| !controllers.contains(limit.controller());
+        for limit in consumer.limits.keys().filter(missing) {
+            let (unit, key, controller) = (&consumer.unit, limit.key(), limit.controller());
+            warn!(unit, "{key} has no effect: this kernel runs without the cgroup controller {controller}");
+        }
+    }
 }
 
 fn is_written(wanted: &BTreeMap<String, String>) -> bool {

@@ -15,6 +15,7 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use super::units::units;
+use crate::config::limits::section;
 use crate::config::settings::{AfterHold, OnOutage, Settings, ShareId, ShareSettings};
 use crate::config::units::mount_unit;
 use crate::share::consumers::Policy;
@@ -47,11 +48,12 @@ pub fn files(settings: &Settings) -> BTreeMap<String, String> {
     let shares = settings.shares.values();
     let mut files: BTreeMap<String, String> = shares.map(|share| (unit_of(share), mount(share))).collect();
     for (unit, spec) in units(settings) {
-        if can_wait(&unit) {
-            let needs = spec.needs.iter().filter_map(|(share, policy)| {
-                Some((unit_of(settings.shares.values().find(|known| known.id.to_string() == *share)?), *policy))
-            });
-            files.insert(format!("{unit}.d/{DROP_IN}"), drop_in(&needs.collect::<Vec<_>>()));
+        let needs = spec.needs.iter().filter(|_| can_wait(&unit)).filter_map(|(share, policy)| {
+            Some((unit_of(settings.shares.values().find(|known| known.id.to_string() == *share)?), *policy))
+        });
+        let text = format!("{}{}", drop_in(&needs.collect::<Vec<_>>()), limits(&unit, settings));
+        if !text.is_empty() {
+            files.insert(format!("{unit}.d/{DROP_IN}"), format!("{MARK}\n{text}"));
         }
     }
     files
@@ -82,11 +84,31 @@ fn mount(share: &ShareSettings) -> String {
 
 /// A consumer to which nothing is done in an outage starts without the share as well.
 fn drop_in(needs: &[(String, Policy)]) -> String {
-    let mut text = format!("{MARK}\n[Unit]\n");
+    if needs.is_empty() {
+        return String::new();
+    }
+    let mut text = "[Unit]\n".to_owned();
     for (unit, policy) in needs {
         let indifferent = policy.on_outage == OnOutage::None && policy.after_hold == AfterHold::None;
         let how = if indifferent { "Wants" } else { "Requires" };
         let _ = writeln!(text, "{how}={unit}\nAfter={unit}");
+    }
+    text
+}
+
+/// What the unit may use, from whichever of its shares that is said. systemd applies it to a unit that runs, too, and takes it off when
+/// the drop-in is gone.
+fn limits(unit: &str, settings: &Settings) -> String {
+    let Some(section) = section(unit) else { return String::new() };
+    let consumers =
+        settings.shares.values().flat_map(|share| &share.consumers).filter(|consumer| consumer.unit == unit);
+    let limits: BTreeMap<_, _> = consumers.flat_map(|consumer| &consumer.limits).collect();
+    if limits.is_empty() {
+        return String::new();
+    }
+    let mut text = format!("[{section}]\n");
+    for (limit, value) in limits {
+        let _ = writeln!(text, "{}={value}", limit.property());
     }
     text
 }
@@ -106,8 +128,10 @@ mod tests {
         mount_point = "/mnt/50% films"
         [[share.films.consumer]]
         unit = "player.service"
+        memory_high = "512MiB"
         [[share.films.consumer]]
         unit = "docker-1a.scope"
+        memory_max = "1GiB"
         [[share.films.consumer]]
         unit = "player.socket"
         on_outage = "stop"
@@ -119,6 +143,7 @@ mod tests {
         unit = "player.service"
         on_outage = "none"
         after_hold = "none"
+        cpu_weight = 20
     "#;
 
     #[test]
@@ -127,13 +152,18 @@ mod tests {
         let files = files(&loaded.settings);
         let names: Vec<_> = files.keys().map(String::as_str).collect();
         let films = "mnt-50\\x25\\x20films.mount";
-        assert_eq!(names, [films, "mnt-music.mount", "player.service.d/50-nasmount.conf"]);
+        let scope = "docker-1a.scope.d/50-nasmount.conf";
+        assert_eq!(names, [scope, films, "mnt-music.mount", "player.service.d/50-nasmount.conf"]);
+        assert_eq!(files[scope], format!("{MARK}\n[Scope]\nMemoryMax=1073741824\n"));
         let unit = &files[films];
         assert!(unit.contains("\nRequires=nasmount-wait@films.service\nAfter=nasmount-wait@films.service\n"), "{unit}");
         assert!(unit.contains("\nWhat=nasmount:films\nWhere=/mnt/50%% films\nType=nasmount\n"), "{unit}");
         assert_eq!(
             files["player.service.d/50-nasmount.conf"],
-            format!("{MARK}\n[Unit]\nRequires={films}\nAfter={films}\nWants=mnt-music.mount\nAfter=mnt-music.mount\n")
+            format!(
+                "{MARK}\n[Unit]\nRequires={films}\nAfter={films}\nWants=mnt-music.mount\nAfter=mnt-music.mount\n\
+                 [Service]\nMemoryHigh=536870912\nCPUWeight=20\n"
+            )
         );
         assert!(files.values().all(|text| text.starts_with(MARK)));
     }

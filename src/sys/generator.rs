@@ -1,6 +1,6 @@
 //! The units that systemd reads from a generator's directory (systemd.generator(7)).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
 use std::path::Path;
@@ -9,6 +9,14 @@ use crate::plan::dependency::{DROP_IN, MARK};
 
 /// Where systemd has a generator of the usual precedence write to.
 pub const DIRECTORY: &str = "/run/systemd/generator";
+
+/// What the kernel can limit (cgroup v2). Some boards' kernels have `memory` switched off, and `cgroup_enable=memory` switches it on.
+const CONTROLLERS: &str = "/sys/fs/cgroup/cgroup.controllers";
+
+/// The cgroup controllers of this host.
+pub fn controllers() -> io::Result<BTreeSet<String>> {
+    Ok(fs::read_to_string(CONTROLLERS)?.split_whitespace().map(str::to_owned).collect())
+}
 
 /// Writes these files, by their paths below the directory.
 pub fn write(directory: &Path, files: &BTreeMap<String, String>) -> io::Result<()> {

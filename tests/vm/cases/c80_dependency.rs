@@ -47,6 +47,7 @@ fn by_hand(guest: &Guest) -> Result<(Nasmount<'_>, f64)> {
     nasmount.wait_for_state(SHARE, "online")?;
     let generated = format!("systemctl show -P FragmentPath {MOUNT} | grep '^/run/systemd/generator/'");
     guest.wait_for("the unit of the share", DEADLINE, &generated)?;
+    limited(guest)?;
     guest.ok(
         "systemctl daemon-reload && systemctl enable --quiet nasmount needs hurries && systemctl start needs asks",
     )?;
@@ -56,6 +57,21 @@ fn by_hand(guest: &Guest) -> Result<(Nasmount<'_>, f64)> {
     killed(guest, &nasmount)?;
     refuses(guest)?;
     Ok((nasmount, waited))
+}
+
+/// What it may use of the host stands in its configuration, and nowhere else.
+fn limited(guest: &Guest) -> Result<()> {
+    const ASK: &str = "systemctl show -P MemoryMax -P CPUWeight needs";
+    const FRAGMENT: &str = "/etc/nasmount/conf.d/limits.toml";
+    let before = guest.ok(ASK)?;
+    let unit = format!("[[share.{SHARE}.consumer]]\nunit = \"needs.service\"\n");
+    guest.ok("mkdir -p /etc/nasmount/conf.d")?;
+    guest.write_file(FRAGMENT, &format!("{unit}memory_max = \"256MiB\"\ncpu_weight = 30\n"))?;
+    guest.ok("nasmount reload")?;
+    guest.wait_for("the limits", DEADLINE, &format!("[ \"$({ASK} | xargs)\" = '268435456 30' ]"))?;
+    guest.ok(&format!("rm {FRAGMENT} && nasmount reload"))?;
+    let gone = format!("[ \"$({ASK} | xargs)\" = '{}' ]", before.split_whitespace().collect::<Vec<_>>().join(" "));
+    guest.wait_for("the limits to be gone", DEADLINE, &gone).map(drop)
 }
 
 fn clean_up(guest: &Guest, nasmount: Nasmount<'_>) -> Result<()> {
