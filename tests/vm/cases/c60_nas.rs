@@ -89,14 +89,14 @@ fn what_the_server_says_is_handed_on(guest: &Guest, nasmount: &Nasmount<'_>, nas
     let reader = guest.spawn(&reader)?;
     guest.wait_for("the open file", DEADLINE, "[ -e /run/opened ]")?;
     nas.change("recreate")?; // and big is not there any more
+    let report = nasmount.share("full")?;
+    ensure!(report["state"] == "online" && report["loss"].is_null(), "the share is {report}");
     nas.cut(Fault::Kill)?.heal()?; // until then the server itself keeps the file for who has it open
     nasmount.wait_for_state("full", "online")?;
     guest.ok("echo 1 >/proc/sys/vm/drop_caches && touch /run/replaced")?;
     let gone = reader.wait(DEADLINE)?;
     ensure!(gone.code != 0, "reading a file that is gone met {gone:?}");
     guest.ok(&format!("[ $(cat {path}/film.02 | wc -c) = 100 ]")).context("a file that was made anew")?;
-    let report = nasmount.share("full")?;
-    ensure!(report["state"] == "online" && report["loss"].is_null(), "the share is {report}");
     let met = gone.stderr.rsplit(": ").next().unwrap_or_default().trim();
     Ok(format!("read-only, full and replaced: online, and the server's own answers; a file that is gone: {met}"))
 }
