@@ -61,7 +61,7 @@ fn by_hand(guest: &Guest) -> Result<(Nasmount<'_>, f64)> {
 
 /// What it may use of the host stands in its configuration, and nowhere else.
 fn limited(guest: &Guest) -> Result<()> {
-    const ASK: &str = "systemctl show -P MemoryMax -P CPUWeight needs";
+    const ASK: &str = "for limit in MemoryMax CPUWeight; do systemctl show -P $limit needs; done";
     const FRAGMENT: &str = "/etc/nasmount/conf.d/limits.toml";
     let before = guest.ok(ASK)?;
     let unit = format!("[[share.{SHARE}.consumer]]\nunit = \"needs.service\"\n");
