@@ -65,7 +65,7 @@ pub fn check(
             let warnings = warnings.iter().map(|Warning(notice)| Finding::new(Severity::Warning, notice));
             write_json(stdout, errors.chain(warnings).collect())
         }
-        Output::Text => write_text(stderr, &invalid, &warnings, args.colour),
+        Output::Text => say_notices(stderr, &invalid, &warnings, args.colour),
     };
     (exit, written)
 }
@@ -86,7 +86,13 @@ fn say_unreadable(
     write_json(stdout, vec![finding])
 }
 
-fn write_text(out: &mut impl Write, invalid: &[Invalid], warnings: &[Warning], colour: Colour) -> io::Result<()> {
+/// Problems and warnings for people, and how many problems there are.
+pub(super) fn say_notices(
+    out: &mut impl Write,
+    invalid: &[Invalid],
+    warnings: &[Warning],
+    colour: Colour,
+) -> io::Result<()> {
     for warning in warnings {
         writeln!(out, "{}\n", warning.render(colour))?;
     }

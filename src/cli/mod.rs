@@ -6,6 +6,7 @@ pub mod consumers;
 pub mod control;
 pub mod dump;
 pub mod generator;
+pub mod import;
 pub mod mount_helper;
 pub mod reload;
 pub mod replay;
@@ -77,6 +78,8 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Print what the CIFS lines of /etc/fstab would be in nasmount's configuration; changes nothing
+    ImportFstab(import::Arguments),
     /// Print what happened to a share in the last hours, for `replay`
     Dump(dump::Arguments),
     /// Put a recording through the state machine and print what it decides
@@ -172,6 +175,7 @@ fn dispatch(cli: Cli) -> anyhow::Result<Exit> {
             let output = if json { check::Output::Json } else { check::Output::Text };
             return Ok(check::run(&check::CheckArgs { config: cli.config, output, colour: colour(cli.no_color) }));
         }
+        Command::ImportFstab(arguments) => return Ok(import::run(&arguments, colour(cli.no_color))),
         Command::Dump(arguments) => return dump::run(&arguments),
         Command::Reload(arguments) => return reload::run(&arguments),
         Command::Replay(arguments) => {
@@ -240,6 +244,7 @@ fn start_log(cli: &Cli) {
         | Command::Consumers(_)
         | Command::Trust(_)
         | Command::Check { .. }
+        | Command::ImportFstab(_)
         | Command::Dump(_)
         | Command::Replay(_)
         | Command::Reload(_)

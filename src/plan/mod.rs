@@ -12,6 +12,7 @@
 pub mod catalogue;
 pub mod dependency;
 pub mod diff;
+pub mod import;
 pub mod layers;
 pub mod options;
 pub mod units;

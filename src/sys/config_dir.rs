@@ -263,6 +263,11 @@ pub fn read_credentials(path: &Path) -> io::Result<String> {
     Ok(text)
 }
 
+/// The text of an fstab.
+pub fn read_fstab(path: &Path) -> Result<String, ReadError> {
+    read_text(path)
+}
+
 /// Why a credentials file is not used: others could read it or change it.
 #[derive(Debug, thiserror::Error)]
 pub enum CredentialsFileError {
