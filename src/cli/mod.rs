@@ -5,6 +5,7 @@ pub mod client;
 pub mod consumers;
 pub mod control;
 pub mod dump;
+pub mod explain;
 pub mod generator;
 pub mod import;
 pub mod mount_helper;
@@ -78,6 +79,8 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Show each option of a share, where it comes from, and how long a dead server can hold anything up
+    Explain(explain::Arguments),
     /// Print what the CIFS lines of /etc/fstab would be in nasmount's configuration; changes nothing
     ImportFstab(import::Arguments),
     /// Print what happened to a share in the last hours, for `replay`
@@ -175,6 +178,7 @@ fn dispatch(cli: Cli) -> anyhow::Result<Exit> {
             let output = if json { check::Output::Json } else { check::Output::Text };
             return Ok(check::run(&check::CheckArgs { config: cli.config, output, colour: colour(cli.no_color) }));
         }
+        Command::Explain(arguments) => return explain::run(cli.config.as_deref(), &arguments),
         Command::ImportFstab(arguments) => return Ok(import::run(&arguments, colour(cli.no_color))),
         Command::Dump(arguments) => return dump::run(&arguments),
         Command::Reload(arguments) => return reload::run(&arguments),
@@ -244,6 +248,7 @@ fn start_log(cli: &Cli) {
         | Command::Consumers(_)
         | Command::Trust(_)
         | Command::Check { .. }
+        | Command::Explain(_)
         | Command::ImportFstab(_)
         | Command::Dump(_)
         | Command::Replay(_)

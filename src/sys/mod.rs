@@ -16,6 +16,7 @@ pub mod barrier_socket;
 pub mod clock;
 pub mod config_dir;
 pub mod generator;
+pub mod kernel;
 pub mod listen;
 pub mod mount_point;
 pub mod mount_watch;

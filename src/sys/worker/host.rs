@@ -13,7 +13,7 @@ use crate::config::settings::OnAccess;
 use crate::share::event::Attachment;
 use crate::sys::barrier_socket::{self, Barred};
 use crate::sys::probe::SMB_PORT;
-use crate::sys::{mount_point, mountinfo, paths};
+use crate::sys::{kernel, mount_point, mountinfo, paths};
 
 /// Loads the CIFS module (fsopen does) and makes the directory of the clones a private mount.
 pub(super) fn prepare() -> Reply {
@@ -26,16 +26,7 @@ pub(super) fn prepare() -> Reply {
         mount_bind(directory, directory).attempt(what)?;
         mount_change(directory, MountPropagationFlags::PRIVATE).attempt(what)?;
     }
-    Ok(Answer::Kernel {
-        mount_params: fs::read_to_string("/proc/fs/cifs/mount_params").ok(),
-        dirty_limits: any_backing_device_has("max_bytes"),
-    })
-}
-
-/// 6.1 has no `max_bytes` and `strict_limit`, 6.12 has (measured); all backing devices of a kernel have the same files.
-fn any_backing_device_has(file: &str) -> bool {
-    let devices = fs::read_dir("/sys/class/bdi").into_iter().flatten().flatten();
-    devices.into_iter().any(|device| device.path().join(file).exists())
+    Ok(Answer::Kernel { mount_params: kernel::mount_params(), dirty_limits: kernel::can_limit_unwritten_data() })
 }
 
 /// What is in place for a share; asks nobody but the kernel's mount tables.

@@ -37,6 +37,9 @@ pub fn run(guest: &Guest) -> Result<String> {
     meddled_with(guest, &nasmount)?;
     let back = disconnected(guest, &nasmount, nas)?;
     let account = unharmed(&load, nas)?;
+    guest
+        .ok("nasmount explain asked | grep -E '^ *wsize +65536 +65536 +built-in:transcode.toml:'")
+        .context("explain")?;
     as_with_fstab(guest, &nasmount)?;
     unmounted(guest, &nasmount)?;
     reloaded(guest, &nasmount)?;

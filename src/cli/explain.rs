@@ -1,0 +1,257 @@
+//! `nasmount explain SHARE`: every option in force, where it comes from, what the kernel has made of it, and how long a dead server can
+//! hold anything up. Reads configuration and mount table; asks neither daemon nor server.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::io::Write as _;
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::Path;
+
+use anyhow::{Context as _, bail};
+use comfy_table::{ContentArrangement, Table, presets};
+use serde::Serialize;
+
+use super::Hinted;
+use super::report::{Exit, finish, report};
+use crate::config::settings::{HoldFor, OptionValue, ShareSettings};
+use crate::config::{self, Loaded, OptionOrigin};
+use crate::plan::layers::{KERNEL_ECHO_FACTOR, Layers};
+use crate::plan::options::{Adjustment, DirtyLimitSupport, KernelOptions, MountPlan, mount_options};
+use crate::sys::config_dir::{ConfigRoots, read_config};
+use crate::sys::{kernel, mountinfo};
+
+/// Version of the form of `--json`.
+const SCHEMA: u32 = 1;
+
+/// `explain SHARE`
+#[derive(Debug, clap::Args)]
+pub struct Arguments {
+    /// Share
+    share: String,
+    /// Print it as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// What is said of a share.
+#[derive(Debug, PartialEq, Serialize)]
+pub struct Explanation {
+    schema: u32,
+    share: String,
+    source: String,
+    mount_point: String,
+    profile: String,
+    options: Vec<Explained>,
+    /// Where the mount is not what was configured.
+    adjusted: Vec<String>,
+    times: Times,
+}
+
+/// One option.
+#[derive(Debug, PartialEq, Serialize)]
+struct Explained {
+    name: String,
+    value: Option<String>,
+    from: String,
+    /// What the kernel shows of the mount; `null` if it is not mounted, or the kernel does not show it.
+    in_force: Option<String>,
+}
+
+/// Seconds, counted from the first probe that fails.
+#[derive(Debug, PartialEq, Serialize)]
+struct Times {
+    /// The server is dead at the latest, in all from its silence.
+    detection: f64,
+    /// Nothing in flight fails before.
+    patience: f64,
+    /// Everything in flight has ended.
+    given_up: f64,
+    /// Consumers are stopped and the share is given up; `null` never.
+    hold: Option<f64>,
+    /// Without nasmount the kernel gives up between these.
+    kernel: [f64; 2],
+}
+
+/// Prints it.
+pub fn run(config: Option<&Path>, arguments: &Arguments) -> anyhow::Result<Exit> {
+    let texts = read_config(&ConfigRoots::system(config)).context("nothing can be explained")?;
+    let Ok(loaded) = config::load(&texts.fragments, &texts.profiles) else {
+        bail!(Hinted::new("the configuration is not valid", "`nasmount check` says what is wrong"));
+    };
+    let Some(share) = loaded.settings.shares.values().find(|share| share.id.to_string() == arguments.share) else {
+        let hint = "`nasmount status` lists what there is";
+        report(&Hinted::new(format!("there is no share {}", arguments.share), hint), Some(hint));
+        return Ok(Exit::NoSuchShare);
+    };
+    let options = kernel::mount_params().as_deref().map_or_else(KernelOptions::unknown, KernelOptions::parse);
+    let limits =
+        if kernel::can_limit_unwritten_data() { DirtyLimitSupport::Supported } else { DirtyLimitSupport::Unsupported };
+    let explanation = explain(&loaded, share, &options, limits, mounted(share)?.as_deref())?;
+    let text = if arguments.json { serde_json::to_string_pretty(&explanation)? + "\n" } else { render(&explanation) };
+    Ok(finish(Exit::Done, std::io::stdout().write_all(text.as_bytes())))
+}
+
+/// The options of the share's mount, as the kernel shows them; without a look at the path.
+fn mounted(share: &ShareSettings) -> anyhow::Result<Option<String>> {
+    let entries = mountinfo::read().context("cannot read the mount table")?;
+    let on_it = mountinfo::on(&entries, &share.mount_point);
+    Ok(on_it.iter().find(|entry| entry.fstype == "cifs").map(|entry| entry.options.clone()))
+}
+
+fn explain(
+    loaded: &Loaded,
+    share: &ShareSettings,
+    kernel: &KernelOptions,
+    limits: DirtyLimitSupport,
+    mounted: Option<&str>,
+) -> anyhow::Result<Explanation> {
+    let server = loaded.settings.servers.get(&share.server).context("a share without a server")?;
+    // a name's address is the daemon's to find out
+    let address = server.host.parse().unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
+    let MountPlan { adjustments, options: planned, .. } = mount_options(share, address, kernel, limits);
+    let shown: BTreeMap<&str, Option<&str>> =
+        mounted.into_iter().flat_map(|options| options.split(',')).map(split).collect();
+    let origins = loaded.option_origins.get(&share.id);
+    let explained = |name: &str, value: Option<&str>| Explained {
+        name: name.to_owned(),
+        value: value.map(str::to_owned),
+        from: origins.and_then(|origins| origins.get(name)).map_or_else(|| "nasmount".to_owned(), from),
+        in_force: shown.get(name).map(|value| value.unwrap_or("yes").to_owned()),
+    };
+    let own = planned.iter().filter(|option| !share.options.contains_key(&option.key) && option.key != "ip");
+    let own = own.map(|option| explained(&option.key, option.value.as_deref()));
+    let options = share.options.iter().map(|(name, value)| match value {
+        OptionValue::Flag => explained(name, None),
+        OptionValue::Value(value) => explained(name, Some(value)),
+    });
+    let echo_interval = match share.options.get("echo_interval") {
+        Some(OptionValue::Value(seconds)) => seconds.parse().context("echo_interval")?,
+        Some(OptionValue::Flag) | None => bail!("a share without echo_interval"),
+    };
+    let layers = Layers::new(&server.probe, share.patience, share.probe_interval, echo_interval, share.hold_for)?;
+    Ok(Explanation {
+        schema: SCHEMA,
+        share: share.id.to_string(),
+        source: format!("//{}/{}", server.host, share.source),
+        mount_point: share.mount_point.to_string_lossy().into_owned(),
+        profile: share.profile.clone(),
+        options: options.chain(own).collect(),
+        adjusted: adjustments.iter().map(adjusted).collect(),
+        times: Times {
+            detection: layers.detection.as_secs_f64(),
+            patience: share.patience.as_secs_f64(),
+            given_up: layers.given_up.as_secs_f64(),
+            hold: match layers.hold {
+                HoldFor::For(hold) => Some(hold.as_secs_f64()),
+                HoldFor::Forever => None,
+            },
+            kernel: [layers.kernel_earliest.as_secs_f64(), layers.kernel_latest.as_secs_f64()],
+        },
+    })
+}
+
+fn split(option: &str) -> (&str, Option<&str>) {
+    option.split_once('=').map_or((option, None), |(name, value)| (name, Some(value)))
+}
+
+fn from(origin: &OptionOrigin) -> String {
+    match origin {
+        OptionOrigin::Profile(place) | OptionOrigin::Share(place) => format!("{}:{}", place.file.display(), place.line),
+        OptionOrigin::Layers { profile: Some(seconds) } => format!("the patience; the profile has {seconds}"),
+        OptionOrigin::Layers { profile: None } => "the patience".to_owned(),
+    }
+}
+
+fn adjusted(adjustment: &Adjustment) -> String {
+    match adjustment {
+        Adjustment::Dropped { option, reason } => format!("{option} is left out: {reason}"),
+        Adjustment::Replaced { configured: Some(configured), used, reason } => {
+            format!("{used} instead of {configured}: {reason}")
+        }
+        Adjustment::Replaced { configured: None, used, reason } => format!("{used}: {reason}"),
+    }
+}
+
+fn render(explanation: &Explanation) -> String {
+    let Explanation { share, source, mount_point, profile, options, adjusted, times, .. } = explanation;
+    let mut text = format!("{share}: {source} on {mount_point}, profile {profile}\n\n");
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
+    table.set_header(["OPTION", "VALUE", "IN FORCE", "FROM"]);
+    for Explained { name, value, from, in_force } in options {
+        table.add_row([name, value.as_deref().unwrap_or("yes"), in_force.as_deref().unwrap_or("-"), from]);
+    }
+    text.extend(table.lines().map(|line| line.trim_end().to_owned() + "\n"));
+    text.extend(adjusted.iter().map(|adjusted| format!("\n{adjusted}\n")));
+    let Times { detection, patience, given_up, hold, kernel: [earliest, latest] } = times;
+    let _ = writeln!(
+        text,
+        "\nA server that falls silent is dead after {detection} s at the latest; from then on an access to the path meets what \
+         on_access says.\nA call that is in flight then waits for the server: for {patience} s without an error, and for {given_up} s at \
+         the longest."
+    );
+    let _ = match hold {
+        Some(hold) => writeln!(text, "After {hold} s the consumers are stopped and the share is given up."),
+        None => writeln!(text, "The share is never given up by itself."),
+    };
+    let _ = writeln!(
+        text,
+        "The kernel alone gives up after {earliest} to {latest} s, {KERNEL_ECHO_FACTOR} times echo_interval: the safety net for a dead daemon."
+    );
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+    use crate::config::{SourceText, shipped_profiles};
+
+    const CONFIGURATION: &str = r#"[server.tower]
+host = "10.10.0.35"
+[share.films]
+server = "tower"
+source = "films"
+mount_point = "/mnt/films"
+patience = "2m"
+options = { uid = 1000, actimeo = 5 }
+"#;
+
+    fn explained(kernel: &KernelOptions, mounted: Option<&str>) -> Explanation {
+        let loaded = config::load(&[SourceText::new("nasmount.toml", CONFIGURATION)], &shipped_profiles()).unwrap();
+        let share = loaded.settings.shares.values().next().unwrap();
+        explain(&loaded, share, kernel, DirtyLimitSupport::Supported, mounted).unwrap()
+    }
+
+    #[test]
+    fn each_option_says_where_it_comes_from_and_what_became_of_it() {
+        let explanation = explained(&KernelOptions::unknown(), Some("rw,vers=3.1.1,soft,actimeo=1,uid=1000"));
+        let option = |name: &str| {
+            let option = explanation.options.iter().find(|option| option.name == name).unwrap();
+            (option.value.as_deref(), option.from.as_str(), option.in_force.as_deref())
+        };
+        assert_eq!(option("actimeo"), (Some("5"), "nasmount.toml:8", Some("1")));
+        assert!(matches!(option("soft"), (None, from, Some("yes")) if from.starts_with("built-in:media.toml:")));
+        assert_eq!(option("nosharesock"), (None, "nasmount", None));
+        assert_eq!(option("echo_interval"), (Some("47"), "the patience; the profile has 17", None));
+        let text = render(&explanation);
+        for line in [
+            "films: //10.10.0.35/films on /mnt/films, profile media",
+            "for 120 s without an error, and for 132 s at the longest",
+            "After 900 s the consumers are stopped",
+            "after 131 to 148 s",
+        ] {
+            assert!(text.contains(line), "{text}");
+        }
+        assert!(
+            text.lines().any(|line| line.split_whitespace().eq(["actimeo", "5", "1", "nasmount.toml:8"])),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn what_the_kernel_lacks_is_said() {
+        let explanation = explained(&KernelOptions::parse("soft:noflag\nvers:string\n"), None);
+        assert!(explanation.adjusted.iter().any(|line| line.starts_with("retrans=3 is left out: ")), "{explanation:?}");
+    }
+}
