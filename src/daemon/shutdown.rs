@@ -1,5 +1,5 @@
 //! The end of the host: no mount of a dead server may be left for its last sync() and umount(), which would wait for the server
-//! (`systemctl poweroff` then takes minutes, or never ends: case 70).
+//! (`systemctl poweroff` then takes minutes, or never ends: case 80).
 //!
 //! The shares are told as soon as systemd plans to stop anything, however the host was told to go down: `systemctl`, Ctrl-Alt-Del, a
 //! button. What is done about each is decided by `share`. At SIGTERM this stays until it is done.

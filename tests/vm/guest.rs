@@ -105,6 +105,11 @@ impl Guest {
         Ok(off.is_ok().then(|| begun.elapsed()))
     }
 
+    /// Whether it has switched itself off.
+    pub fn is_off(&self) -> Result<bool> {
+        self.qemu.borrow_mut().is_off()
+    }
+
     /// Ends the machine, if it is still on, and boots it anew: nothing that happened to its disk is left.
     pub fn boot_again(&self) -> Result<()> {
         self.qemu.borrow_mut().end();

@@ -16,8 +16,8 @@ mod c50_two_shares;
 mod c51_operator;
 mod c60_nas;
 mod c61_network;
-mod c70_poweroff;
-mod c80_dependency;
+mod c70_dependency;
+mod c80_poweroff;
 
 use anyhow::Result;
 
@@ -57,8 +57,8 @@ pub const CASES: &[Case] = &[
     Case { name: "51-operator", on: On::Trixie, run: c51_operator::run },
     Case { name: "60-nas", on: On::Trixie, run: c60_nas::run },
     Case { name: "61-network", on: On::Trixie, run: c61_network::run },
-    Case { name: "70-poweroff", on: On::Trixie, run: c70_poweroff::run },
-    Case { name: "71-poweroff-hung", on: On::Bookworm, run: c70_poweroff::hung },
-    Case { name: "80-dependency", on: On::Trixie, run: c80_dependency::run },
-    Case { name: "81-dependency-by-hand", on: On::Bookworm, run: c80_dependency::without_boot },
+    Case { name: "70-dependency", on: On::Trixie, run: c70_dependency::run },
+    Case { name: "71-dependency-by-hand", on: On::Bookworm, run: c70_dependency::without_boot },
+    Case { name: "80-poweroff", on: On::Trixie, run: c80_poweroff::run },
+    Case { name: "81-poweroff-hung", on: On::Bookworm, run: c80_poweroff::hung },
 ];
