@@ -48,6 +48,8 @@ struct Line<'text> {
     mount_point: String,
     login: Login,
     says_guest: bool,
+    /// What it says of its login itself.
+    said: Vec<String>,
     /// As they stand in the table, in the order of fstab.
     options: Vec<(String, String)>,
     read_only: bool,
@@ -118,6 +120,7 @@ fn read_line<'text>(number: usize, text: &str, remarks: &'text mut Vec<Remark>) 
         mount_point,
         login: Login::default(),
         says_guest: false,
+        said: Vec::new(),
         options: Vec::new(),
         read_only: false,
         remarks,
@@ -125,10 +128,7 @@ fn read_line<'text>(number: usize, text: &str, remarks: &'text mut Vec<Remark>) 
     for option in split_options(&unescaped(options)) {
         line.take(&option);
     }
-    let user_alone = |said: &[String]| said.iter().all(|said| !said.starts_with("pas"));
-    if line.says_guest && matches!(&line.login, Login::Inline(said) if user_alone(said)) {
-        line.login = Login::Guest;
-    }
+    line.settle_login();
     Some(line)
 }
 
@@ -174,14 +174,10 @@ impl Line<'_> {
             }
             ("guest", _) | ("sec", Some("none")) => self.says_guest = true,
             ("user" | "username" | "pass" | "password" | "pass2" | "password2" | "dom" | "domain" | "workgroup", _) => {
-                // a password on the line is used before a file's; an empty one is a guest's
-                let empty = name.starts_with("pass") && value.is_none_or(str::is_empty);
-                self.says_guest |= empty;
-                let said = format!("{}={}", &name[..3], value.unwrap_or_default()); // pass and password are one
-                match &mut self.login {
-                    Login::Inline(all) if !empty => all.push(said),
-                    Login::Guest if !empty => self.login = Login::Inline(vec![said]),
-                    Login::Guest | Login::Kerberos | Login::File(_) | Login::Inline(_) => {}
+                if name.starts_with("pass") && value.is_none_or(str::is_empty) {
+                    self.says_guest = true; // an empty password
+                } else {
+                    self.said.push(option.to_owned());
                 }
             }
             ("ip" | "addr", Some(address)) => {
@@ -199,6 +195,34 @@ impl Line<'_> {
             ("fmask", Some(mode)) => self.keep("file_mode", Some(mode)),
             ("dmask" | "dirmode", Some(mode)) => self.keep("dir_mode", Some(mode)),
             _ => self.take_tuning(name, value),
+        }
+    }
+
+    /// A user without a password is a guest. What stands beside a file belongs into it.
+    fn settle_login(&mut self) {
+        let said = std::mem::take(&mut self.said);
+        let name = |option: &str| option.split('=').next().unwrap_or_default().to_owned();
+        match &self.login {
+            Login::File(file) => {
+                let file = file.clone();
+                for option in said {
+                    let name = name(&option);
+                    self.remark(&name, format!("belongs into {file}, on a line of its own"));
+                }
+            }
+            Login::Kerberos => {
+                said.iter().for_each(|option| self.remark(&name(option), "left out: Kerberos has the login"))
+            }
+            Login::Guest | Login::Inline(_) => {
+                let has_password = said.iter().any(|option| option.starts_with("pass"));
+                if !said.is_empty() && (has_password || !self.says_guest) {
+                    // `user` and `username`, `pass` and `password` are the same
+                    let plain = |option: &String| {
+                        format!("{}={}", &option[..3], option.split_once('=').map_or("", |both| both.1))
+                    };
+                    self.login = Login::Inline(said.iter().map(plain).collect());
+                }
+            }
         }
     }
 
