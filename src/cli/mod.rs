@@ -9,6 +9,7 @@ pub mod explain;
 pub mod generator;
 pub mod import;
 pub mod mount_helper;
+pub mod profiles;
 pub mod reload;
 pub mod replay;
 pub mod report;
@@ -81,6 +82,8 @@ enum Command {
     },
     /// Show each option of a share, where it comes from, and how long a dead server can hold anything up
     Explain(explain::Arguments),
+    /// List the profiles that shares can name, or print one
+    Profiles(profiles::Arguments),
     /// Print what the CIFS lines of /etc/fstab would be in nasmount's configuration; changes nothing
     ImportFstab(import::Arguments),
     /// Print what happened to a share in the last hours, for `replay`
@@ -179,6 +182,7 @@ fn dispatch(cli: Cli) -> anyhow::Result<Exit> {
             return Ok(check::run(&check::CheckArgs { config: cli.config, output, colour: colour(cli.no_color) }));
         }
         Command::Explain(arguments) => return explain::run(cli.config.as_deref(), &arguments),
+        Command::Profiles(arguments) => return profiles::run(cli.config.as_deref(), &arguments),
         Command::ImportFstab(arguments) => return Ok(import::run(&arguments, colour(cli.no_color))),
         Command::Dump(arguments) => return dump::run(&arguments),
         Command::Reload(arguments) => return reload::run(&arguments),
@@ -250,6 +254,7 @@ fn start_log(cli: &Cli) {
         | Command::Check { .. }
         | Command::Explain(_)
         | Command::ImportFstab(_)
+        | Command::Profiles(_)
         | Command::Dump(_)
         | Command::Replay(_)
         | Command::Reload(_)

@@ -33,7 +33,7 @@ mod value;
 use std::collections::BTreeMap;
 
 pub use invalid::{Colour, Invalid, InvalidKind, Notice, Warning};
-pub use profile::shipped_profiles;
+pub use profile::{Listed, list_profiles, shipped_profiles};
 pub use settings::Settings;
 pub use source::{Place, SourceText};
 pub use units::is_unit_name;

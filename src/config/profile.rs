@@ -50,6 +50,36 @@ pub(crate) fn profile_name(source: &SourceText) -> Option<&str> {
     Some(name.strip_prefix("built-in:").unwrap_or(name)).filter(|name| is_name(name))
 }
 
+/// A profile as a person wants to see it in a list.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct Listed {
+    /// Its name.
+    pub name: String,
+    /// What it is for, if it says so.
+    pub description: Option<String>,
+    /// Its file.
+    pub file: String,
+    /// The whole text, with the reasons.
+    pub text: String,
+}
+
+/// The profiles that shares can name, by name; of the same name the last counts. None is checked.
+pub fn list_profiles(profiles: &[SourceText]) -> Vec<Listed> {
+    let named = profiles.iter().filter_map(|source| Some((profile_name(source)?, source)));
+    let last: BTreeMap<&str, &SourceText> = named.collect();
+    let listed = last.into_iter().map(|(name, source)| Listed {
+        name: name.to_owned(),
+        description: source
+            .text
+            .parse::<toml::Table>()
+            .ok()
+            .and_then(|table| Some(table.get("description")?.as_str()?.to_owned())),
+        file: source.path.to_string_lossy().into_owned(),
+        text: source.text.clone(),
+    });
+    listed.collect()
+}
+
 /// Reads the profiles, given as `(index among all files, name)`. Of the same name only the last is read: what the others
 /// say does not count.
 pub(crate) fn read_profiles(files: &[(usize, String)], problems: &mut Problems<'_>) -> BTreeMap<String, Profile> {

@@ -155,10 +155,7 @@ pub fn read_config(roots: &ConfigRoots) -> Result<ConfigTexts, ReadError> {
     };
     let mut fragments = vec![main];
     fragments.extend(read_directory(&roots.drop_ins)?);
-    let mut profiles = shipped_profiles();
-    for directory in &roots.profiles {
-        profiles.extend(read_directory(directory)?);
-    }
+    let profiles = read_profiles(roots)?;
     Ok(ConfigTexts { fragments, profiles })
 }
 
@@ -261,6 +258,15 @@ pub fn read_credentials(path: &Path) -> io::Result<String> {
     let mut text = String::new();
     fs::File::open(path)?.take(MOST).read_to_string(&mut text)?;
     Ok(text)
+}
+
+/// The built-in profiles, then those found.
+pub fn read_profiles(roots: &ConfigRoots) -> Result<Vec<SourceText>, ReadError> {
+    let mut profiles = shipped_profiles();
+    for directory in &roots.profiles {
+        profiles.extend(read_directory(directory)?);
+    }
+    Ok(profiles)
 }
 
 /// The text of an fstab.
