@@ -52,6 +52,16 @@ fn the_defaults_in_the_readme_are_the_defaults() {
     assert_eq!(said, real);
 }
 
+/// It says itself why it gives up, so systemd must not end it before.
+#[test]
+fn systemd_waits_longer_for_a_share_than_the_wait_lasts() {
+    let unit = read("systemd/nasmount-wait@.service");
+    let limit: u64 = unit.lines().find_map(|line| line.strip_prefix("TimeoutStartSec=")).unwrap().parse().unwrap();
+    let waits = nasmount::plan::dependency::START_WAITS.as_secs();
+    assert!(limit > waits);
+    assert!(unit.contains(&format!("after {waits} s")), "{unit}");
+}
+
 /// `/// text` lines before each variant of `State`, joined, as the README's table has them.
 #[test]
 fn the_table_of_states_is_the_documentation_of_the_states() {

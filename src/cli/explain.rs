@@ -57,7 +57,7 @@ struct Explained {
     in_force: Option<String>,
 }
 
-/// Seconds, counted from the first probe that fails.
+/// Seconds: those of the verdict and of the kernel from the server's silence, the others from the first probe that fails.
 #[derive(Debug, PartialEq, Serialize)]
 struct Times {
     /// The server is dead at the latest, in all from its silence.
@@ -86,16 +86,11 @@ pub fn run(config: Option<&Path>, arguments: &Arguments) -> anyhow::Result<Exit>
     let options = kernel::mount_params().as_deref().map_or_else(KernelOptions::unknown, KernelOptions::parse);
     let limits =
         if kernel::can_limit_unwritten_data() { DirtyLimitSupport::Supported } else { DirtyLimitSupport::Unsupported };
-    let explanation = explain(&loaded, share, &options, limits, mounted(share)?.as_deref())?;
+    let mounted = mountinfo::cifs_on(&share.mount_point).context("cannot read the mount table")?;
+    let mounted = mounted.map(|mount| mount.options);
+    let explanation = explain(&loaded, share, &options, limits, mounted.as_deref())?;
     let text = if arguments.json { serde_json::to_string_pretty(&explanation)? + "\n" } else { render(&explanation) };
     Ok(finish(Exit::Done, std::io::stdout().write_all(text.as_bytes())))
-}
-
-/// The options of the share's mount, as the kernel shows them; without a look at the path.
-fn mounted(share: &ShareSettings) -> anyhow::Result<Option<String>> {
-    let entries = mountinfo::read().context("cannot read the mount table")?;
-    let on_it = mountinfo::on(&entries, &share.mount_point);
-    Ok(on_it.iter().find(|entry| entry.fstype == "cifs").map(|entry| entry.options.clone()))
 }
 
 fn explain(

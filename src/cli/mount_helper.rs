@@ -112,7 +112,7 @@ async fn look(name: &str, mount_point: Option<&str>) -> anyhow::Result<Look> {
     };
     Ok(match share.wanted {
         // the daemon may not know yet of an umount that has just been
-        Wanted::Mounted if share.state == State::Online && !is_on_its_path(&share)? => {
+        Wanted::Mounted if share.state == State::Online && is_off_its_path(&share)? => {
             Look::NotYet("somebody has just unmounted it".to_owned())
         }
         Wanted::Mounted => judge(share),
@@ -128,11 +128,9 @@ fn on(mount_point: Option<&str>) -> String {
     mount_point.map_or_else(String::new, |place| format!(" on {place}"))
 }
 
-/// Read from the mount table, without a look at the path.
-fn is_on_its_path(share: &ShareStatus) -> anyhow::Result<bool> {
-    let entries = mountinfo::read().context("cannot read the mount table")?;
-    let on_it = mountinfo::on(&entries, Path::new(&share.mount_point));
-    Ok(on_it.iter().any(|entry| entry.fstype == "cifs"))
+fn is_off_its_path(share: &ShareStatus) -> anyhow::Result<bool> {
+    let mount = mountinfo::cifs_on(Path::new(&share.mount_point)).context("cannot read the mount table")?;
+    Ok(mount.is_none())
 }
 
 fn judge(share: ShareStatus) -> Look {

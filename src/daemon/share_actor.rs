@@ -21,7 +21,7 @@ use crate::share::consumers::Demand;
 use crate::share::detector::Trust;
 use crate::share::event::{Input, Memory};
 use crate::share::failure::Failure;
-use crate::share::{BootInstant, Command, Effect, Event, OpId, Refusal, Share, ShareSpec, State, Step, Verdict};
+use crate::share::{BootInstant, Command, Effect, Event, OpId, Refusal, Share, ShareSpec, Step, Verdict};
 use crate::sys::clock;
 use crate::sys::state_file::StateFiles;
 
@@ -286,8 +286,7 @@ impl ShareActor {
                 Effect::Abandon { op } => self.executor.abandon(op),
             }
         }
-        let unmounted = self.share.state() == State::Offline && !self.share.wanted().is_mounted();
-        self.executor.set_hopeless(unmounted || self.share.state() == State::Blocked);
+        self.executor.set_hopeless(self.share.needs_a_person());
         let demand = self.share.demand();
         if self.demanded != Some(demand) {
             (self.demanded, self.told) = (Some(demand), None);

@@ -48,6 +48,7 @@ struct Line<'text> {
     mount_point: String,
     login: Login,
     says_guest: bool,
+    kerberos: bool,
     /// What it says of its login itself.
     said: Vec<String>,
     /// As they stand in the table, in the order of fstab.
@@ -120,6 +121,7 @@ fn read_line<'text>(number: usize, text: &str, remarks: &'text mut Vec<Remark>) 
         mount_point,
         login: Login::default(),
         says_guest: false,
+        kerberos: false,
         said: Vec::new(),
         options: Vec::new(),
         read_only: false,
@@ -201,28 +203,19 @@ impl Line<'_> {
     /// A user without a password is a guest. What stands beside a file belongs into it.
     fn settle_login(&mut self) {
         let said = std::mem::take(&mut self.said);
-        let name = |option: &str| option.split('=').next().unwrap_or_default().to_owned();
-        match &self.login {
-            Login::File(file) => {
-                let file = file.clone();
-                for option in said {
-                    let name = name(&option);
-                    self.remark(&name, format!("belongs into {file}, on a line of its own"));
-                }
-            }
-            Login::Kerberos => {
-                said.iter().for_each(|option| self.remark(&name(option), "left out: Kerberos has the login"))
-            }
-            Login::Guest | Login::Inline(_) => {
-                let has_password = said.iter().any(|option| option.starts_with("pass"));
-                if !said.is_empty() && (has_password || !self.says_guest) {
-                    // `user` and `username`, `pass` and `password` are the same
-                    let plain = |option: &String| {
-                        format!("{}={}", &option[..3], option.split_once('=').map_or("", |both| both.1))
-                    };
-                    self.login = Login::Inline(said.iter().map(plain).collect());
-                }
-            }
+        let names = || said.iter().map(|option| option.split('=').next().unwrap_or_default());
+        if self.kerberos {
+            let file = matches!(self.login, Login::File(_)).then_some("credentials");
+            names().chain(file).for_each(|name| self.remark(name, "left out: Kerberos has the login"));
+            self.login = Login::Kerberos;
+        } else if let Login::File(file) = &self.login {
+            let message = format!("belongs into {file}, on a line of its own");
+            names().for_each(|name| self.remark(name, message.clone()));
+        } else if !said.is_empty() && (names().any(|name| name.starts_with("pass")) || !self.says_guest) {
+            // `user` and `username`, `pass` and `password` are the same
+            let plain =
+                |option: &String| format!("{}={}", &option[..3], option.split_once('=').map_or("", |both| both.1));
+            self.login = Login::Inline(said.iter().map(plain).collect());
         }
     }
 
@@ -262,7 +255,7 @@ impl Line<'_> {
                 self.keep(name, value);
             }
             ("sec", Some(how)) if how.starts_with("krb5") => {
-                self.login = Login::Kerberos;
+                self.kerberos = true;
                 self.keep(name, value);
             }
             _ => match catalogue::forbidden(name) {
@@ -307,7 +300,8 @@ impl Line<'_> {
         if matches!(self.login, Login::Inline(_)) {
             let file = credentials_of(&name);
             let message = format!(
-                "move its login into {file}: username=… and password=… on a line each, then `chmod 600 {file}`"
+                "move its login into {file}: username=…, password=… and domain=… (also what stands before a backslash), as far as it \
+                 has them, on a line each; then `chmod 600 {file}`"
             );
             self.remark("", message);
         }

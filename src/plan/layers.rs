@@ -172,7 +172,8 @@ pub fn echo_interval_needed(probe: &ProbeSettings, patience: Duration, share_pro
     }
 }
 
-/// The stack of one share, each counted from the moment at which the server goes silent.
+/// The stack of one share. The verdict and the kernel count from the moment at which the server goes silent; patience, giving up and
+/// hold from the first probe that fails, an interval and a probe's time-out later at most.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Layers {
     /// How long one probe may take.

@@ -82,6 +82,7 @@ pub(super) struct Consumers {
 /// The outage that is being held.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Outage {
+    /// The first probe that failed, or the moment at which the share itself fell silent.
     pub(super) since: BootInstant,
     /// When the patience was over.
     pub(super) given_up_at: Option<BootInstant>,

@@ -187,6 +187,12 @@ impl Share {
         if self.operator.holds { demand.max(Demand::Hold) } else { demand }
     }
 
+    /// Whether it only comes back if somebody does something: nobody should wait for it.
+    pub fn needs_a_person(&self) -> bool {
+        let unmounted = self.state == State::Offline && !self.operator.wanted.is_mounted();
+        unmounted || self.state == State::Blocked
+    }
+
     /// Why consumers are held, stopped or not yet started; they go on when it is empty.
     pub fn hold_reasons(&self) -> BTreeSet<HoldReason> {
         let mut reasons = BTreeSet::new();

@@ -104,12 +104,14 @@ fn unmounted_stays_unmounted_until_it_is_mounted() {
     assert_eq!(desk.ask(Command::Unmount), DONE);
     let mut desk = desk.is(State::Offline);
     assert_eq!(desk.share.wanted(), Wanted::Unmounted);
+    assert!(desk.share.needs_a_person());
     assert_eq!(desk.answers(), [DONE, SO, DONE, DONE, SO, DONE]);
     desk.put(Event::ServerTrustChanged { trust: DEAD });
     desk.put(Event::ServerTrustChanged { trust: Trust::Trusted });
     let mut desk = desk.is(State::Offline);
     assert_eq!(desk.ask(Command::Mount), DONE);
     let desk = desk.is(State::Online);
+    assert!(!desk.share.needs_a_person());
     let steps: Vec<&str> = desk.started.iter().map(|(_, name)| *name).collect();
     assert!(steps.windows(3).any(|window| window == ["detach", "flush", "release"]), "{steps:?}");
     assert!(!steps.contains(&"raise fence"), "an unmount cuts nothing off: {steps:?}");

@@ -87,6 +87,13 @@ pub fn on<'a>(entries: &'a [Entry], mount_point: &Path) -> Vec<&'a Entry> {
     entries.iter().filter(|entry| entry.mount_point == mount_point).collect()
 }
 
+/// The CIFS mount on a mount point of this process's namespace, read from the mount table without a look at the path.
+pub fn cifs_on(mount_point: &Path) -> io::Result<Option<Entry>> {
+    let mut entries = read()?;
+    entries.retain(|entry| entry.mount_point == mount_point && entry.fstype == "cifs");
+    Ok(entries.pop())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -88,7 +88,7 @@ fn hands_off(guest: &Guest, nasmount: &Nasmount<'_>, nas: Nas<'_>) -> Result<()>
     nasmount.wait_for_state("asked", "online").map(drop)
 }
 
-/// The share taken off its path, and something else laid on it.
+/// Something else is laid on its path.
 fn meddled_with(guest: &Guest, nasmount: &Nasmount<'_>) -> Result<()> {
     let path = mount_point("asked");
     guest.ok(&format!("mount -t tmpfs foreign {path}"))?;

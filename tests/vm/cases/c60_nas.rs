@@ -144,7 +144,8 @@ fn beyond_the_patience(guest: &Guest, nasmount: &Nasmount<'_>, load: &Load<'_>, 
     Ok(format!("{} blocks lost beyond the patience, and said: {said:?}", buffered.lost))
 }
 
-/// A server that answers and gives no credits has every call wait once those there were are spent: its share is given up, and tried until it is better.
+/// A server that answers and gives no credits has every call wait once those there were are spent: its share is given up, and tried
+/// until it is better.
 fn starved_until_it_is_fed(guest: &Guest, nasmount: &Nasmount<'_>, nas: Nas<'_>) -> Result<()> {
     nasmount.wait_for_state("miser", "offline")?;
     barred(guest, &mount_point("miser"), "ls,create")?;
