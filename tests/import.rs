@@ -6,12 +6,16 @@
 #![expect(clippy::disallowed_methods, reason = "tests read and write files")]
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use nasmount::cli::check::Output;
-use nasmount::cli::import::translate;
+use nasmount::cli::import::{Fstab, translate};
 use nasmount::cli::report::Exit;
+use nasmount::cli::takeover::{Places, export_files, import_files};
 use nasmount::config::{self, Colour, SourceText, shipped_profiles};
+use nasmount::plan::import::Share;
+use nasmount::sys::config_dir::{ConfigRoots, ConfigTexts};
 
 /// Every password in the corpus.
 const SECRETS: [&str; 2] = ["hunter2", "a,b,c"];
@@ -26,7 +30,9 @@ fn corpus() -> Vec<PathBuf> {
 
 fn translated(fstab: &str, output: Output) -> (Exit, String, String) {
     let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
-    let (exit, written) = translate(fstab, "/etc/fstab", output, Colour::Never, &mut stdout, &mut stderr);
+    let texts = ConfigTexts { fragments: Vec::new(), profiles: shipped_profiles() };
+    let fstab = Fstab { text: fstab, shown: "/etc/fstab", directory: Path::new("/etc/nasmount") };
+    let (exit, written) = translate(&fstab, &texts, output, Colour::Never, &mut stdout, &mut stderr);
     written.unwrap();
     (exit, String::from_utf8(stdout).unwrap(), String::from_utf8(stderr).unwrap())
 }
@@ -60,4 +66,143 @@ fn what_is_accepted_is_a_configuration_and_no_password_is_in_anything() {
             assert!(![&toml, &said, &json].iter().any(|text| text.contains(secret)), "{}", file.display());
         }
     }
+}
+
+/// A host with this fstab, below a directory.
+struct Host(tempfile::TempDir);
+
+impl Host {
+    fn new(fstab: &str) -> Self {
+        let host = Self(tempfile::tempdir().unwrap());
+        fs::create_dir(host.path("etc")).unwrap();
+        fs::write(host.path("etc/fstab"), fstab).unwrap();
+        host
+    }
+
+    fn path(&self, path: &str) -> PathBuf {
+        self.0.path().join(path)
+    }
+
+    fn read(&self, path: &str) -> String {
+        fs::read_to_string(self.path(path)).unwrap_or_else(|error| format!("{path}: {error}"))
+    }
+
+    fn places(&self) -> Places {
+        let roots = ConfigRoots::under(self.0.path(), None, None);
+        Places { roots, fstab: self.path("etc/fstab"), usual: true }
+    }
+
+    /// The shares that were taken over, and what was said; credentials are looked for where the configuration says.
+    fn import(&self) -> (Option<Vec<Share>>, String) {
+        let mut err = Vec::new();
+        let shares = import_files(&self.places(), Colour::Never, &mut err).unwrap();
+        (shares, String::from_utf8(err).unwrap())
+    }
+
+    fn export(&self) -> String {
+        let mut err = Vec::new();
+        assert!(export_files(&self.places(), &mut err).unwrap(), "{}", String::from_utf8_lossy(&err));
+        String::from_utf8(err).unwrap()
+    }
+
+    /// Every file but the profiles, with its mode.
+    fn files(&self) -> Vec<(String, u32)> {
+        fn walk(directory: &Path, root: &Path, found: &mut Vec<(String, u32)>) {
+            for entry in fs::read_dir(directory).unwrap() {
+                let path = entry.unwrap().path();
+                if path.is_dir() {
+                    walk(&path, root, found);
+                } else {
+                    let mode = fs::metadata(&path).unwrap().permissions().mode() & 0o7777;
+                    found.push((path.strip_prefix(root).unwrap().to_string_lossy().into_owned(), mode));
+                }
+            }
+        }
+        let mut found = Vec::new();
+        walk(self.0.path(), self.0.path(), &mut found);
+        found.sort();
+        found
+    }
+}
+
+const FSTAB: &str = "UUID=1 / ext4 errors=remount-ro 0 1\n\
+                     //nas/films\t/mnt/my\\040films cifs  guest,uid=1000,,_netdev 0 0\r\n\
+                     # //nas/old /mnt/old cifs guest 0 0\n\
+                     //nas/books /mnt/books smb3 guest,ro 0 0";
+
+#[test]
+fn what_is_imported_can_be_had_back_byte_for_byte() {
+    let host = Host::new(FSTAB);
+    let (shares, said) = host.import();
+    let names: Vec<_> = shares.unwrap().into_iter().map(|share| share.name).collect();
+    assert_eq!(names, ["my-films", "books"], "{said}");
+    assert!(said.contains("etc/fstab: lines 2, 4 are comments now\n"), "{said}");
+    let expected = FSTAB.replace("\n//nas", "\n#nasmount: //nas");
+    assert_eq!(host.read("etc/fstab"), expected);
+    let texts = nasmount::sys::config_dir::read_config(&host.places().roots).unwrap();
+    let loaded = config::load(&texts.fragments, &texts.profiles).unwrap();
+    assert_eq!(loaded.settings.shares.len(), 2);
+
+    // once more, with a line that is new, on the server that is known already
+    fs::write(host.path("etc/fstab"), expected.clone() + "\n//nas/music /mnt/music cifs guest 0 0\n").unwrap();
+    let (shares, said) = host.import();
+    assert_eq!(shares.unwrap(), [Share { name: "music".into(), mount_point: "/mnt/music".into() }], "{said}");
+    assert!(!host.read("etc/nasmount/conf.d/fstab-2.toml").contains("[server."));
+
+    assert_eq!(host.export(), "");
+    assert_eq!(host.read("etc/fstab"), format!("{FSTAB}\n//nas/music /mnt/music cifs guest 0 0\n"));
+    let files: Vec<_> = host.files().into_iter().map(|(path, _)| path).collect();
+    assert_eq!(
+        files,
+        [
+            "etc/fstab",
+            "etc/nasmount/conf.d/fstab-2.toml.exported",
+            "etc/nasmount/conf.d/fstab.toml.exported",
+            "etc/nasmount/nasmount.toml"
+        ]
+    );
+    assert!(host.import().0.is_some_and(|shares| shares.len() == 3), "and once more");
+}
+
+#[test]
+fn a_password_leaves_fstab_for_files_that_only_root_can_read() {
+    let fstab = "//nas/films /mnt/films cifs user=WORK\\bob,pass=\"a,b,c\",uid=1000 0 0\n";
+    let host = Host::new(fstab);
+    let (shares, said) = host.import();
+    assert!(shares.is_some() && !said.contains("a,b,c"), "{said}");
+    assert_eq!(host.read("etc/nasmount/nas.cred"), "domain=WORK\nusername=bob\npassword=a,b,c\n");
+    let taken = "#nasmount: //nas/films /mnt/films cifs user=WORK\\bob,pass=***,uid=1000 0 0\n";
+    assert_eq!(host.read("etc/fstab"), taken);
+    for (path, mode) in host.files() {
+        assert!(mode & 0o077 == 0 || !host.read(&path).contains("a,b,c"), "{path} can be read by everybody");
+    }
+    assert_eq!(host.export(), "");
+    assert_eq!(host.read("etc/fstab"), fstab);
+}
+
+#[test]
+fn nothing_is_changed_if_anything_is_wrong() {
+    let nested = "//nas/a /mnt/a cifs guest 0 0\n//nas/b /mnt/a/b cifs guest 0 0\n";
+    let no_file = "//nas/a /mnt/a cifs credentials=/nowhere/nas.cred 0 0\n";
+    for (fstab, why) in [(nested, "/mnt/a/b"), (no_file, "/nowhere/nas.cred")] {
+        let host = Host::new(fstab);
+        let (shares, said) = host.import();
+        assert!(shares.is_none() && said.contains(why), "{said}");
+        assert_eq!(host.read("etc/fstab"), fstab);
+        assert_eq!(host.files(), [("etc/fstab".to_owned(), 0o644)]);
+    }
+}
+
+#[test]
+fn what_others_of_the_configuration_need_is_not_taken_away() {
+    let host = Host::new("//nas/films /mnt/films cifs guest 0 0\n");
+    assert!(host.import().0.is_some());
+    let fstab = host.read("etc/fstab");
+    let more = "[share.more]\nserver = \"nas\"\nsource = \"more\"\nmount_point = \"/mnt/more\"\n";
+    fs::write(host.path("etc/nasmount/conf.d/more.toml"), more).unwrap();
+    let mut err = Vec::new();
+    assert!(!export_files(&host.places(), &mut err).unwrap());
+    let said = String::from_utf8(err).unwrap();
+    assert!(said.contains("nothing was changed") && said.contains("more.toml:2"), "{said}");
+    assert_eq!(host.read("etc/fstab"), fstab);
 }

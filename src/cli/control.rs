@@ -182,6 +182,11 @@ pub fn wait_for(arguments: &WaitArguments) -> anyhow::Result<Exit> {
     })
 }
 
+/// The same for shares by name.
+pub fn wait_until_online(shares: Vec<String>, timeout: Duration) -> anyhow::Result<Exit> {
+    wait_for(&WaitArguments { which: Which { shares, all: false }, timeout, json: false })
+}
+
 /// When it counts that something has come true.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Latch {

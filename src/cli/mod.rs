@@ -6,6 +6,7 @@ pub mod consumers;
 pub mod control;
 pub mod dump;
 pub mod explain;
+pub mod export;
 pub mod generator;
 pub mod import;
 pub mod mount_helper;
@@ -14,6 +15,8 @@ pub mod reload;
 pub mod replay;
 pub mod report;
 pub mod status;
+pub mod succession;
+pub mod takeover;
 pub mod trust;
 
 use std::io::{IsTerminal as _, Write as _};
@@ -84,8 +87,10 @@ enum Command {
     Explain(explain::Arguments),
     /// List the profiles that shares can name, or print one
     Profiles(profiles::Arguments),
-    /// Print what the CIFS lines of /etc/fstab would be in nasmount's configuration; changes nothing
+    /// Print what the CIFS lines of /etc/fstab are in nasmount's configuration, or take them over
     ImportFstab(import::Arguments),
+    /// Give the lines of /etc/fstab back that were taken over
+    ExportFstab(export::Arguments),
     /// Print what happened to a share in the last hours, for `replay`
     Dump(dump::Arguments),
     /// Put a recording through the state machine and print what it decides
@@ -183,7 +188,12 @@ fn dispatch(cli: Cli) -> anyhow::Result<Exit> {
         }
         Command::Explain(arguments) => return explain::run(cli.config.as_deref(), &arguments),
         Command::Profiles(arguments) => return profiles::run(cli.config.as_deref(), &arguments),
-        Command::ImportFstab(arguments) => return Ok(import::run(&arguments, colour(cli.no_color))),
+        Command::ImportFstab(arguments) => {
+            return import::run(cli.config.as_deref(), &arguments, colour(cli.no_color));
+        }
+        Command::ExportFstab(arguments) => {
+            return export::run(cli.config.as_deref(), &arguments, colour(cli.no_color));
+        }
         Command::Dump(arguments) => return dump::run(&arguments),
         Command::Reload(arguments) => return reload::run(&arguments),
         Command::Replay(arguments) => {
@@ -254,6 +264,7 @@ fn start_log(cli: &Cli) {
         | Command::Check { .. }
         | Command::Explain(_)
         | Command::ImportFstab(_)
+        | Command::ExportFstab(_)
         | Command::Profiles(_)
         | Command::Dump(_)
         | Command::Replay(_)

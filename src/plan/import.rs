@@ -1,18 +1,21 @@
 //! What the CIFS lines of fstab(5) become in nasmount's configuration: a text to be read and taken over by a person, and a word about
 //! every option that is not simply kept.
 //!
-//! The format is libmount's: fields between blanks and tabs, `\040` and other octal escapes in them, options between commas that do
-//! not stand in double quotes. Passwords go nowhere but into the file that the remark asks for: neither text nor remarks have them.
+//! Passwords go nowhere but into a login's own file: neither text nor remarks have them.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
 
+use secrecy::SecretString;
 use serde::Serialize;
 
 use super::catalogue::{self, Form};
+use super::fstab::{self, Entry};
+use crate::config::settings::{CredentialSource, Settings};
 
 /// The result.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, Serialize)]
 pub struct Import {
     /// For `/etc/nasmount/nasmount.toml`; empty if there was no line.
     pub toml: String,
@@ -20,6 +23,30 @@ pub struct Import {
     pub lines: Vec<usize>,
     /// What else there is to know, in the order of the lines.
     pub remarks: Vec<Remark>,
+    /// The shares that it has, in the order of the lines.
+    #[serde(skip)]
+    pub shares: Vec<Share>,
+    /// Credentials files that it needs, and that are to be made.
+    #[serde(skip)]
+    pub logins: Vec<Login>,
+}
+
+/// A share that stood on a line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Share {
+    /// Its name in the configuration.
+    pub name: String,
+    /// Where it is mounted.
+    pub mount_point: String,
+}
+
+/// A login that stood on a line.
+#[derive(Clone, Debug)]
+pub struct Login {
+    /// The file in which it belongs.
+    pub path: PathBuf,
+    /// Its text.
+    pub text: SecretString,
 }
 
 /// About one option, or a line as a whole.
@@ -37,7 +64,8 @@ pub struct Remark {
 struct Server {
     name: String,
     host: String,
-    login: Login,
+    login: Means,
+    known: bool,
 }
 
 /// One line on its way.
@@ -46,7 +74,7 @@ struct Line<'text> {
     host: String,
     source: String,
     mount_point: String,
-    login: Login,
+    login: Means,
     says_guest: bool,
     kerberos: bool,
     /// What it says of its login itself.
@@ -57,53 +85,72 @@ struct Line<'text> {
     remarks: &'text mut Vec<Remark>,
 }
 
-/// No `Debug`: it may have a password.
+/// How a server is logged in to. No `Debug`: it may have a password.
 #[derive(Clone, Default, PartialEq, Eq)]
-enum Login {
+enum Means {
     #[default]
     Guest,
     Kerberos,
     File(String),
-    /// On the line itself: these options, to tell it from others.
-    Inline(Vec<String>),
+    /// A credential of systemd's, which fstab does not have.
+    Systemd,
+    /// On the line itself: the text of the file that it becomes.
+    Inline(String),
 }
 
-/// Translates the text of an fstab.
-pub fn import(fstab: &str) -> Import {
+/// Translates the text of an fstab into what is to be added to a configuration, with credentials files in `directory`.
+pub fn import(fstab: &str, existing: Option<&Settings>, directory: &Path) -> Import {
     let mut remarks = Vec::new();
-    let (mut servers, mut shares, mut lines): (Vec<Server>, Vec<String>, Vec<usize>) = Default::default();
-    let mut names = BTreeSet::new();
+    let (mut tables, mut shares, mut lines): (Vec<String>, Vec<Share>, Vec<usize>) = Default::default();
+    let mut servers: Vec<Server> = existing.into_iter().flat_map(known_servers).collect();
+    let mut names = existing.into_iter().flat_map(|known| known.shares.keys()).map(ToString::to_string).collect();
     for (index, text) in fstab.lines().enumerate() {
         let Some(mut line) = read_line(index + 1, text, &mut remarks) else { continue };
-        let server = line.server(&mut servers);
+        let server = line.server(&mut servers, directory);
         let name = unique(&line.mount_point, "share", &mut names);
-        shares.push(line.share(&name, &server));
+        tables.push(line.share(&name, &server));
         lines.push(line.number);
+        shares.push(Share { name, mount_point: line.mount_point });
     }
-    let mut toml = String::new();
-    for Server { name, host, login } in servers {
+    let (mut toml, mut logins) = (String::new(), Vec::new());
+    for Server { name, host, login, .. } in servers.into_iter().filter(|server| !server.known) {
         let _ = writeln!(toml, "[server.{name}]\nhost = {}", quoted(&host));
         match login {
-            Login::Guest | Login::Kerberos => {}
-            Login::File(file) => drop(writeln!(toml, "credentials = {}", quoted(&file))),
-            Login::Inline(_) => drop(writeln!(toml, "credentials = \"{}\"", credentials_of(&name))),
+            Means::Guest | Means::Kerberos | Means::Systemd => {}
+            Means::File(file) => drop(writeln!(toml, "credentials = {}", quoted(&file))),
+            Means::Inline(text) => {
+                let path = credentials_of(&name, directory);
+                let _ = writeln!(toml, "credentials = {}", quoted(&path.to_string_lossy()));
+                logins.push(Login { path, text: text.into() });
+            }
         }
         toml.push('\n');
     }
-    toml.push_str(&shares.join("\n"));
-    Import { toml, lines, remarks }
+    toml.push_str(&tables.join("\n"));
+    Import { toml, lines, remarks, shares, logins }
+}
+
+fn known_servers(settings: &Settings) -> impl Iterator<Item = Server> {
+    settings.servers.iter().map(|(name, server)| Server {
+        name: name.to_string(),
+        host: server.host.to_string(),
+        login: match &server.credentials {
+            CredentialSource::Guest => Means::Guest,
+            CredentialSource::File(path) => Means::File(path.to_string_lossy().into_owned()),
+            CredentialSource::Systemd(_) => Means::Systemd,
+        },
+        known: true,
+    })
 }
 
 /// `None` if the line is none of CIFS, or cannot be one of nasmount's.
 fn read_line<'text>(number: usize, text: &str, remarks: &'text mut Vec<Remark>) -> Option<Line<'text>> {
-    let mut fields = text.split([' ', '\t']).filter(|field| !field.is_empty());
-    let spec = fields.next().filter(|spec| !spec.starts_with('#'))?;
-    let (place, kind, options) = (fields.next()?, fields.next()?, fields.next().unwrap_or("defaults"));
-    if !["cifs", "smb3"].contains(&kind) {
+    let Entry { source, mount_point, kind, options } = fstab::entry(text)?;
+    if !["cifs", "smb3"].contains(&kind.as_str()) {
         return None;
     }
     let mut refuse = |message: String| remarks.push(Remark { line: number, option: String::new(), message });
-    let (spec, mount_point) = (unescaped(spec).replace('\\', "/"), unescaped(place));
+    let spec = source.replace('\\', "/");
     let Some((host, source)) = spec.strip_prefix("//").and_then(|rest| rest.split_once('/')) else {
         refuse(format!("left out: {spec} is not //SERVER/SHARE"));
         return None;
@@ -119,7 +166,7 @@ fn read_line<'text>(number: usize, text: &str, remarks: &'text mut Vec<Remark>) 
         host,
         source,
         mount_point,
-        login: Login::default(),
+        login: Means::default(),
         says_guest: false,
         kerberos: false,
         said: Vec::new(),
@@ -127,39 +174,14 @@ fn read_line<'text>(number: usize, text: &str, remarks: &'text mut Vec<Remark>) 
         read_only: false,
         remarks,
     };
-    for option in split_options(&unescaped(options)) {
-        line.take(&option);
+    for option in options {
+        match option.split_once('=') {
+            Some((name, value)) if value.contains('\n') => line.remark(name, "left out: a line feed is in its value"),
+            _ => line.take(&option),
+        }
     }
     line.settle_login();
     Some(line)
-}
-
-/// Octal escapes, as fstab has them for blanks (`\040`), tabs and backslashes.
-fn unescaped(field: &str) -> String {
-    let mut bytes = Vec::new();
-    let mut rest = field.as_bytes();
-    while let Some((first, after)) = rest.split_first() {
-        let code = after.get(..3).filter(|_| *first == b'\\');
-        let code = code.and_then(|code| u8::from_str_radix(std::str::from_utf8(code).ok()?, 8).ok());
-        bytes.push(code.unwrap_or(*first));
-        rest = if code.is_some() { &after[3..] } else { after };
-    }
-    String::from_utf8_lossy(&bytes).into_owned()
-}
-
-/// At commas, but not within double quotes, which go.
-fn split_options(options: &str) -> Vec<String> {
-    let mut all = vec![String::new()];
-    let mut quotes = false;
-    for letter in options.chars() {
-        match letter {
-            '"' => quotes = !quotes,
-            ',' if !quotes => all.push(String::new()),
-            _ => all.last_mut().into_iter().for_each(|option| option.push(letter)),
-        }
-    }
-    all.retain(|option| !option.is_empty());
-    all
 }
 
 impl Line<'_> {
@@ -170,7 +192,7 @@ impl Line<'_> {
     fn take(&mut self, option: &str) {
         let (name, value) = option.split_once('=').map_or((option, None), |(name, value)| (name, Some(value)));
         match (name, value) {
-            ("credentials" | "cred", Some(file)) => self.login = Login::File(file.to_owned()),
+            ("credentials" | "cred", Some(file)) => self.login = Means::File(file.to_owned()),
             ("user" | "users" | "owner" | "group", None) => {
                 self.remark(name, "left out: nasmount mounts as root, and at its start");
             }
@@ -205,17 +227,14 @@ impl Line<'_> {
         let said = std::mem::take(&mut self.said);
         let names = || said.iter().map(|option| option.split('=').next().unwrap_or_default());
         if self.kerberos {
-            let file = matches!(self.login, Login::File(_)).then_some("credentials");
+            let file = matches!(self.login, Means::File(_)).then_some("credentials");
             names().chain(file).for_each(|name| self.remark(name, "left out: Kerberos has the login"));
-            self.login = Login::Kerberos;
-        } else if let Login::File(file) = &self.login {
+            self.login = Means::Kerberos;
+        } else if let Means::File(file) = &self.login {
             let message = format!("belongs into {file}, on a line of its own");
             names().for_each(|name| self.remark(name, message.clone()));
-        } else if !said.is_empty() && (names().any(|name| name.starts_with("pass")) || !self.says_guest) {
-            // `user` and `username`, `pass` and `password` are the same
-            let plain =
-                |option: &String| format!("{}={}", &option[..3], option.split_once('=').map_or("", |both| both.1));
-            self.login = Login::Inline(said.iter().map(plain).collect());
+        } else if !said.is_empty() && (has_password(&said) || !self.says_guest) {
+            self.login = Means::Inline(credentials_text(&said));
         }
     }
 
@@ -285,8 +304,8 @@ impl Line<'_> {
     }
 
     /// The name of its server, which it may be the first to name.
-    fn server(&mut self, servers: &mut Vec<Server>) -> String {
-        if self.login == Login::Guest && !self.says_guest {
+    fn server(&mut self, servers: &mut Vec<Server>, directory: &Path) -> String {
+        if self.login == Means::Guest && !self.says_guest {
             self.remark("", "names no login: the server is asked as a guest");
         }
         let known = servers.iter().find(|server| server.host == self.host && server.login == self.login);
@@ -297,15 +316,16 @@ impl Line<'_> {
         let is_address = self.host.parse::<core::net::IpAddr>().is_ok();
         let label = self.host.split('.').next().unwrap_or_default();
         let name = unique(if is_address { "nas" } else { label }, "nas", &mut names);
-        if matches!(self.login, Login::Inline(_)) {
-            let file = credentials_of(&name);
+        if matches!(self.login, Means::Inline(_)) {
+            let file = credentials_of(&name, directory);
+            let file = file.display();
             let message = format!(
-                "move its login into {file}: username=…, password=… and domain=… (also what stands before a backslash), as far as it \
-                 has them, on a line each; then `chmod 600 {file}`"
+                "its login belongs into {file}, where `--apply` writes it: username=…, password=… and domain=… (also what stands \
+                 before a backslash), as far as it has them, on a line each; then `chmod 600 {file}`"
             );
             self.remark("", message);
         }
-        servers.push(Server { name: name.clone(), host: self.host.clone(), login: self.login.clone() });
+        servers.push(Server { name: name.clone(), host: self.host.clone(), login: self.login.clone(), known: false });
         name
     }
 
@@ -341,8 +361,35 @@ impl Line<'_> {
     }
 }
 
-fn credentials_of(server: &str) -> String {
-    format!("/etc/nasmount/{server}.cred")
+fn has_password(said: &[String]) -> bool {
+    said.iter().any(|option| option.starts_with("pass") || option.starts_with("user") && option.contains('%'))
+}
+
+/// The text of a credentials file, of options as mount.cifs reads them: `DOMAIN\name%password`, and the first password counts.
+fn credentials_text(said: &[String]) -> String {
+    let (mut lines, mut password) = (Vec::new(), None);
+    for option in said {
+        let (name, value) = option.split_once('=').unwrap_or((option, ""));
+        match name {
+            "user" | "username" => {
+                let (user, after) = value.split_once('%').map_or((value, None), |(user, after)| (user, Some(after)));
+                password = password.or(after);
+                match user.split_once(['/', '\\']) {
+                    Some((domain, user)) => lines.extend([format!("domain={domain}"), format!("username={user}")]),
+                    None => lines.push(format!("username={user}")),
+                }
+            }
+            "pass2" | "password2" => lines.push(format!("password2={value}")),
+            "pass" | "password" => password = password.or(Some(value)),
+            _ => lines.push(format!("domain={value}")),
+        }
+    }
+    lines.extend(password.map(|password| format!("password={password}")));
+    lines.into_iter().map(|line| line + "\n").collect()
+}
+
+fn credentials_of(server: &str, directory: &Path) -> PathBuf {
+    directory.join(format!("{server}.cred"))
 }
 
 /// A name for a table: the last part of a path, in letters that a name may have.

@@ -5,11 +5,14 @@
 
 #![expect(clippy::disallowed_methods, reason = "this is the one place that reads the files of the configuration")]
 
+use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::io::Read;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::{fs, io};
+
+use secrecy::SecretString;
 
 use super::mountinfo;
 use crate::config::{SourceText, shipped_profiles};
@@ -159,6 +162,16 @@ pub fn read_config(roots: &ConfigRoots) -> Result<ConfigTexts, ReadError> {
     Ok(ConfigTexts { fragments, profiles })
 }
 
+/// The same; none at all if there is no main file yet.
+pub fn read_config_or_none(roots: &ConfigRoots) -> Result<ConfigTexts, ReadError> {
+    match read_config(roots) {
+        Err(ReadError::NoConfiguration { .. }) => {
+            Ok(ConfigTexts { fragments: Vec::new(), profiles: read_profiles(roots)? })
+        }
+        texts => texts,
+    }
+}
+
 /// All `*.toml` of a directory in the order of their names, without hidden and masked ones. No directory, no files.
 fn read_directory(directory: &Path) -> Result<Vec<SourceText>, ReadError> {
     let failed = |source| ReadError::Read { path: directory.to_owned(), source };
@@ -267,6 +280,20 @@ pub fn read_profiles(roots: &ConfigRoots) -> Result<Vec<SourceText>, ReadError> 
         profiles.extend(read_directory(directory)?);
     }
     Ok(profiles)
+}
+
+/// The files of a directory, by their paths; none if there is no directory.
+pub fn files_of(directory: &Path) -> io::Result<BTreeSet<PathBuf>> {
+    match fs::read_dir(directory) {
+        Ok(entries) => entries.map(|entry| Ok(entry?.path())).collect(),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(BTreeSet::new()),
+        Err(error) => Err(error),
+    }
+}
+
+/// A text that has passwords.
+pub fn read_private(path: &Path) -> io::Result<SecretString> {
+    read_credentials(path).map(SecretString::from)
 }
 
 /// The text of an fstab.

@@ -13,6 +13,7 @@
 
 pub mod autofs;
 pub mod barrier_socket;
+pub mod changes;
 pub mod clock;
 pub mod config_dir;
 pub mod generator;

@@ -20,6 +20,9 @@ const METHOD_TIMEOUT: Duration = Duration::from_secs(8);
 /// Pause between two looks at the tasks of a unit that is being paused. A task that was forking escapes one SIGSTOP.
 const PAUSE_POLL: Duration = Duration::from_millis(50);
 
+/// Pause between two looks at a unit that is being started.
+const START_POLL: Duration = Duration::from_millis(200);
+
 #[proxy(
     interface = "org.freedesktop.systemd1.Manager",
     default_service = "org.freedesktop.systemd1",
@@ -33,6 +36,8 @@ trait Manager {
     fn get_unit(&self, name: &str) -> zbus::Result<OwnedObjectPath>;
     fn get_unit_processes(&self, name: &str) -> zbus::Result<Vec<(String, u32, String)>>;
     fn reload(&self) -> zbus::Result<()>;
+    fn enable_unit_files(&self, files: &[&str], runtime: bool, force: bool) -> zbus::Result<(bool, Vec<FileChange>)>;
+    fn disable_unit_files(&self, files: &[&str], runtime: bool) -> zbus::Result<Vec<FileChange>>;
     fn reset_failed_unit(&self, name: &str) -> zbus::Result<()>;
     fn list_jobs(&self) -> zbus::Result<Vec<Job>>;
     #[zbus(property(emits_changed_signal = "false"))]
@@ -59,6 +64,9 @@ trait Unit {
 
 /// Id, unit, type, state, and the paths of its and the unit's objects.
 type Job = (u32, String, String, String, OwnedObjectPath, OwnedObjectPath);
+
+/// Kind of the change, the link, and where it leads.
+type FileChange = (String, String, String);
 
 /// A signal a unit can be sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -221,6 +229,27 @@ impl Systemd {
     /// Queues a stop job.
     pub async fn stop(&self, unit: &str) -> zbus::Result<()> {
         self.manager.stop_unit(unit, "replace").await.map(|_| ())
+    }
+
+    /// Has it started at each boot from now on, without starting it (`systemctl enable UNIT`).
+    pub async fn enable(&self, unit: &str) -> zbus::Result<()> {
+        self.manager.enable_unit_files(&[unit], false, false).await.map(drop)
+    }
+
+    /// The opposite.
+    pub async fn disable(&self, unit: &str) -> zbus::Result<()> {
+        self.manager.disable_unit_files(&[unit], false).await.map(drop)
+    }
+
+    /// Starts a unit and waits until that has come to an end, as `systemctl start` does; systemd bounds how long it may take.
+    pub async fn start_and_wait(&self, unit: &str) -> zbus::Result<Start> {
+        self.start(unit).await?;
+        loop {
+            match self.start_progress(unit).await? {
+                Start::UnderWay => tokio::time::sleep(START_POLL).await,
+                ended @ (Start::Done | Start::Failed(_)) => return Ok(ended),
+            }
+        }
     }
 
     /// Sends a signal to every process of a unit. A unit without processes is no error.

@@ -96,15 +96,21 @@ fn configuration(shares: &[ShareOf<'_>]) -> String {
 }
 
 impl<'guest> Nasmount<'guest> {
-    /// Installs and starts nasmount with these shares.
-    pub fn start(guest: &'guest Guest, shares: &[ShareOf<'_>]) -> Result<Self> {
+    /// Installs nasmount, without a configuration.
+    pub fn install(guest: &'guest Guest) -> Result<Self> {
         guest.ok(INSTALL).context("install nasmount")?;
-        guest.write_file("/etc/nasmount/nasmount.toml", &configuration(shares))?;
-        guest.ok("nasmount check").context("check the case's configuration")?;
-        guest.ok("systemctl start nasmount").context("start nasmount")?;
         let booted =
             guest.ok("echo $(date +%s.%N) $(cut -d' ' -f1 /proc/uptime) | awk '{ printf \"%.3f\", $1 - $2 }'")?;
         Ok(Self { guest, booted: number(&booted)? })
+    }
+
+    /// Installs and starts nasmount with these shares.
+    pub fn start(guest: &'guest Guest, shares: &[ShareOf<'_>]) -> Result<Self> {
+        let nasmount = Self::install(guest)?;
+        guest.write_file("/etc/nasmount/nasmount.toml", &configuration(shares))?;
+        guest.ok("nasmount check").context("check the case's configuration")?;
+        guest.ok("systemctl start nasmount").context("start nasmount")?;
+        Ok(nasmount)
     }
 
     /// What `nasmount status --json` says of a share.

@@ -64,7 +64,8 @@ pub(super) fn kill(caught: &[OwnedFd]) {
     }
 }
 
-fn of_device(device: (u32, u32)) -> Result<Vec<Holder>, Failed> {
+/// Those who have a file system open, by its device number.
+pub(super) fn of_device(device: (u32, u32)) -> Result<Vec<Holder>, Failed> {
     let processes = fs::read_dir("/proc").attempt(|| "cannot list the processes".into())?;
     let (mut search, mut found) = (Search::of(device)?, Vec::new());
     for entry in processes.flatten() {

@@ -8,7 +8,7 @@ use std::path::Path;
 
 use rustix::mount::{FsOpenFlags, MountPropagationFlags, UnmountFlags, fsopen, mount_bind, mount_change};
 
-use super::{Answer, Attempt as _, CloneFound, Failed, Reply, clone};
+use super::{Answer, Attempt as _, CloneFound, Failed, Reply, clone, holders};
 use crate::config::settings::OnAccess;
 use crate::share::event::Attachment;
 use crate::sys::barrier_socket::{self, Barred};
@@ -138,6 +138,20 @@ pub(super) fn retire(share: &str, mount_point: &Path) -> Reply {
         _ => {} // done already, as far as it goes
     }
     Ok(Answer::Done)
+}
+
+/// A CIFS mount that lies on a path, of fstab for instance, is unmounted; or it stays, and who has it open is named. What is unwritten
+/// reaches the server before that returns (umount(2)).
+pub(super) fn unmount_other(mount_point: &Path) -> Reply {
+    let entries = mountinfo::read().attempt(|| "cannot read the mounts".into())?;
+    let Some(top) = mountinfo::on(&entries, mount_point).pop().filter(|top| top.fstype == "cifs") else {
+        return Ok(Answer::Done);
+    };
+    match rustix::mount::unmount(mount_point, UnmountFlags::NOFOLLOW) {
+        Ok(()) => Ok(Answer::Done),
+        Err(rustix::io::Errno::BUSY) => holders::of_device(top.device).map(Answer::Holders),
+        Err(error) => Err(error).attempt(|| format!("cannot unmount {}", mount_point.display())),
+    }
 }
 
 /// Takes veil, fence, shares, barriers and clones off the host.

@@ -112,6 +112,11 @@ pub enum Request {
         /// Its mount point.
         mount_point: PathBuf,
     },
+    /// Unmount a CIFS mount that is not nasmount's, unless somebody has it open.
+    UnmountOther {
+        /// Where it is.
+        mount_point: PathBuf,
+    },
     /// Destroy the CIFS sockets to a server.
     DestroySockets {
         /// Its address.
@@ -207,7 +212,7 @@ pub enum Answer {
         /// What lies on the mount point.
         attached: Attachment,
     },
-    /// To `Detach`, `Release` and `ListHolders`: who has or had it open.
+    /// To `Detach`, `Release`, `ListHolders` and `UnmountOther`: who has or had it open.
     Holders(Vec<Holder>),
     /// To `ListCopies`.
     Copies(Vec<NamespaceCopy>),
@@ -417,6 +422,7 @@ fn perform(request: Request) -> Reply {
         Request::ListHolders { share } => holders::list(&share),
         Request::ListCopies { share, source, mount_point } => copies::list(&share, &source, &mount_point),
         Request::Retire { share, mount_point } => host::retire(&share, &mount_point),
+        Request::UnmountOther { mount_point } => host::unmount_other(&mount_point),
         Request::DestroySockets { server } => super::sockets::destroy(server)
             .map(|sockets| Answer::Destroyed { sockets })
             .attempt(|| format!("cannot destroy the sockets to {server}")),

@@ -1,0 +1,25 @@
+//! `nasmount export-fstab`: the lines that `import-fstab --apply` took over are fstab's again.
+
+use std::path::Path;
+
+use super::report::Exit;
+use super::takeover::{self, FSTAB, Places};
+use crate::config::Colour;
+
+/// `export-fstab`
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "The lines of /etc/fstab are as they were, byte for byte. nasmount unmounts their shares, consumers and all, \
+                        and systemd mounts them as fstab says. The imported file of the configuration is kept under another name, \
+                        credentials files stay."
+)]
+pub struct Arguments {
+    /// Only say what would be changed
+    #[arg(short = 'n', long)]
+    dry_run: bool,
+}
+
+/// Gives them back.
+pub fn run(config: Option<&Path>, arguments: &Arguments, colour: Colour) -> anyhow::Result<Exit> {
+    takeover::export(&Places::of_host(config, Path::new(FSTAB)), arguments.dry_run, colour)
+}

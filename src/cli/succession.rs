@@ -1,0 +1,169 @@
+//! Mounts follow their lines: from fstab to nasmount, and back.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+
+use super::Hinted;
+use super::client::{Client, block_on};
+use super::control::wait_until_online;
+use super::report::Exit;
+use crate::config::units::mount_unit;
+use crate::daemon::reload::Outcome;
+use crate::plan::fstab::Entry;
+use crate::plan::import::Share;
+use crate::sys::changes::Done;
+use crate::sys::systemd::{Activity, Start, Systemd};
+use crate::sys::worker::{self, Answer, Request, holders};
+use crate::sys::{autofs, mountinfo};
+
+const SERVICE: &str = "nasmount.service";
+const BARRIER_SERVICE: &str = "nasmount-barrier.service";
+
+/// Unmounting writes back what is unwritten: the kernel alone gives a dead server up after 90 s (`echo_interval` of 30 s and a bit).
+const UNMOUNTED_WITHIN: Duration = Duration::from_secs(100);
+
+/// A first mount takes a second; one that the NAS has not answered by then is told, and goes on.
+const ONLINE_WITHIN: Duration = Duration::from_secs(60);
+
+/// Source of the mount of an automount unit.
+const AUTOMOUNT: &str = "systemd-1";
+
+/// Unmounts what fstab mounted, as far as nobody uses it, and starts nasmount or has it read its configuration.
+pub fn import(shares: &[Share]) -> anyhow::Result<Exit> {
+    let free = block_on(take_over(shares))?;
+    let exit = if free.is_empty() { Exit::Done } else { wait_until_online(free.clone(), ONLINE_WITHIN)? };
+    Ok(if free.len() < shares.len() { exit.max(Exit::Refused) } else { exit })
+}
+
+async fn take_over(shares: &[Share]) -> anyhow::Result<Vec<String>> {
+    let systemd = Systemd::connect().await.context("cannot reach systemd")?;
+    let mut free = Vec::new();
+    for Share { name, mount_point } in shares {
+        let request = Request::UnmountOther { mount_point: mount_point.into() };
+        let why = match worker::ask(&request, UNMOUNTED_WITHIN).await {
+            Ok(Answer::Holders(holders)) if holders.is_empty() => "in use".to_owned(),
+            Ok(Answer::Holders(holders)) => format!("in use by {}", holders::in_words(&holders)),
+            Ok(_) => {
+                free.push(name.clone());
+                end_automount(&systemd, Path::new(mount_point)).await?;
+                continue;
+            }
+            Err(failed) => failed.to_string(),
+        };
+        say(&format!("{mount_point}: {why}; nasmount takes it over as soon as it is unmounted"));
+    }
+    systemd.enable(SERVICE).await.context("cannot enable nasmount")?;
+    systemd.reload().await.context("systemd cannot read its units anew")?;
+    if systemd.activity(SERVICE).await? == Activity::Running {
+        reload_daemon().await?;
+    } else if let Start::Failed(state) = systemd.start_and_wait(SERVICE).await.context("cannot start nasmount")? {
+        bail!("nasmount does not start: it is {state}; `journalctl -u nasmount` says why");
+    }
+    Ok(free)
+}
+
+async fn end_automount(systemd: &Systemd, mount_point: &Path) -> anyhow::Result<()> {
+    let mounts = mountinfo::read().context("cannot read the mounts")?;
+    if mountinfo::on(&mounts, mount_point).iter().any(|mount| mount.source == AUTOMOUNT) {
+        let unit = automount_unit(mount_point);
+        systemd.stop(&unit).await.with_context(|| format!("cannot stop {unit}"))?;
+    }
+    Ok(())
+}
+
+fn automount_unit(mount_point: &Path) -> String {
+    mount_unit(&mount_point.to_string_lossy()).replace(".mount", ".automount")
+}
+
+async fn reload_daemon() -> anyhow::Result<()> {
+    match Client::connect().await?.reload(false).await? {
+        Outcome::Invalid { problems } => bail!("nasmount does not take the configuration over: {problems}"),
+        Outcome::Planned { failed, .. } if failed.is_empty() => Ok(()),
+        Outcome::Planned { failed, .. } => bail!("{}", failed.join("; ")),
+    }
+}
+
+/// Shares can only be unmounted by a daemon that runs.
+pub fn may_be_exported(shares: &[Share]) -> anyhow::Result<()> {
+    let mounts = mountinfo::read().context("cannot read the mounts")?;
+    let laid = autofs::laid(&mounts);
+    let barred = shares.iter().find(|share| laid.iter().any(|(owner, _)| *owner == share.name));
+    let runs = block_on(async { Ok(Systemd::connect().await?.activity(SERVICE).await? == Activity::Running) });
+    match barred {
+        Some(share) if !runs.context("cannot reach systemd")? => {
+            let message = format!("nasmount does not run, and {} is its own", share.mount_point);
+            Err(Hinted::new(message, "`systemctl start nasmount` first; nothing was changed").into())
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Has nasmount let go of what is not in its configuration any more, and systemd mount these lines. `done` is undone if nasmount
+/// refuses.
+pub fn export(entries: &[Entry], empty: bool, done: Done) -> anyhow::Result<Exit> {
+    block_on(async {
+        let systemd = Systemd::connect().await.context("cannot reach systemd")?;
+        systemd.reload().await.context("systemd cannot read its units anew")?;
+        if systemd.activity(SERVICE).await? == Activity::Running
+            && let Err(error) = reload_daemon().await
+        {
+            done.undo()?;
+            return Err(error.context("what was changed is undone; nasmount cannot let go of the shares"));
+        }
+        if empty {
+            systemd.disable(SERVICE).await.context("cannot disable nasmount")?;
+            systemd.stop(SERVICE).await.context("cannot stop nasmount")?;
+            systemd.stop(BARRIER_SERVICE).await.context("cannot stop the barrier service")?;
+            systemd.reload().await.context("systemd cannot read its units anew")?;
+        }
+        let mut exit = Exit::Done;
+        for unit in entries.iter().filter_map(unit_of) {
+            match systemd.start_and_wait(&unit).await {
+                Ok(Start::Failed(state)) => {
+                    say(&format!("{unit}: {state}; `systemctl status '{unit}'` says why"));
+                    exit = Exit::Failed;
+                }
+                Ok(Start::Done | Start::UnderWay) => say(&format!("{unit}: started")),
+                Err(error) => {
+                    say(&format!("cannot start {unit}: {error}"));
+                    exit = Exit::Failed;
+                }
+            }
+        }
+        Ok(exit)
+    })
+}
+
+/// What mounts a line at boot: nothing with `noauto`.
+fn unit_of(entry: &Entry) -> Option<String> {
+    let has = |name: &str| entry.options.iter().any(|option| option == name);
+    let mount_point: PathBuf = Path::new(&entry.mount_point).components().collect();
+    if has("x-systemd.automount") || has("comment=systemd.automount") {
+        Some(automount_unit(&mount_point))
+    } else if has("noauto") {
+        None
+    } else {
+        Some(mount_unit(&mount_point.to_string_lossy()))
+    }
+}
+
+fn say(line: &str) {
+    let _ = std::io::Write::write_all(&mut std::io::stderr().lock(), format!("{line}\n").as_bytes());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::fstab::entry;
+
+    #[test]
+    fn a_line_is_mounted_as_at_boot() {
+        let unit = |line: &str| entry(line).as_ref().and_then(unit_of);
+        assert_eq!(unit("//nas/a /mnt/a\\040b/ cifs guest 0 0").as_deref(), Some("mnt-a\\x20b.mount"));
+        assert_eq!(unit("//nas/a /mnt/a cifs guest,noauto 0 0"), None);
+        let automount = "//nas/a /mnt/a cifs guest,noauto,x-systemd.automount 0 0";
+        assert_eq!(unit(automount).as_deref(), Some("mnt-a.automount"));
+    }
+}

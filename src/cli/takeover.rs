@@ -1,0 +1,313 @@
+//! Lines of fstab change hands: `import-fstab --apply`, and `export-fstab`, the way back.
+//!
+//! What an import writes, all of it or nothing, in this order:
+//!
+//! ```text
+//! /etc/nasmount/SERVER.cred          logins that stood on lines, for root only
+//! /etc/nasmount/imported/fstab.json  the lines that had passwords, as they were, for root only
+//! /etc/nasmount/nasmount.toml        if there is none yet: a comment
+//! /etc/nasmount/conf.d/fstab.toml    servers and shares; fstab-2.toml for those of a second import
+//! /etc/fstab                         the lines become comments
+//! ```
+
+use std::collections::BTreeSet;
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+use secrecy::{ExposeSecret as _, SecretString};
+use serde::{Deserialize, Serialize};
+
+use super::Hinted;
+use super::check::{load_and_check, say_notices};
+use super::import::{imported, say_remarks, unreadable};
+use super::report::{self, Exit};
+use super::succession;
+use crate::config::{self, Colour, SourceText};
+use crate::plan::fstab::{self, Masked, TAKEN};
+use crate::plan::import::{Import, Share};
+use crate::sys::changes::{self, Change};
+use crate::sys::config_dir::{
+    ConfigRoots, ConfigTexts, ReadError, files_of, read_config, read_config_or_none, read_fstab, read_private,
+};
+
+/// Where fstab is.
+pub const FSTAB: &str = "/etc/fstab";
+
+/// Name of the file of servers and shares, and of the one of passwords, without their endings.
+const NAME: &str = "fstab";
+
+const MAIN_TEXT: &str =
+    "# Servers and shares of nasmount. Those that were lines of /etc/fstab are in conf.d, and can be changed there.\n";
+
+/// Which files are meant.
+#[derive(Clone, Debug)]
+pub struct Places {
+    /// The configuration.
+    pub roots: ConfigRoots,
+    /// The fstab.
+    pub fstab: PathBuf,
+    /// Is the configuration the one that the service reads?
+    pub usual: bool,
+}
+
+/// What is remembered of an import.
+#[derive(Serialize, Deserialize)]
+struct Record {
+    configuration: PathBuf,
+    masked: Vec<Masked>,
+}
+
+/// What to do without the lines of fstab, or with them again.
+struct Export {
+    fstab: String,
+    lines: Vec<usize>,
+    changes: Vec<Change>,
+    /// Shares that are no longer nasmount's.
+    shares: Vec<Share>,
+    /// Is nothing left?
+    empty: bool,
+}
+
+impl Places {
+    /// Those of this host.
+    pub fn of_host(config: Option<&Path>, fstab: &Path) -> Self {
+        Self { roots: ConfigRoots::system(config), fstab: fstab.to_owned(), usual: config.is_none() }
+    }
+
+    /// Where the configuration, and what belongs to it, is.
+    pub(super) fn directory(&self) -> &Path {
+        self.roots.main.parent().unwrap_or(Path::new("/"))
+    }
+
+    fn records(&self) -> PathBuf {
+        self.directory().join("imported")
+    }
+
+    fn fstab_shown(&self) -> std::borrow::Cow<'_, str> {
+        self.fstab.to_string_lossy()
+    }
+
+    /// The pair of files of an import: names that no other import has.
+    fn free(&self, texts: &ConfigTexts) -> (PathBuf, PathBuf) {
+        let taken = |path: &Path| texts.fragments.iter().any(|fragment| fragment.path == path);
+        let numbered = (2..).map(|number: u32| format!("{NAME}-{number}"));
+        let pairs = std::iter::once(NAME.to_owned()).chain(numbered).map(|name| {
+            (self.roots.drop_ins.join(format!("{name}.toml")), self.records().join(format!("{name}.json")))
+        });
+        pairs.into_iter().find(|(configuration, _)| !taken(configuration)).unwrap_or_default()
+    }
+
+    /// Only root may write these files, and only the usual ones are read by the service.
+    fn may_be_changed(&self) -> anyhow::Result<()> {
+        if !self.usual {
+            let hint = "leave out --config, and NASMOUNT_CONFIG";
+            return Err(Hinted::new("this changes the configuration that the service reads, and no other", hint).into());
+        }
+        if !rustix::process::geteuid().is_root() {
+            return Err(Hinted::new("only root may do that", "run it with sudo").into());
+        }
+        Ok(())
+    }
+}
+
+/// A configuration with one more file.
+pub(super) fn with(texts: &ConfigTexts, toml: &str) -> ConfigTexts {
+    let mut texts = texts.clone();
+    texts.fragments.push(SourceText::new(format!("{NAME}.toml"), toml));
+    texts
+}
+
+/// Takes the CIFS lines of fstab over.
+pub fn import(places: &Places, colour: Colour) -> anyhow::Result<Exit> {
+    places.may_be_changed()?;
+    let Some(shares) = import_files(places, colour, &mut io::stderr().lock())? else { return Ok(Exit::Usage) };
+    if shares.is_empty() {
+        return Ok(Exit::Done);
+    }
+    let undo = "`nasmount export-fstab` undoes what was written";
+    succession::import(&shares).map_err(|error| Hinted::new(format!("{error:#}"), undo).into())
+}
+
+/// The part of it that concerns files; the shares that were taken over, or `None` if something was wrong, and then nothing is changed.
+pub fn import_files(places: &Places, colour: Colour, err: &mut impl io::Write) -> anyhow::Result<Option<Vec<Share>>> {
+    let read = read_fstab(&places.fstab).and_then(|text| Ok((text, read_config_or_none(&places.roots)?)));
+    let (text, texts) = match read {
+        Ok(read) => read,
+        Err(error) => return refused(&error),
+    };
+    let found = imported(&text, &texts, places.directory());
+    say_remarks(&found, &places.fstab_shown(), err)?;
+    if found.lines.is_empty() {
+        return Ok(Some(Vec::new()));
+    }
+    let all = with(&texts, &found.toml);
+    if let Err(invalid) = config::load(&all.fragments, &all.profiles) {
+        say_notices(err, &invalid, &[], colour)?;
+        return Ok(None);
+    }
+    let changes = changes_of_import(places, &text, &texts, &found)?;
+    let done = changes::make(&changes).context("nothing was changed")?;
+    let (invalid, warnings) = match read_config(&places.roots) {
+        Ok(texts) => load_and_check(&texts),
+        Err(error) => {
+            done.undo()?;
+            return refused(&error);
+        }
+    };
+    say_notices(err, &invalid, &warnings, colour)?;
+    if !invalid.is_empty() {
+        done.undo()?;
+        return Ok(None);
+    }
+    err.write_all(told(&changes, &found.lines, "are comments now").as_bytes())?;
+    Ok(Some(found.shares))
+}
+
+fn refused<T>(error: &ReadError) -> anyhow::Result<Option<T>> {
+    unreadable(error);
+    Ok(None)
+}
+
+fn changes_of_import(places: &Places, text: &str, texts: &ConfigTexts, found: &Import) -> anyhow::Result<Vec<Change>> {
+    const PUBLIC: u32 = 0o644;
+    const PRIVATE: u32 = 0o600;
+    let create = |path: &Path, text: SecretString, mode| Change::Create { path: path.to_owned(), text, mode };
+    let (configuration, record) = places.free(texts);
+    let taken = fstab::take(text, &found.lines);
+    let mut changes: Vec<Change> =
+        found.logins.iter().map(|login| create(&login.path, login.text.clone(), PRIVATE)).collect();
+    let kept = Record { configuration: configuration.clone(), masked: taken.masked };
+    changes.push(create(&record, serde_json::to_string_pretty(&kept)?.into(), PRIVATE));
+    if texts.fragments.is_empty() {
+        changes.push(create(&places.roots.main, MAIN_TEXT.into(), PUBLIC));
+    }
+    let toml = format!(
+        "# These were lines of {}. `nasmount export-fstab` gives them back.\n\n{}",
+        places.fstab_shown(),
+        found.toml
+    );
+    changes.push(create(&configuration, toml.into(), PUBLIC));
+    changes.push(Change::Replace { path: places.fstab.clone(), before: text.into(), text: taken.text.into() });
+    Ok(changes)
+}
+
+/// What was changed, a line each.
+fn told(changes: &[Change], lines: &[usize], what: &str) -> String {
+    let line = |change: &Change| match change {
+        Change::Create { path, .. } => format!("{}: written\n", path.display()),
+        Change::Rename { path, to } => format!("{}: is {} now\n", path.display(), to.display()),
+        Change::Remove { path, .. } => format!("{}: removed\n", path.display()),
+        Change::Replace { path, .. } => {
+            let lines: Vec<String> = lines.iter().map(ToString::to_string).collect();
+            let noun = if lines.len() == 1 { "line" } else { "lines" };
+            format!("{}: {noun} {} {what}\n", path.display(), lines.join(", "))
+        }
+    };
+    changes.iter().map(line).collect()
+}
+
+/// Gives the lines back.
+pub fn export(places: &Places, dry_run: bool, colour: Colour) -> anyhow::Result<Exit> {
+    places.may_be_changed()?;
+    let Some(export) = plan_export(places, colour, &mut io::stderr().lock())? else { return Ok(Exit::Usage) };
+    if export.changes.is_empty() {
+        let said = writeln!(io::stderr(), "{} has no line that nasmount has taken over", places.fstab_shown());
+        return Ok(report::finish(Exit::Done, said));
+    }
+    let told = told(&export.changes, &export.lines, "mount again");
+    if dry_run {
+        return Ok(report::finish(Exit::Done, io::stdout().write_all(told.as_bytes())));
+    }
+    succession::may_be_exported(&export.shares)?;
+    let done = changes::make(&export.changes).context("nothing was changed")?;
+    let _ = io::stderr().write_all(told.as_bytes()); // nobody reads it: no reason to stop half-way
+    let lines = export.fstab.lines().enumerate().filter(|(index, _)| export.lines.contains(&(index + 1)));
+    let entries: Vec<_> = lines.filter_map(|(_, line)| fstab::entry(line)).collect();
+    succession::export(&entries, export.empty, done)
+}
+
+/// The part of it that concerns files, for tests.
+pub fn export_files(places: &Places, err: &mut impl io::Write) -> anyhow::Result<bool> {
+    let Some(export) = plan_export(places, Colour::Never, err)? else { return Ok(false) };
+    let _ = changes::make(&export.changes)?;
+    Ok(true)
+}
+
+/// `None` if something is wrong.
+fn plan_export(places: &Places, colour: Colour, err: &mut impl io::Write) -> anyhow::Result<Option<Export>> {
+    let read = read_fstab(&places.fstab).and_then(|text| Ok((text, read_config_or_none(&places.roots)?)));
+    let (before, texts) = match read {
+        Ok(read) => read,
+        Err(error) => return refused(&error),
+    };
+    let records = records(places)?;
+    let masked: Vec<Masked> = records.iter().flat_map(|(_, _, record)| record.masked.iter().cloned()).collect();
+    let Some((text, lines)) = fstab::give_back(&before, &masked) else {
+        let message = format!("{} has a line that was taken over, and its password is not known", places.fstab_shown());
+        let hint = format!("write the password in, take `{TAKEN}` off the line, and try again");
+        return Err(Hinted::new(message, hint).into());
+    };
+    let Some((shares, empty)) = without(&texts, &records, colour, err)? else { return Ok(None) };
+    let mut changes = Vec::new();
+    for (path, text, record) in records {
+        if texts.fragments.iter().any(|fragment| fragment.path == record.configuration) {
+            let to = free_name(&record.configuration, &files_of(&places.roots.drop_ins)?);
+            changes.push(Change::Rename { path: record.configuration, to });
+        }
+        changes.push(Change::Remove { path, before: text });
+    }
+    if text != before {
+        changes.push(Change::Replace { path: places.fstab.clone(), before: before.into(), text: text.clone().into() });
+    }
+    Ok(Some(Export { fstab: text, lines, changes, shares, empty }))
+}
+
+/// The shares that go with these imports, and whether none is left; `None` if the rest is no valid configuration.
+fn without(
+    texts: &ConfigTexts,
+    records: &[(PathBuf, SecretString, Record)],
+    colour: Colour,
+    err: &mut impl io::Write,
+) -> anyhow::Result<Option<(Vec<Share>, bool)>> {
+    if records.is_empty() {
+        return Ok(Some((Vec::new(), false))); // lines without an import: somebody else's, or a copied fstab
+    }
+    let imported: BTreeSet<&Path> = records.iter().map(|(_, _, record)| record.configuration.as_path()).collect();
+    let mut left = texts.clone();
+    left.fragments.retain(|fragment| !imported.contains(fragment.path.as_path()));
+    let load = |texts: &ConfigTexts| config::load(&texts.fragments, &texts.profiles);
+    let (now, later) = match load(texts).and_then(|now| Ok((now.settings, load(&left)?.settings))) {
+        Ok(both) => both,
+        Err(invalid) => {
+            writeln!(err, "nothing was changed: without what came from fstab the configuration is not valid\n")?;
+            say_notices(err, &invalid, &[], colour)?;
+            return Ok(None);
+        }
+    };
+    let gone = now.shares.iter().filter(|(id, _)| !later.shares.contains_key(*id));
+    let shares = gone.map(|(id, share)| Share {
+        name: id.to_string(),
+        mount_point: share.mount_point.to_string_lossy().into_owned(),
+    });
+    Ok(Some((shares.collect(), later.shares.is_empty())))
+}
+
+/// A name under which it is kept, and not read as configuration.
+fn free_name(path: &Path, taken: &BTreeSet<PathBuf>) -> PathBuf {
+    let plain = PathBuf::from(format!("{}.exported", path.display()));
+    let numbered = (2..).map(|number: u32| PathBuf::from(format!("{}.exported-{number}", path.display())));
+    std::iter::once(plain.clone()).chain(numbered).find(|name| !taken.contains(name)).unwrap_or(plain)
+}
+
+fn records(places: &Places) -> anyhow::Result<Vec<(PathBuf, SecretString, Record)>> {
+    let mut records = Vec::new();
+    for path in files_of(&places.records())? {
+        let text = read_private(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        let record = serde_json::from_str(text.expose_secret())
+            .map_err(|error| anyhow::anyhow!("line {}, column {}", error.line(), error.column())) // says nothing of what is in it
+            .with_context(|| format!("cannot read {}: it is no record of an import", path.display()))?;
+        records.push((path, text, record));
+    }
+    Ok(records)
+}

@@ -1,0 +1,289 @@
+//! Several files are changed, or none.
+//!
+//! Each change is on the disk before the next one begins. What was done is undone when one of them fails, or when the caller finds out
+//! that the whole is no good. A crash in between leaves the first of them done, so they are to be in an order in which that does no harm.
+
+use std::fs;
+use std::io::{self, Write as _};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+
+use secrecy::{ExposeSecret as _, SecretString};
+
+/// One of them.
+#[derive(Clone, Debug)]
+pub enum Change {
+    /// A new file; that there is one already is an error, unless it has the same text.
+    Create {
+        /// Which.
+        path: PathBuf,
+        /// What is in it.
+        text: SecretString,
+        /// Its permission bits.
+        mode: u32,
+    },
+    /// Another text for a file, which keeps its owner and mode.
+    Replace {
+        /// Which.
+        path: PathBuf,
+        /// What must be in it.
+        before: SecretString,
+        /// What is to be in it.
+        text: SecretString,
+    },
+    /// No file any more.
+    Remove {
+        /// Which.
+        path: PathBuf,
+        /// What is in it, to be able to undo that.
+        before: SecretString,
+    },
+    /// Another name.
+    Rename {
+        /// Which file.
+        path: PathBuf,
+        /// Its new name, in the same directory; nothing may be there.
+        to: PathBuf,
+    },
+}
+
+/// Why one could not be made; those before it are undone.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot {attempt}")]
+pub struct ChangeError {
+    attempt: String,
+    #[source]
+    source: io::Error,
+}
+
+/// Changes that were made.
+#[must_use]
+#[derive(Debug)]
+pub struct Done {
+    undo: Vec<Change>,
+    created: Vec<PathBuf>,
+}
+
+/// Makes all of them.
+pub fn make(changes: &[Change]) -> Result<Done, ChangeError> {
+    let mut done = Done { undo: Vec::new(), created: Vec::new() };
+    for change in changes {
+        if let Err(source) = done.make(change) {
+            let attempt = change.attempt();
+            // what cannot be undone now could not be undone later either: the first failure is the one to tell
+            let _ = done.undo();
+            return Err(ChangeError { attempt, source });
+        }
+    }
+    Ok(done)
+}
+
+impl Change {
+    fn attempt(&self) -> String {
+        match self {
+            Self::Create { path, .. } | Self::Replace { path, .. } => format!("write {}", path.display()),
+            Self::Remove { path, .. } => format!("remove {}", path.display()),
+            Self::Rename { path, to } => format!("rename {} to {}", path.display(), to.display()),
+        }
+    }
+}
+
+impl Done {
+    fn make(&mut self, change: &Change) -> io::Result<()> {
+        match change {
+            Change::Create { path, text, mode } => {
+                if has_text(path, text).unwrap_or(false) {
+                    return Ok(());
+                }
+                self.create_directory(directory(path)?)?;
+                write_new(path, text, *mode)?;
+                self.created.push(path.clone());
+                sync(directory(path)?)
+            }
+            Change::Replace { path, before, text } => {
+                replace(path, before, text)?;
+                self.undo.push(Change::Replace { path: path.clone(), before: text.clone(), text: before.clone() });
+                Ok(())
+            }
+            Change::Remove { path, before } => {
+                let mode = fs::metadata(path)?.mode() & 0o7777;
+                fs::remove_file(path)?;
+                self.undo.push(Change::Create { path: path.clone(), text: before.clone(), mode });
+                sync(directory(path)?)
+            }
+            Change::Rename { path, to } => {
+                rustix::fs::renameat_with(
+                    rustix::fs::CWD,
+                    path,
+                    rustix::fs::CWD,
+                    to,
+                    rustix::fs::RenameFlags::NOREPLACE,
+                )?;
+                self.undo.push(Change::Rename { path: to.clone(), to: path.clone() });
+                sync(directory(path)?)
+            }
+        }
+    }
+
+    fn create_directory(&mut self, path: &Path) -> io::Result<()> {
+        if path.is_dir() {
+            return Ok(());
+        }
+        if let Some(parent) = path.parent() {
+            self.create_directory(parent)?;
+        }
+        fs::DirBuilder::new().create(path)?;
+        fs::set_permissions(path, fs::Permissions::from_mode(0o755))?; // whatever the umask
+        self.created.push(path.to_owned());
+        Ok(())
+    }
+
+    /// Makes everything as it was, as far as nobody else has changed it since; the first failure, if there was one.
+    pub fn undo(self) -> Result<(), ChangeError> {
+        let mut again = Self { undo: Vec::new(), created: Vec::new() };
+        let mut failed = Ok(());
+        for change in self.undo.iter().rev() {
+            let made = again.make(change);
+            failed = failed.and(made.map_err(|source| ChangeError { attempt: change.attempt(), source }));
+        }
+        for path in self.created.iter().rev() {
+            let removed = if path.is_dir() { fs::remove_dir(path) } else { fs::remove_file(path) };
+            let attempt = || format!("remove {}", path.display());
+            failed = failed.and(removed.map_err(|source| ChangeError { attempt: attempt(), source }));
+        }
+        failed
+    }
+}
+
+fn directory(path: &Path) -> io::Result<&Path> {
+    path.parent().ok_or_else(|| io::ErrorKind::InvalidInput.into())
+}
+
+fn sync(directory: &Path) -> io::Result<()> {
+    fs::File::open(directory)?.sync_all()
+}
+
+fn has_text(path: &Path, text: &SecretString) -> io::Result<bool> {
+    Ok(fs::read(path)? == text.expose_secret().as_bytes())
+}
+
+fn write_new(path: &Path, text: &SecretString, mode: u32) -> io::Result<()> {
+    let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(mode).open(path)?;
+    let written = file.write_all(text.expose_secret().as_bytes());
+    let whole =
+        written.and_then(|()| file.set_permissions(fs::Permissions::from_mode(mode))).and_then(|()| file.sync_all());
+    if whole.is_err() {
+        let _ = fs::remove_file(path);
+    }
+    whole
+}
+
+/// By a file beside it that takes its name: at any moment it is the old one or the new one. A link to it would be lost.
+fn replace(path: &Path, before: &SecretString, text: &SecretString) -> io::Result<()> {
+    let metadata = fs::symlink_metadata(path)?;
+    if !metadata.is_file() {
+        return Err(io::Error::other("it is a link: something else keeps it"));
+    }
+    let mut name = std::ffi::OsString::from(".");
+    name.push(path.file_name().ok_or(io::ErrorKind::InvalidInput)?);
+    name.push(".nasmount");
+    let beside = path.with_file_name(name);
+    match fs::remove_file(&beside) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        Ok(()) | Err(_) => {} // left behind by a crash
+    }
+    write_new(&beside, text, metadata.mode() & 0o7777)?;
+    std::os::unix::fs::chown(&beside, Some(metadata.uid()), Some(metadata.gid()))?;
+    if !has_text(path, before)? {
+        fs::remove_file(&beside)?;
+        return Err(io::Error::other("somebody else has changed it in this moment: try again"));
+    }
+    fs::rename(&beside, path)?;
+    sync(directory(path)?)
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+
+    fn text(path: &Path) -> String {
+        fs::read_to_string(path).unwrap()
+    }
+
+    fn mode(path: &Path) -> u32 {
+        fs::metadata(path).unwrap().mode() & 0o7777
+    }
+
+    fn listed(directory: &Path) -> Vec<String> {
+        let mut names: Vec<String> =
+            fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    }
+
+    fn create(path: PathBuf, text: &str) -> Change {
+        Change::Create { path, text: text.into(), mode: 0o600 }
+    }
+
+    #[test]
+    fn all_are_made_and_undone() {
+        let root = tempfile::tempdir().unwrap();
+        let root = root.path();
+        fs::write(root.join("fstab"), "old").unwrap();
+        fs::set_permissions(root.join("fstab"), fs::Permissions::from_mode(0o640)).unwrap();
+        fs::write(root.join("a"), "a").unwrap();
+        fs::write(root.join("c"), "c").unwrap();
+        let done = make(&[
+            create(root.join("new/conf.d/x"), "x"),
+            Change::Rename { path: root.join("a"), to: root.join("b") },
+            Change::Remove { path: root.join("c"), before: "c".into() },
+            Change::Replace { path: root.join("fstab"), before: "old".into(), text: "new".into() },
+        ])
+        .unwrap();
+        assert_eq!((text(&root.join("fstab")), mode(&root.join("fstab"))), ("new".into(), 0o640));
+        assert_eq!((text(&root.join("new/conf.d/x")), mode(&root.join("new/conf.d/x"))), ("x".into(), 0o600));
+        assert_eq!(mode(&root.join("new/conf.d")), 0o755);
+        assert_eq!(listed(root), ["b", "fstab", "new"]);
+        done.undo().unwrap();
+        assert_eq!((text(&root.join("fstab")), mode(&root.join("fstab"))), ("old".into(), 0o640));
+        assert_eq!(listed(root), ["a", "c", "fstab"]);
+        assert_eq!(text(&root.join("c")), "c");
+    }
+
+    #[test]
+    fn nothing_is_left_of_what_fails() {
+        let root = tempfile::tempdir().unwrap();
+        let root = root.path();
+        for name in ["fstab", "taken", "there"] {
+            fs::write(root.join(name), "other").unwrap();
+        }
+        std::os::unix::fs::symlink("fstab", root.join("link")).unwrap();
+        let replace = |name: &str, before: &str| Change::Replace {
+            path: root.join(name),
+            before: before.into(),
+            text: "new".into(),
+        };
+        for (change, why) in [
+            (replace("fstab", "old"), "changed it in this moment"),
+            (replace("link", "other"), "it is a link"),
+            (replace("none", "old"), "No such file"),
+            (create(root.join("there"), "mine"), "File exists"),
+            (Change::Rename { path: root.join("fstab"), to: root.join("taken") }, "File exists"),
+        ] {
+            let error = make(&[create(root.join("first/x"), "x"), change]).unwrap_err();
+            assert!(error.source.to_string().contains(why), "{error}: {}", error.source);
+            assert_eq!(listed(root), ["fstab", "link", "taken", "there"]);
+            assert_eq!(text(&root.join("fstab")), "other");
+        }
+    }
+
+    #[test]
+    fn what_is_there_already_is_created_and_not_undone() {
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().join("tower.cred");
+        fs::write(&path, "username=bob\n").unwrap();
+        make(&[create(path.clone(), "username=bob\n")]).unwrap().undo().unwrap();
+        assert_eq!(text(&path), "username=bob\n");
+    }
+}
