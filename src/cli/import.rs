@@ -130,11 +130,11 @@ fn say_what_next(imported: &Import, fstab: &Fstab<'_>, exit: Exit, stderr: &mut 
     }
     writeln!(
         stderr,
-        "\nNothing has been changed. With --apply the above goes into {}/conf.d, {} {} of {shown} {} a comment \
-         (`{TAKEN}...`), and nasmount is enabled and started.",
+        "\nNothing has been changed. With --apply the above goes into {}/conf.d, {} {} of {shown} {} (`{TAKEN}...`), \
+         and nasmount is enabled and started.",
         directory.display(),
         if lines.len() == 1 { "line" } else { "lines" },
         lines.join(", "),
-        if lines.len() == 1 { "becomes" } else { "become" },
+        if lines.len() == 1 { "becomes a comment" } else { "become comments" },
     )
 }
