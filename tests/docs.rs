@@ -110,6 +110,28 @@ fn the_diagram_of_states_is_the_table_of_transitions() {
     assert_eq!(drawn, real);
 }
 
+/// At boot: whatever pulls the daemon in pulls the barriers in, and all ordinary services come after `basic.target`.
+#[test]
+fn barriers_are_laid_before_any_ordinary_service() {
+    let says = |unit: &str, key: &str, word: &str| {
+        let text = read(&format!("systemd/{unit}.service"));
+        let mut values = text.lines().filter_map(|line| line.strip_prefix(&format!("{key}=")));
+        values.any(|value| value.split_whitespace().any(|said| said == word))
+    };
+    for key in ["Wants", "After"] {
+        assert!(says("nasmount", key, "nasmount-barrier.service"), "{key}");
+    }
+    for (key, word) in [
+        ("Before", "basic.target"),
+        ("DefaultDependencies", "no"), // else it would come after basic.target itself
+        ("After", "local-fs.target"),
+        ("RequiresMountsFor", nasmount::sys::paths::STATE_DIRECTORY),
+        ("Type", "notify"),
+    ] {
+        assert!(says("nasmount-barrier", key, word), "{key}={word}");
+    }
+}
+
 #[test]
 fn every_unit_names_files_that_are_installed() {
     let makefile = read("Makefile");

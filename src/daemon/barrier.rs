@@ -1,6 +1,9 @@
 //! The barrier's owner, `nasmount barrier`: a service of its own, so that the path stays barred while the daemon is dead, being
-//! restarted or upgraded. It does two things: lay barriers when asked, and fail every access to them, at once or after a wait for
-//! the share. After a restart of this service accesses fail at once until the daemon speaks of the share again.
+//! restarted or upgraded. It does two things: lay barriers, and fail every access to them, at once or after a wait for the share.
+//! After a restart of this service accesses fail at once until the daemon speaks of the share again.
+//!
+//! It lays them when it is asked, and at its start those that were laid before (`barrier_memory`): at boot before any ordinary service
+//! can look, whatever the daemon thinks of its configuration. One that is no longer configured is taken off by the daemon's start.
 //!
 //! If this process dies, systemd keeps the barriers' pipes open (its fd store), so that accesses wait instead of finding an empty
 //! directory, and the next one takes the barriers over.
@@ -17,9 +20,13 @@ use anyhow::Context as _;
 use sd_notify::NotifyState;
 use tracing::{info, warn};
 
+use super::barrier_keeper::Keeper;
 use crate::config::settings::OnAccess;
 use crate::sys::autofs::{Access, Barrier};
+use crate::sys::barrier_memory::Barriers;
 use crate::sys::barrier_socket::{Barred, What, Wish};
+use crate::sys::config_dir::read_fstab;
+use crate::sys::state_file::StateFiles;
 use crate::sys::{autofs, barrier_socket, listen, mountinfo, paths};
 
 /// How long one asker may keep the others waiting.
@@ -42,44 +49,95 @@ pub fn run() -> anyhow::Result<()> {
         anyhow::bail!("the barrier service runs already");
     };
     let owned = Owned::default();
-    let entries = mountinfo::read().context("cannot read the mounts")?;
+    let files = StateFiles::of_host();
+    let remembered = files.read_barriers().unwrap_or_else(|error| {
+        warn!(%error, "cannot read which barriers were laid: none is laid before it is asked for");
+        Barriers::default()
+    });
+    let keeper = Keeper::start(files, remembered.clone()).context("cannot start a thread")?;
+    take_over(&owned, &keeper).context("cannot read the mounts")?;
+    lay_again(&owned, &keeper, remembered);
+    let listener = listen::listen(Path::new(paths::BARRIER_SOCKET))
+        .with_context(|| format!("cannot listen on {}", paths::BARRIER_SOCKET))?;
+    sd_notify::notify(&[NotifyState::Ready]).context("cannot tell systemd that the service is ready")?;
+    serve(&listener, &owned, &keeper);
+    Ok(())
+}
+
+/// The barriers that an earlier owner left on the host.
+fn take_over(owned: &Owned, keeper: &Keeper) -> io::Result<()> {
+    let entries = mountinfo::read()?;
     for (share, mount_point) in autofs::laid(&entries) {
         let barred = Barred { share, mount_point: mount_point.to_owned(), on_access: OnAccess::default() };
         let share = &barred.share;
-        match own(&owned, &barred) {
+        match lay(owned, keeper, &barred) {
             Ok(_) => info!(share, mount_point = %mount_point.display(), "barrier taken over"),
             Err(error) => warn!(share, %error, "cannot take the barrier over"),
         }
     }
-    let listener = listen::listen(Path::new(paths::BARRIER_SOCKET))
-        .with_context(|| format!("cannot listen on {}", paths::BARRIER_SOCKET))?;
-    sd_notify::notify(&[NotifyState::Ready]).context("cannot tell systemd that the service is ready")?;
-    serve(&listener, &owned);
     Ok(())
 }
 
-fn serve(listener: &UnixListener, owned: &Owned) {
+/// The barriers that an earlier boot had. One that cannot be laid keeps no other from being laid; the daemon will ask for it.
+fn lay_again(owned: &Owned, keeper: &Keeper, remembered: Barriers) {
+    let fstab = read_fstab(Path::new("/etc/fstab")).unwrap_or_default();
+    for (mount_point, barrier) in remembered {
+        let lay_it = || {
+            let entries = mountinfo::read()?;
+            if autofs::laid(&entries).iter().any(|(owner, on)| *owner == barrier.share && *on == mount_point) {
+                return Ok(()); // taken over
+            }
+            if let Some(hindrance) = barrier.hindrance(&mount_point, &entries, &fstab) {
+                return Err(io::Error::other(hindrance));
+            }
+            let (share, mount_point) = (barrier.share.clone(), mount_point.clone());
+            lay(owned, keeper, &Barred { share, mount_point, on_access: OnAccess::Fail }).map(drop)
+        };
+        if let Err(error) = lay_it() {
+            let (share, mount_point) = (&barrier.share, mount_point.display());
+            warn!(share, %mount_point, %error, "its barrier is not laid before the daemon asks for it");
+        }
+    }
+}
+
+fn serve(listener: &UnixListener, owned: &Owned, keeper: &Keeper) {
     for stream in listener.incoming() {
-        match stream.and_then(|stream| answer(&stream, owned)) {
+        match stream.and_then(|stream| answer(&stream, owned, keeper)) {
             Ok(()) => {}
             Err(error) => warn!(%error, "request not served"),
         }
     }
 }
 
-fn answer(stream: &UnixStream, owned: &Owned) -> io::Result<()> {
+fn answer(stream: &UnixStream, owned: &Owned, keeper: &Keeper) -> io::Result<()> {
     stream.set_read_timeout(Some(TALK_WITHIN))?;
     stream.set_write_timeout(Some(TALK_WITHIN))?;
     let Wish { barred, what } = barrier_socket::receive_wish(stream)?;
     match what {
-        What::Lay => barrier_socket::answer(stream, own(owned, &barred).map(Some)),
+        What::Lay => barrier_socket::answer(stream, lay(owned, keeper, &barred).map(Some)),
         What::Heed => {
-            if let Some(mine) = owned.lock().unwrap_or_else(PoisonError::into_inner).get(&barred.mount_point) {
-                mine.access.set_wait(wait(barred.on_access));
-            }
+            heed(owned, &barred);
+            barrier_socket::answer(stream, Ok(None))
+        }
+        What::Forget => {
+            heed(owned, &Barred { on_access: OnAccess::Fail, ..barred.clone() });
+            keeper.forget(barred.share, barred.mount_point, TALK_WITHIN);
             barrier_socket::answer(stream, Ok(None))
         }
     }
+}
+
+fn heed(owned: &Owned, barred: &Barred) {
+    if let Some(mine) = owned.lock().unwrap_or_else(PoisonError::into_inner).get(&barred.mount_point) {
+        mine.access.set_wait(wait(barred.on_access));
+    }
+}
+
+/// Lays a barrier unless it is there, and has it remembered.
+fn lay(owned: &Owned, keeper: &Keeper, barred: &Barred) -> io::Result<OwnedFd> {
+    let root = own(owned, barred)?;
+    keeper.laid(&barred.share, barred.mount_point.clone());
+    Ok(root)
 }
 
 fn wait(on_access: OnAccess) -> Duration {

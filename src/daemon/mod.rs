@@ -5,6 +5,7 @@
 //! down there is no next one (`shutdown`).
 
 pub mod barrier;
+mod barrier_keeper;
 pub mod board;
 pub mod consumers;
 mod dependents;

@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use tracing::{info, warn};
 
-use crate::config::settings::Settings;
+use crate::config::settings::{OnAccess, Settings};
+use crate::sys::barrier_memory::{Barriers, LaidBarrier};
+use crate::sys::barrier_socket::Barred;
 use crate::sys::state_file::StateFiles;
 use crate::sys::worker::{self, Request};
 use crate::sys::{autofs, mountinfo};
@@ -31,6 +33,24 @@ pub async fn retire(settings: &Settings, files: &StateFiles) {
         match take_off(&share, mount_point).await {
             Ok(()) => info!(share, mount_point = %mount_point.display(), "no longer configured: taken off the host"),
             Err(error) => warn!(share, %error, "no longer configured, and cannot be taken off the host"),
+        }
+    }
+    forget_barriers(&configured, files).await;
+}
+
+/// Those that could not be laid at boot: they would be at the next, or at one in a year.
+async fn forget_barriers(configured: &BTreeMap<String, PathBuf>, files: &StateFiles) {
+    let remembered = files.read_barriers().unwrap_or_else(|error| {
+        warn!(%error, "cannot read which barriers were laid");
+        Barriers::default()
+    });
+    for (mount_point, LaidBarrier { share, .. }) in remembered {
+        if configured.get(&share) == Some(&mount_point) {
+            continue;
+        }
+        let barred = Barred { share: share.clone(), mount_point, on_access: OnAccess::Fail };
+        if let Err(error) = worker::ask(&Request::ForgetBarrier(barred), WITHIN).await {
+            warn!(share, %error, "no longer configured, and its barrier cannot be forgotten");
         }
     }
 }

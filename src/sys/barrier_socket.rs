@@ -55,6 +55,8 @@ pub enum What {
     Lay,
     /// If it is there, have accesses meet something else, also those that wait.
     Heed,
+    /// It is about to be taken off for good: fail accesses, also those that wait, and do not lay it again after a reboot.
+    Forget,
 }
 
 /// Why there is no barrier.
@@ -91,6 +93,12 @@ pub fn lay(barred: &Barred) -> Result<OwnedFd, Refused> {
 /// Tells the barrier's owner what accesses meet from now on.
 pub fn heed(barred: &Barred) -> Result<(), Refused> {
     ask(&Wish { barred: barred.clone(), what: What::Heed }).map(drop)
+}
+
+/// Tells the barrier's owner that the barrier will be taken off. One who remembers no barriers still fails accesses.
+pub fn forget(barred: &Barred) -> Result<(), Refused> {
+    let barred = Barred { on_access: OnAccess::Fail, ..barred.clone() };
+    ask(&Wish { barred: barred.clone(), what: What::Forget }).map(drop).or_else(|_| heed(&barred))
 }
 
 fn ask(wish: &Wish) -> Result<Option<OwnedFd>, Refused> {

@@ -260,7 +260,8 @@ pub fn mount_point_on_host(mount_point: &Path) -> MountPoint {
     MountPoint::Usable
 }
 
-fn is_from_elsewhere(fstype: &str) -> bool {
+/// Whether a file system of this type may not answer, or mounts something when it is walked into.
+pub(super) fn is_from_elsewhere(fstype: &str) -> bool {
     const FROM_ELSEWHERE: &[&str] = &["9p", "afs", "autofs", "ceph", "cifs", "nfs", "nfs4", "smb3"];
     FROM_ELSEWHERE.contains(&fstype) || fstype.starts_with("fuse")
 }

@@ -12,6 +12,7 @@
 #![expect(clippy::disallowed_methods, reason = "this directory is where the host is touched")]
 
 pub mod autofs;
+pub mod barrier_memory;
 pub mod barrier_socket;
 pub mod changes;
 pub mod clock;

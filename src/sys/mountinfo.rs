@@ -55,13 +55,18 @@ fn parse_line(line: &str) -> Option<Entry> {
         id,
         parent,
         device: (major.parse().ok()?, minor.parse().ok()?),
-        mount_point: PathBuf::from(OsString::from_vec(unescape(mount_point))),
+        mount_point: path(mount_point),
         shared: group("shared:"),
         master: group("master:"),
         fstype: fstype.to_owned(),
         source: String::from_utf8_lossy(&unescape(source)).into_owned(),
         options: options.to_owned(),
     })
+}
+
+/// A path as mountinfo and fstab(5) write it.
+pub(super) fn path(field: &str) -> PathBuf {
+    PathBuf::from(OsString::from_vec(unescape(field)))
 }
 
 /// Space, tab, newline and backslash are written as three octal digits.
@@ -87,6 +92,27 @@ pub fn on<'a>(entries: &'a [Entry], mount_point: &Path) -> Vec<&'a Entry> {
     entries.iter().filter(|entry| entry.mount_point == mount_point).collect()
 }
 
+/// The mounts over which a walk to a path leads, lowest first. One that is hidden by another is none of them.
+pub fn way_to<'a>(entries: &'a [Entry], path: &Path) -> Vec<&'a Entry> {
+    let is_root = |entry: &&Entry| {
+        let has_parent = entries.iter().any(|other| other.id == entry.parent && other.id != entry.id);
+        entry.mount_point == Path::new("/") && !has_parent
+    };
+    let mut way: Vec<&Entry> = entries.iter().find(is_root).into_iter().collect();
+    for part in path.ancestors().collect::<Vec<_>>().into_iter().rev() {
+        let on = |below: &Entry| {
+            entries.iter().find(|entry| entry.parent == below.id && entry.id != below.id && entry.mount_point == part)
+        };
+        // a table that changed while it was read may lead in a circle
+        while way.len() < entries.len()
+            && let Some(next) = way.last().and_then(|below| on(below))
+        {
+            way.push(next);
+        }
+    }
+    way
+}
+
 /// The CIFS mount on a mount point of this process's namespace, read from the mount table without a look at the path.
 pub fn cifs_on(mount_point: &Path) -> io::Result<Option<Entry>> {
     let mut entries = read()?;
@@ -104,6 +130,18 @@ mod tests {
             parse(b"36 35 0:52 / /mnt/lat\xffin rw - tmpfs t rw\n37 35 0:53 / /mnt/\xc3\xa9 rw - cifs //a/b rw\n");
         assert_eq!(entries.len(), 2);
         assert_eq!(entries[1].mount_point, Path::new("/mnt/\u{e9}"));
+    }
+
+    #[test]
+    fn a_walk_leads_over_what_is_not_hidden() {
+        let text = "22 1 8:1 / / rw - ext4 root rw\n30 22 8:2 / /a/b rw - ext4 hidden rw\n31 22 8:3 / /a rw - ext4 below rw\n\
+                    32 31 8:4 / /a rw - ext4 above rw\n33 22 8:5 / /ab rw - ext4 other rw\n";
+        let entries = parse(text.as_bytes());
+        let way = |path: &str| way_to(&entries, Path::new(path)).iter().map(|entry| entry.id).collect::<Vec<_>>();
+        assert_eq!(way("/a/b/c"), [22, 31, 32]);
+        assert_eq!(way("/ab"), [22, 33]);
+        assert_eq!(way("/x"), [22]);
+        assert!(way_to(&[], Path::new("/x")).is_empty());
     }
 
     #[test]

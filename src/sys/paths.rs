@@ -9,7 +9,7 @@ pub const RUNTIME_DIRECTORY: &str = "/run/nasmount";
 /// a mount namespace onto a mount that propagates (mnt_ns_loop in fs/namespace.c).
 pub const CLONE_DIRECTORY: &str = "/run/nasmount/clone";
 
-/// What survives a reboot: which units nasmount stopped.
+/// What survives a reboot: which units nasmount stopped, which barriers were laid, who the servers are.
 pub const STATE_DIRECTORY: &str = "/var/lib/nasmount";
 
 /// Socket of the barrier service.

@@ -4,6 +4,7 @@
 //! /run/nasmount/share/NAME.json      what a share remembers (`share::event::Memory`)       as long as the boot
 //! /run/nasmount/paused.json          units that may be SIGSTOPped                         as long as the boot
 //! /var/lib/nasmount/stopped.json     units to be started again                            also after a reboot
+//! /var/lib/nasmount/barriers.json    barriers that were laid (`barrier_memory`)           also after a reboot
 //! /var/lib/nasmount/server/NAME.json who a server is, and where it was ([`ServerMemory`])  also after a reboot
 //! ```
 //!
@@ -11,8 +12,8 @@
 //! the other, so that a crash in between makes nasmount remember too much, never too little.
 //!
 //! A file that cannot be understood is set aside under the name `.broken`, with a warning, and as much of it as makes sense is
-//! used: of a list every word that is the name of a unit, of a share's memory every field that can be read. Nobody but nasmount writes these
-//! lists, so a name in them is one that nasmount held.
+//! used: of a list every word that is the name of a unit, of a share's memory every field that can be read, of the barriers each that can be
+//! read by itself. Nobody but nasmount writes these lists, so a name in them is one that nasmount held.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -29,6 +30,7 @@ use crate::share::consumers::{Held, HeldUnit, RunId};
 use crate::share::detector::Identity;
 use crate::share::event::Memory;
 
+use super::barrier_memory::{Barriers, LaidBarrier};
 use super::listen::private_directory;
 use super::{clock, paths};
 
@@ -71,6 +73,11 @@ impl ShareFile {
 #[derive(Default, Serialize, Deserialize)]
 struct ListFile {
     units: Units,
+}
+
+#[derive(Default, Serialize, Deserialize)]
+struct BarriersFile {
+    barriers: Barriers,
 }
 
 /// What is remembered of a server: it holds for the `host` that was configured then, and for no other.
@@ -170,6 +177,22 @@ impl StateFiles {
         self.state.join("server").join(format!("{server}.json"))
     }
 
+    /// The barriers that were laid.
+    pub fn read_barriers(&self) -> io::Result<Barriers> {
+        let file: BarriersFile = read(&self.barriers(), salvage_barriers)?;
+        Ok(file.barriers)
+    }
+
+    /// Replaces them; on a disk, which may keep its writer waiting.
+    pub fn write_barriers(&self, barriers: &Barriers) -> io::Result<()> {
+        let file = BarriersFile { barriers: barriers.clone() };
+        write(&self.barriers(), (!barriers.is_empty()).then_some(&file))
+    }
+
+    fn barriers(&self) -> PathBuf {
+        self.state.join("barriers.json")
+    }
+
     /// The units of a list.
     pub fn read_units(&self, list: UnitList) -> io::Result<Units> {
         let file: ListFile = read(&self.list(list), |text| ListFile { units: salvage_units(text) })?;
@@ -228,6 +251,14 @@ fn read<T: Serialize + for<'de> Deserialize<'de> + Default>(path: &Path, salvage
 fn salvage_units(text: &str) -> Units {
     let units = text.split('"').filter(|word| is_unit_name(word));
     units.map(|unit| (unit.to_owned(), RunId::new())).collect()
+}
+
+/// Every barrier that can be read by itself, if the rest is JSON.
+fn salvage_barriers(text: &str) -> BarriersFile {
+    let file: serde_json::Value = serde_json::from_str(text).unwrap_or_default();
+    let barriers = file["barriers"].as_object().into_iter().flatten();
+    let barrier = |laid: &serde_json::Value| serde_json::from_value::<LaidBarrier>(laid.clone()).ok();
+    BarriersFile { barriers: barriers.filter_map(|(path, laid)| Some((path.into(), barrier(laid)?))).collect() }
 }
 
 /// Every field that can be read by itself.
@@ -378,6 +409,32 @@ mod tests {
         assert_eq!(files.read_server("tower", "10.0.0.8").unwrap(), nothing, "the name was given to another machine");
         files.write_server("attic", "nas2", &nothing).unwrap();
         assert_eq!(files.read_server("attic", "nas2").unwrap(), nothing);
+    }
+
+    #[test]
+    fn barriers_are_remembered_and_a_broken_one_is_not() {
+        let (directory, files) = files();
+        let barriers: Barriers = ["media", "films"]
+            .map(|share| {
+                (PathBuf::from(format!("/mnt/{share}")), LaidBarrier { share: share.to_owned(), on: "/".into() })
+            })
+            .into();
+        assert_eq!(files.read_barriers().unwrap(), Barriers::new());
+        files.write_barriers(&barriers).unwrap();
+        assert_eq!(files.read_barriers().unwrap(), barriers);
+        let path = directory.path().join("lib/barriers.json");
+        let whole = fs::read_to_string(&path).unwrap();
+
+        fs::write(&path, whole.replace("\"films\"", "7")).unwrap();
+        let left = files.read_barriers().unwrap();
+        assert_eq!(left.keys().collect::<Vec<_>>(), [Path::new("/mnt/media")]);
+        assert_eq!(files.read_barriers().unwrap(), left, "what could be read was written");
+        assert!(directory.path().join("lib/barriers.json.broken").exists());
+        fs::write(&path, &whole[..whole.len() / 2]).unwrap();
+        assert_eq!(files.read_barriers().unwrap(), Barriers::new());
+        files.write_barriers(&barriers).unwrap();
+        files.write_barriers(&Barriers::new()).unwrap();
+        assert!(!path.exists(), "nothing leaves no file");
     }
 
     #[test]

@@ -129,6 +129,12 @@ pub(super) fn set_access(barred: &Barred) -> Reply {
     barrier_socket::heed(barred).map(|()| Answer::Done).map_err(|refusal| refused(attempt(), refusal))
 }
 
+/// Has a barrier not laid again.
+pub(super) fn forget_barrier(barred: &Barred) -> Reply {
+    let attempt = || format!("cannot have the barrier on {} forgotten", barred.mount_point.display());
+    barrier_socket::forget(barred).map(|()| Answer::Done).map_err(|refusal| refused(attempt(), refusal))
+}
+
 fn refused(attempt: String, Refused { why, errno, needs_a_person }: Refused) -> Failed {
     Failed { attempt, cause: why, errno, stage: if needs_a_person { Stage::Configuration } else { Stage::Other } }
 }

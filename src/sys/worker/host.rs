@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::io::Read as _;
+use std::io::{self, Read as _};
 use std::net::{IpAddr, ToSocketAddrs as _};
 use std::path::Path;
 
@@ -11,8 +11,10 @@ use rustix::mount::{FsOpenFlags, MountPropagationFlags, UnmountFlags, fsopen, mo
 use super::{Answer, Attempt as _, CloneFound, Failed, Reply, clone, holders};
 use crate::config::settings::OnAccess;
 use crate::share::event::Attachment;
+use crate::sys::barrier_memory::{Barriers, LaidBarrier};
 use crate::sys::barrier_socket::{self, Barred};
 use crate::sys::probe::SMB_PORT;
+use crate::sys::state_file::StateFiles;
 use crate::sys::{kernel, mount_point, mountinfo, paths};
 
 /// Loads the CIFS module (fsopen does) and makes the directory of the clones a private mount.
@@ -121,9 +123,10 @@ pub(super) fn resolve(host: &str) -> Reply {
 pub(super) fn retire(share: &str, mount_point: &Path) -> Reply {
     detach(share, mount_point)?;
     clone::forget(share)?;
-    // who waits there for the share would keep the unmounting waiting; without an owner nobody is answered at all
+    // who waits there for the share would keep the unmounting waiting; without an owner nobody is answered at all. Forgotten first: an
+    // owner that starts in between must not lay it again
     let barred = Barred { share: share.to_owned(), mount_point: mount_point.to_owned(), on_access: OnAccess::Fail };
-    let _ = barrier_socket::heed(&barred);
+    let _ = barrier_socket::forget(&barred);
     let attempt = || format!("cannot take the barrier off {}", mount_point.display());
     let entries = mountinfo::read().attempt(|| "cannot read the mounts".into())?;
     let barrier = format!("{}{share}", crate::sys::autofs::SOURCE_PREFIX);
@@ -160,10 +163,20 @@ pub(super) fn clear() -> Result<(), Failed> {
     for (share, mount_point) in crate::sys::autofs::laid(&entries) {
         retire(&share, mount_point)?;
     }
+    forget_barriers().attempt(|| "cannot forget the barriers".into())?;
     crate::sys::nft::remove().attempt(|| "cannot remove veil and fence".into())?;
     if !mountinfo::on(&entries, Path::new(paths::CLONE_DIRECTORY)).is_empty() {
         rustix::mount::unmount(paths::CLONE_DIRECTORY, UnmountFlags::DETACH)
             .attempt(|| format!("cannot unmount {}", paths::CLONE_DIRECTORY))?;
     }
     Ok(())
+}
+
+/// Those that do not lie, too, and also if their owner does not run.
+fn forget_barriers() -> io::Result<()> {
+    let files = StateFiles::of_host();
+    for (mount_point, LaidBarrier { share, .. }) in files.read_barriers()? {
+        let _ = barrier_socket::forget(&Barred { share, mount_point, on_access: OnAccess::Fail });
+    }
+    files.write_barriers(&Barriers::new())
 }

@@ -44,6 +44,8 @@ pub enum Request {
     LayBarrier(Barred),
     /// Have accesses to it meet something else, if it lies there.
     SetAccess(Barred),
+    /// Have a barrier not laid again after a reboot; one that lies stays.
+    ForgetBarrier(Barred),
     /// Mount detached, verify, pin as the share's clone.
     Mount(Box<MountRequest>),
     /// Mount detached, and let go of it.
@@ -409,6 +411,7 @@ fn perform(request: Request) -> Reply {
         Request::Survey { share, mount_point } => host::survey(&share, &mount_point),
         Request::LayBarrier(barred) => clone::barrier(&barred).map(|_| Answer::Done),
         Request::SetAccess(barred) => clone::set_access(&barred),
+        Request::ForgetBarrier(barred) => clone::forget_barrier(&barred),
         Request::Mount(request) => mount::mount(&request),
         Request::TryLogin(request) => mount::try_login(&request),
         Request::Verify { share, marker } => clone::verify(&share, marker.as_deref()),
