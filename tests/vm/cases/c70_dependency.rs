@@ -18,9 +18,21 @@ const GIVEN_UP: Duration = Duration::from_secs(180);
 /// is not configured, and says that it needs the share; and one that neither is nor does.
 const UNITS: [(&str, &str); 3] = [("needs", ""), ("asks", "RequiresMountsFor=/mnt/nm-needed/films"), ("hurries", "")];
 
+/// Looks at boot as early as an ordinary service can, docker.service for one, and knows nothing of nasmount: before the network, and so
+/// before the daemon.
+const LOOKS: &str = "/etc/systemd/system/looks.service";
+/// What it met; as long as the boot.
+const SEEN: &str = "/run/looks.seen";
+
 pub fn run(guest: &Guest) -> Result<String> {
     let (nasmount, waited) = by_hand(guest)?;
+    let look = format!("{{ ls -A {}; echo \"exit $?\"; }} >{SEEN} 2>&1", mount_point(SHARE));
+    let service = format!("Type=oneshot\nRemainAfterExit=yes\nExecStart=/bin/sh -c '{}'", look.replace('$', "$$"));
+    let text = format!("[Unit]\nBefore=network.target\n[Service]\n{service}\n[Install]\nWantedBy=multi-user.target\n");
+    guest.write_file(LOOKS, &text)?;
+    guest.ok("systemctl daemon-reload && systemctl enable --quiet looks")?;
     let started = booted_without_the_nas(guest)?;
+    guest.ok(&format!("systemctl disable --quiet looks && rm {LOOKS} && systemctl daemon-reload"))?;
     clean_up(guest, nasmount)?;
     Ok(format!(
         "a start waited {waited:.0} s for the share; a start that the boot gave up came {started:.1} s after the share"
@@ -155,6 +167,9 @@ fn refuses(guest: &Guest) -> Result<()> {
 fn booted_without_the_nas(guest: &Guest) -> Result<f64> {
     guest.reboot()?;
     guest.wait_for("the boot", DEADLINE, "systemctl is-active basic.target remote-fs.target nasmount")?;
+    guest.wait_for("who looks early", DEADLINE, "systemctl is-active looks")?;
+    let seen = guest.ok(&format!("cat {SEEN}"))?;
+    ensure!(seen.contains("Host is down") && seen.ends_with("exit 2"), "who looked early met {seen:?}");
     let failed = "journalctl -b | grep 'Dependency failed for needs.service'";
     guest.wait_for("the start to be given up", GIVEN_UP, failed)?;
     guest.ok("systemctl is-active multi-user.target")?;
