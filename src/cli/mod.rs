@@ -4,6 +4,7 @@ pub mod check;
 pub mod client;
 pub mod consumers;
 pub mod control;
+pub mod doctor;
 pub mod dump;
 pub mod explain;
 pub mod export;
@@ -83,6 +84,8 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Find what is wrong with this host or will hurt, and say what to do; changes nothing. Exit status 3 for warnings and errors
+    Doctor(doctor::Arguments),
     /// Show each option of a share, where it comes from, and how long a dead server can hold anything up
     Explain(explain::Arguments),
     /// List the profiles that shares can name, or print one
@@ -186,6 +189,7 @@ fn dispatch(cli: Cli) -> anyhow::Result<Exit> {
             let output = if json { check::Output::Json } else { check::Output::Text };
             return Ok(check::run(&check::CheckArgs { config: cli.config, output, colour: colour(cli.no_color) }));
         }
+        Command::Doctor(arguments) => return Ok(doctor::run(cli.config.as_deref(), &arguments)),
         Command::Explain(arguments) => return explain::run(cli.config.as_deref(), &arguments),
         Command::Profiles(arguments) => return profiles::run(cli.config.as_deref(), &arguments),
         Command::ImportFstab(arguments) => {
@@ -262,6 +266,7 @@ fn start_log(cli: &Cli) {
         | Command::Consumers(_)
         | Command::Trust(_)
         | Command::Check { .. }
+        | Command::Doctor(_)
         | Command::Explain(_)
         | Command::ImportFstab(_)
         | Command::ExportFstab(_)

@@ -4,6 +4,7 @@
 //! - [`catalogue`]: what the kernel's CIFS client understands, and what nasmount does not leave to the user.
 //! - [`dependency`]: how other units depend on a share.
 //! - [`diff`]: a new configuration and the one in force become steps.
+//! - [`doctor`]: facts about a host become findings.
 //! - [`fstab`], [`import`]: lines of fstab, and what they become.
 //! - [`options`]: a share and an address become the parameters of one mount;
 //! - [`units`]: what is configured of a unit, over all the shares that it needs.
@@ -13,6 +14,7 @@
 pub mod catalogue;
 pub mod dependency;
 pub mod diff;
+pub mod doctor;
 pub mod fstab;
 pub mod import;
 pub mod layers;

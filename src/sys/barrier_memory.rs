@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::config_dir::is_from_elsewhere;
 use super::mountinfo::{self, Entry};
+use crate::plan::fstab;
 
 /// The barriers that were laid, by mount point.
 pub type Barriers = BTreeMap<PathBuf, LaidBarrier>;
@@ -95,12 +96,9 @@ fn link_on_the_way(mount_point: &Path) -> Option<PathBuf> {
 }
 
 /// mount(8) could not mount it over a barrier: its helper for CIFS enters the directory first.
-fn is_in_fstab(mount_point: &Path, fstab: &str) -> bool {
-    let lines = fstab.lines().map(str::trim).filter(|line| !line.starts_with('#'));
-    let mut paths = lines.filter_map(|line| line.split_whitespace().nth(1));
-    // one character per byte, as unescaping wants it
-    let bytewise = |path: &str| path.bytes().map(char::from).collect::<String>();
-    paths.any(|path| mountinfo::path(&bytewise(path)).components().eq(mount_point.components()))
+fn is_in_fstab(mount_point: &Path, text: &str) -> bool {
+    let mut entries = text.lines().filter_map(fstab::entry);
+    entries.any(|entry| Path::new(&entry.mount_point).components().eq(mount_point.components()))
 }
 
 #[cfg(test)]

@@ -18,6 +18,7 @@ pub mod changes;
 pub mod clock;
 pub mod config_dir;
 pub mod generator;
+pub mod host_facts;
 pub mod kernel;
 pub mod listen;
 pub mod mount_point;

@@ -64,8 +64,8 @@ fn parse_line(line: &str) -> Option<Entry> {
     })
 }
 
-/// A path as mountinfo and fstab(5) write it.
-pub(super) fn path(field: &str) -> PathBuf {
+/// A path as mountinfo writes it.
+fn path(field: &str) -> PathBuf {
     PathBuf::from(OsString::from_vec(unescape(field)))
 }
 

@@ -42,6 +42,8 @@ trait Manager {
     fn list_jobs(&self) -> zbus::Result<Vec<Job>>;
     #[zbus(property(emits_changed_signal = "false"))]
     fn system_state(&self) -> zbus::Result<String>;
+    #[zbus(property(emits_changed_signal = "false"))]
+    fn version(&self) -> zbus::Result<String>;
 }
 
 #[proxy(interface = "org.freedesktop.systemd1.Unit", default_service = "org.freedesktop.systemd1")]
@@ -58,6 +60,8 @@ trait Unit {
     fn bound_by(&self) -> zbus::Result<Vec<String>>;
     #[zbus(property(emits_changed_signal = "false"))]
     fn wanted_by(&self) -> zbus::Result<Vec<String>>;
+    #[zbus(property(emits_changed_signal = "false"))]
+    fn after(&self) -> zbus::Result<Vec<String>>;
     #[zbus(property(emits_changed_signal = "false"), name = "InvocationID")]
     fn invocation_id(&self) -> zbus::Result<Vec<u8>>;
 }
@@ -167,6 +171,17 @@ impl Systemd {
     pub async fn pulled_in_by(&self, unit: &str) -> zbus::Result<Vec<String>> {
         let proxy = self.unit(unit).await?;
         Ok([proxy.required_by().await?, proxy.bound_by().await?, proxy.wanted_by().await?].concat())
+    }
+
+    /// Units after which this one is started; `None` if systemd does not know it.
+    pub async fn starts_after(&self, unit: &str) -> zbus::Result<Option<Vec<String>>> {
+        let proxy = self.unit(unit).await?;
+        if proxy.load_state().await? == "not-found" { Ok(None) } else { proxy.after().await.map(Some) }
+    }
+
+    /// Its version, as its distributor writes it: `257.13-1~deb13u1`.
+    pub async fn version(&self) -> zbus::Result<String> {
+        self.manager.version().await
     }
 
     /// Does the unit run?

@@ -31,8 +31,9 @@ fn mounted_by_fstab(guest: &Guest, first: Nas<'_>, second: Nas<'_>) -> Result<St
          {} /mnt/some\\040books cifs guest,noauto,x-systemd.automount 0 0\n",
         first.source("media"),
         second.source("secret"),
-        first.source("media/films"),
+        first.source("media/books"),
     );
+    guest.ok(&format!("mkdir {}/books", first.export("media")))?;
     guest.write_file(CREDENTIALS, "username=nasuser\npassword=pw1,with comma\n")?;
     guest.write_file("/etc/fstab", &fstab)?;
     guest.ok(&format!("chmod 600 {CREDENTIALS} && systemctl daemon-reload && systemctl start {UNITS}"))?;

@@ -1,0 +1,264 @@
+//! `nasmount doctor`: what is wrong with this host, or will hurt, and what to do. Changes nothing, and touches no share.
+
+use std::collections::BTreeMap;
+use std::io::{self, Write};
+use std::path::Path;
+use std::time::Duration;
+
+use super::check::load_and_check;
+use super::client::{Client, block_on};
+use super::report::{Exit, finish};
+use crate::config::{self, Invalid, Settings};
+use crate::plan::doctor::facts::{Daemon, Generator, ServiceFacts};
+use crate::plan::doctor::{Finding, Severity, examine, worst};
+use crate::plan::units::units;
+use crate::status::StatusReport;
+use crate::sys::config_dir::{ConfigRoots, read_config};
+use crate::sys::host_facts;
+use crate::sys::systemd::Systemd;
+
+/// Version of the form of `--json`.
+const SCHEMA: u32 = 1;
+
+/// systemd answers within milliseconds; more means that PID 1 or the bus hangs.
+const SYSTEMD_ANSWERS_WITHIN: Duration = Duration::from_secs(10);
+
+/// `doctor`
+#[derive(Debug, clap::Args)]
+pub struct Arguments {
+    /// Print the findings as JSON
+    #[arg(long)]
+    json: bool,
+    /// Print one line, and end as Nagios wants it: 0 OK, 1 warning, 2 critical
+    #[arg(long, conflicts_with = "json")]
+    nagios: bool,
+}
+
+/// How the findings are said.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Form {
+    Text,
+    Json,
+    Nagios,
+}
+
+/// Whether what is found is about the configuration alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Scope {
+    Configuration,
+    Host,
+}
+
+/// Prints what is found. 0: nothing worse than a note; 2: the configuration is not valid; 3: warnings or errors.
+pub fn run(config: Option<&Path>, arguments: &Arguments) -> Exit {
+    let (scope, findings) = look(config);
+    let form = match arguments {
+        Arguments { json: true, .. } => Form::Json,
+        Arguments { nagios: true, .. } => Form::Nagios,
+        Arguments { json: false, nagios: false } => Form::Text,
+    };
+    if form == Form::Text && findings.is_empty() {
+        let _ = writeln!(io::stderr(), "nothing found");
+    }
+    finish(exit(scope, form, worst(&findings)), io::stdout().write_all(render(&findings, form).as_bytes()))
+}
+
+fn look(config: Option<&Path>) -> (Scope, Vec<Finding>) {
+    let roots = ConfigRoots::system(config);
+    let texts = match read_config(&roots) {
+        Ok(texts) => texts,
+        Err(error) => {
+            let (why, remedy) = ("nothing is known of any share", error.hint());
+            let what = format!("{:#}", anyhow::Error::new(error));
+            let finding = Finding::new("configuration-unreadable", Severity::Error, what, why, remedy);
+            return (Scope::Configuration, vec![finding]);
+        }
+    };
+    let (invalid, warnings) = load_and_check(&texts);
+    let loaded = match config::load(&texts.fragments, &texts.profiles) {
+        Ok(loaded) if invalid.is_empty() => loaded,
+        Ok(_) => return (Scope::Configuration, vec![not_valid(&invalid)]),
+        Err(invalid) => return (Scope::Configuration, vec![not_valid(&invalid)]),
+    };
+    let settings = &loaded.settings;
+    let mount_points = settings.shares.values().map(|share| share.mount_point.as_path());
+    let host = host_facts::gather(Path::new("/"), mount_points);
+    let generator = if roots == ConfigRoots::system(None) { Generator::ReadsIt } else { Generator::ReadsAnother };
+    let services = block_on(async { Ok(ask(settings, generator).await) }).unwrap_or_else(|error| ServiceFacts {
+        systemd: None,
+        daemon: Err(format!("{error:#}")),
+        consumers: BTreeMap::new(),
+        generator,
+    });
+    let mut findings = examine(settings, &host, &services, env!("CARGO_PKG_VERSION"));
+    if let Some(first) = warnings.first() {
+        let what = format!("`nasmount check` has a warning: {}", first.0.message);
+        let why = "the configuration is valid, and hardly meant so";
+        let at = findings.partition_point(|finding| finding.severity > Severity::Warning);
+        findings.insert(at, Finding::new("configuration-doubtful", Severity::Warning, what, why, "nasmount check"));
+    }
+    (Scope::Host, findings)
+}
+
+fn not_valid(invalid: &[Invalid]) -> Finding {
+    let first = |Invalid(notice): &Invalid| match notice.key.as_str() {
+        "" => format!(": {}", notice.message),
+        key => format!(": {key}: {}", notice.message),
+    };
+    let what = format!("the configuration is not valid{}", invalid.first().map(first).unwrap_or_default());
+    let why = "nothing of it is used; a daemon that runs keeps the one before until it is started anew";
+    Finding::new("configuration-invalid", Severity::Error, what, why, "nasmount check")
+}
+
+async fn ask(settings: &Settings, generator: Generator) -> ServiceFacts {
+    let report = match Client::connect().await {
+        Ok(client) => client.status().await,
+        Err(error) => Err(error),
+    };
+    // what systemd does not say is not known, and no finding
+    let systemd = tokio::time::timeout(SYSTEMD_ANSWERS_WITHIN, ask_systemd(settings)).await;
+    let (systemd, consumers) = systemd.ok().and_then(Result::ok).unwrap_or_default();
+    ServiceFacts { systemd, daemon: report.map(daemon).map_err(|error| format!("{error:#}")), consumers, generator }
+}
+
+fn daemon(report: StatusReport) -> Daemon {
+    let address = |server: crate::status::ServerStatus| Some((server.name, server.address?.to_string()));
+    Daemon { version: report.version, addresses: report.servers.into_iter().filter_map(address).collect() }
+}
+
+type Consumers = BTreeMap<String, Option<Vec<String>>>;
+
+async fn ask_systemd(settings: &Settings) -> zbus::Result<(Option<String>, Consumers)> {
+    let systemd = Systemd::connect().await?;
+    let mut consumers = Consumers::new();
+    for unit in units(settings).into_keys() {
+        if let Ok(after) = systemd.starts_after(&unit).await {
+            consumers.insert(unit, after);
+        }
+    }
+    Ok((systemd.version().await.ok(), consumers))
+}
+
+fn exit(scope: Scope, form: Form, worst: Severity) -> Exit {
+    match (form, worst) {
+        (_, Severity::Ok | Severity::Note) => Exit::Done,
+        // the numbers of its convention, which has its own meaning for each
+        (Form::Nagios, Severity::Warning) => Exit::Failed,
+        (Form::Nagios, Severity::Error) => Exit::Usage,
+        (Form::Text | Form::Json, Severity::Warning | Severity::Error) => match scope {
+            Scope::Configuration => Exit::Usage,
+            Scope::Host => Exit::Refused,
+        },
+    }
+}
+
+fn render(findings: &[Finding], form: Form) -> String {
+    match form {
+        Form::Json => {
+            let all = serde_json::json!({ "schema": SCHEMA, "severity": worst(findings), "findings": findings });
+            format!("{all:#}\n")
+        }
+        Form::Nagios => nagios(findings),
+        Form::Text => findings.iter().map(text).collect::<Vec<_>>().join("\n"),
+    }
+}
+
+fn text(Finding { severity, what, why, remedy, .. }: &Finding) -> String {
+    format!("{}: {what}\n  {why}\n  do: {remedy}\n", severity.name())
+}
+
+/// What is worse than a note, in one line. What follows a `|` would be taken for performance data.
+fn nagios(findings: &[Finding]) -> String {
+    let word = match worst(findings) {
+        Severity::Ok | Severity::Note => "OK",
+        Severity::Warning => "WARNING",
+        Severity::Error => "CRITICAL",
+    };
+    let count = |severity: Severity| {
+        let count = findings.iter().filter(|finding| finding.severity == severity).count();
+        let plural = if count == 1 { "" } else { "s" };
+        (count > 0).then(|| format!("{count} {}{plural}", severity.name()))
+    };
+    let counts: Vec<String> =
+        [Severity::Error, Severity::Warning, Severity::Note].into_iter().filter_map(count).collect();
+    let grave = findings.iter().filter(|finding| finding.severity > Severity::Note);
+    let grave: Vec<&str> = grave.map(|finding| finding.what.as_str()).collect();
+    let counts = if counts.is_empty() { "nothing found".to_owned() } else { counts.join(", ") };
+    let said = if grave.is_empty() { String::new() } else { format!(": {}", grave.join("; ")) };
+    format!("{word} - {counts}{said}").replace('|', "/").replace('\n', " ") + "\n"
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, clippy::disallowed_methods, reason = "tests")]
+    use super::*;
+
+    fn findings() -> Vec<Finding> {
+        vec![
+            Finding::new("fstab-mount-point", Severity::Error, "line 7 mounts /mnt/a", "two mounts", "sed -i 7d"),
+            Finding::new("nft-missing", Severity::Warning, "no nft | none", "no veil", "apt install nftables"),
+            Finding::new("updatedb-scans-shares", Severity::Note, "updatedb scans", "slow", "PRUNEFS=\"cifs\""),
+        ]
+    }
+
+    #[test]
+    fn people_read_what_why_and_what_to_do() {
+        let expected = "error: line 7 mounts /mnt/a\n  two mounts\n  do: sed -i 7d\n\
+                        \nwarning: no nft | none\n  no veil\n  do: apt install nftables\n\
+                        \nnote: updatedb scans\n  slow\n  do: PRUNEFS=\"cifs\"\n";
+        assert_eq!(render(&findings(), Form::Text), expected);
+        assert_eq!(render(&[], Form::Text), "");
+    }
+
+    #[test]
+    fn programs_read_the_same() {
+        let json: serde_json::Value = serde_json::from_str(&render(&findings(), Form::Json)).unwrap();
+        assert_eq!((json["schema"].as_u64(), json["severity"].as_str()), (Some(1), Some("error")));
+        let first = serde_json::json!({
+            "id": "fstab-mount-point", "severity": "error", "what": "line 7 mounts /mnt/a", "why": "two mounts",
+            "do": "sed -i 7d"
+        });
+        assert_eq!(json["findings"][0], first);
+        let json: serde_json::Value = serde_json::from_str(&render(&[], Form::Json)).unwrap();
+        assert_eq!(json, serde_json::json!({ "schema": 1, "severity": "ok", "findings": [] }));
+    }
+
+    #[test]
+    fn nagios_gets_one_line() {
+        let all = findings();
+        let line = |findings: &[Finding]| render(findings, Form::Nagios);
+        assert_eq!(line(&all), "CRITICAL - 1 error, 1 warning, 1 note: line 7 mounts /mnt/a; no nft / none\n");
+        assert_eq!(line(&all[1..]), "WARNING - 1 warning, 1 note: no nft / none\n");
+        assert_eq!(line(&all[2..]), "OK - 1 note\n");
+        assert_eq!(line(&[]), "OK - nothing found\n");
+    }
+
+    #[test]
+    fn the_exit_status_is_of_the_worst() {
+        let of = |form, severity| exit(Scope::Host, form, severity);
+        for form in [Form::Text, Form::Json, Form::Nagios] {
+            assert_eq!((of(form, Severity::Ok), of(form, Severity::Note)), (Exit::Done, Exit::Done));
+        }
+        assert_eq!(
+            (of(Form::Text, Severity::Warning), of(Form::Json, Severity::Error)),
+            (Exit::Refused, Exit::Refused)
+        );
+        assert_eq!(exit(Scope::Configuration, Form::Json, Severity::Error), Exit::Usage);
+        let nagios = |severity| of(Form::Nagios, severity) as u8;
+        assert_eq!((nagios(Severity::Warning), nagios(Severity::Error)), (1, 2));
+    }
+
+    #[test]
+    fn an_unusable_configuration_is_all_that_is_found() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("nasmount.toml");
+        let ids =
+            |scope, findings: Vec<Finding>| (scope, findings.iter().map(|finding| finding.id).collect::<Vec<_>>());
+        let (scope, findings) = look(Some(&file));
+        assert_eq!(ids(scope, findings), (Scope::Configuration, vec!["configuration-unreadable"]));
+        std::fs::write(&file, "[share.films]\n").unwrap();
+        let (scope, findings) = look(Some(&file));
+        assert!(findings[0].what.starts_with("the configuration is not valid: "), "{findings:?}");
+        assert_eq!(ids(scope, findings), (Scope::Configuration, vec!["configuration-invalid"]));
+    }
+}

@@ -1,0 +1,119 @@
+//! What is known of a host: gathered by `sys::host_facts` and the command, judged here.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+/// A file and its text.
+#[derive(Clone, PartialEq, Eq)]
+pub struct TextFile {
+    /// Where it is.
+    pub path: PathBuf,
+    /// What it says.
+    pub text: String,
+}
+
+/// A unit file of the administrator's.
+#[derive(Clone, PartialEq, Eq)]
+pub struct UnitFile {
+    /// Where it is.
+    pub path: PathBuf,
+    /// What it says; `None` if it is masked.
+    pub text: Option<String>,
+}
+
+/// What the kernel says of itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct KernelFacts {
+    /// `uname -r`.
+    pub release: String,
+    /// `uname -v`.
+    pub version: String,
+    /// `/proc/version_signature`, of Ubuntu's kernels.
+    pub signature: Option<String>,
+    /// The configuration that it was built with, if that can be read.
+    pub config: Option<String>,
+    /// `/proc/filesystems`.
+    pub filesystems: String,
+    /// The modules that can be loaded, a path a line; `None` if they are not there.
+    pub modules: Option<String>,
+    /// `/proc/sys/kernel/tainted`.
+    pub taint: u64,
+}
+
+/// What a mount point is while nothing is mounted on it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Underneath {
+    /// Something is mounted on it, below it or on the way to it: it was not looked at.
+    Covered,
+    /// There is nothing, or no directory.
+    NoDirectory,
+    /// It cannot be looked at, for this reason.
+    Unseen(String),
+    /// A directory that is immutable; or an empty one that is closed to everybody but root.
+    Protected,
+    /// An empty directory into which whoever may can write.
+    Open,
+    /// A directory that is not empty, nor immutable.
+    Holds(Contents),
+}
+
+/// What lies in a mount point.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Contents {
+    /// Files and directories that were counted.
+    pub entries: u64,
+    /// What they take on the disk, in bytes.
+    pub bytes: u64,
+    /// Whether there are more than were counted.
+    pub more: bool,
+}
+
+/// What a host has. No `Debug`: fstab and units may have a password.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct HostFacts {
+    /// Its kernel.
+    pub kernel: KernelFacts,
+    /// `/etc/fstab`; empty if there is none.
+    pub fstab: String,
+    /// `*.mount` and `*.automount` in `/etc/systemd/system`.
+    pub units: Vec<UnitFile>,
+    /// Where `nft` is, if it is where a service looks for programs.
+    pub nft: Option<PathBuf>,
+    /// Mount points of shares.
+    pub mount_points: BTreeMap<PathBuf, Underneath>,
+    /// `/etc/updatedb.conf`, if there is one.
+    pub updatedb: Option<String>,
+    /// Defaults and unit files of node_exporter.
+    pub node_exporter: Vec<TextFile>,
+}
+
+/// What the services of a host say.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServiceFacts {
+    /// Version of systemd, if it says it.
+    pub systemd: Option<String>,
+    /// The daemon, or why it does not answer.
+    pub daemon: Result<Daemon, String>,
+    /// Of each consumer that systemd was asked about: the units after which it is started; `None` if systemd does not know it.
+    pub consumers: BTreeMap<String, Option<Vec<String>>>,
+    /// Whether the configuration is the one that nasmount's generator reads.
+    pub generator: Generator,
+}
+
+/// Which configuration nasmount's generator makes units of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Generator {
+    /// This one.
+    ReadsIt,
+    /// Another.
+    ReadsAnother,
+}
+
+/// What the daemon says of itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Daemon {
+    /// Its version.
+    pub version: String,
+    /// The address of each server whose name it has resolved.
+    pub addresses: BTreeMap<String, String>,
+}

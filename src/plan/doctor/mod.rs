@@ -1,0 +1,171 @@
+//! `nasmount doctor`: what is wrong with a host, or will hurt, from facts about it.
+//!
+//! A finding says what is so, why that matters, and what to do. It is an **error** if a share does not work, or will not after the next
+//! boot; a **warning** if an outage will hurt more than it need; a **note** if it is for a person to weigh. What cannot be seen is
+//! no finding, unless it is worth looking at by hand.
+
+mod bugs;
+pub mod facts;
+mod kernel;
+mod mounts;
+mod programs;
+
+use serde::Serialize;
+
+use super::dependency::can_wait;
+use crate::config::settings::{Settings, ShareSettings};
+use crate::config::units::mount_unit;
+use facts::{Generator, HostFacts, ServiceFacts};
+use mounts::Others;
+
+/// The first systemd that nasmount was made for.
+const OLDEST_SYSTEMD: u32 = 252;
+
+/// How bad a finding is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Severity {
+    /// Nothing was found.
+    #[default]
+    Ok,
+    /// For a person to weigh.
+    Note,
+    /// An outage will hurt more than it need.
+    Warning,
+    /// A share does not work, or will not after the next boot.
+    Error,
+}
+
+impl Severity {
+    /// In one word.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Note => "note",
+            Self::Warning => "warning",
+            Self::Error => "error",
+        }
+    }
+}
+
+/// One thing that was found.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Finding {
+    /// What kind it is, in kebab-case; the same over the versions of nasmount.
+    pub id: &'static str,
+    /// How bad it is.
+    pub severity: Severity,
+    /// What is so.
+    pub what: String,
+    /// Why that matters.
+    pub why: String,
+    /// What to do: a command, where there is one.
+    #[serde(rename = "do")]
+    pub remedy: String,
+}
+
+impl Finding {
+    /// With all that it has.
+    pub fn new(
+        id: &'static str,
+        severity: Severity,
+        what: impl Into<String>,
+        why: impl Into<String>,
+        remedy: impl Into<String>,
+    ) -> Self {
+        Self { id, severity, what: what.into(), why: why.into(), remedy: remedy.into() }
+    }
+}
+
+/// The worst of all; `Ok` if there is none.
+pub fn worst(findings: &[Finding]) -> Severity {
+    findings.iter().map(|finding| finding.severity).max().unwrap_or_default()
+}
+
+/// Everything that is found, the worst first. `own_version` is the one of the program that asks.
+pub fn examine(settings: &Settings, host: &HostFacts, services: &ServiceFacts, own_version: &str) -> Vec<Finding> {
+    let mut found = Vec::new();
+    let addresses = services.daemon.as_ref().map(|daemon| daemon.addresses.clone()).unwrap_or_default();
+    let other_mounts = Others { settings, addresses };
+    other_mounts.in_fstab(&host.fstab, &mut found);
+    host.units.iter().for_each(|unit| found.extend(other_mounts.in_unit(unit)));
+    if host.nft.is_none() {
+        found.push(Finding::new(
+            "nft-missing",
+            Severity::Warning,
+            "there is no nft on this host",
+            "without it nothing hides an outage from the kernel: calls in flight fail as soon as the server closes its connections",
+            "apt install nftables",
+        ));
+    }
+    kernel::kernel(settings, &host.kernel, &mut found);
+    service(services, own_version, &mut found);
+    consumers(settings, services, &mut found);
+    host.mount_points.iter().for_each(|(path, what)| found.extend(mounts::underneath(path, what)));
+    found.extend(host.updatedb.as_deref().and_then(|text| programs::updatedb(settings, text)));
+    found.extend(programs::node_exporter(settings, &host.node_exporter));
+    found.sort_by_key(|finding| core::cmp::Reverse(finding.severity));
+    found
+}
+
+fn service(services: &ServiceFacts, own_version: &str, found: &mut Vec<Finding>) {
+    match &services.daemon {
+        Err(why) => {
+            let means = "no share is watched: an outage hangs whoever uses one, as without nasmount";
+            let remedy = "systemctl enable --now nasmount; if it does not stay up: journalctl -u nasmount";
+            found.push(Finding::new("daemon-silent", Severity::Error, why.clone(), means, remedy));
+        }
+        Ok(daemon) if daemon.version != own_version => {
+            let what = format!("the daemon is nasmount {}, and this program {own_version}", daemon.version);
+            let why = "what was installed last is not what runs";
+            found.push(Finding::new("daemon-version", Severity::Warning, what, why, "systemctl restart nasmount"));
+        }
+        Ok(_) => {}
+    }
+    let version = services.systemd.as_deref().unwrap_or_default();
+    let number = version.trim_start_matches('v').split(|letter: char| !letter.is_ascii_digit()).next();
+    if number.and_then(|number| number.parse::<u32>().ok()).is_some_and(|number| number < OLDEST_SYSTEMD) {
+        let what = format!("systemd {version} is older than {OLDEST_SYSTEMD}");
+        let why = "nasmount's units were never run on it: consumers may not wait for their shares";
+        found.push(Finding::new("systemd-too-old", Severity::Warning, what, why, "upgrade systemd"));
+    }
+}
+
+fn consumers(settings: &Settings, services: &ServiceFacts, found: &mut Vec<Finding>) {
+    for (unit, after) in &services.consumers {
+        let shares = settings.shares.values();
+        let shares = shares.filter(|share| share.consumers.iter().any(|consumer| consumer.unit == *unit));
+        let names =
+            |shares: &[&ShareSettings]| shares.iter().map(|share| share.id.to_string()).collect::<Vec<_>>().join(", ");
+        let Some(after) = after else {
+            let what = format!("systemd does not know {unit}, a consumer of {}", names(&shares.collect::<Vec<_>>()));
+            let why = "nothing is paused under that name in an outage; is it right?";
+            let stem = unit.rsplit_once('.').map_or(unit.as_str(), |(stem, _)| stem);
+            let remedy = format!("systemctl list-unit-files | grep -i {}", quoted(stem));
+            found.push(Finding::new("consumer-unknown", Severity::Warning, what, why, remedy));
+            continue;
+        };
+        let is_waited_for = |share: &&ShareSettings| after.contains(&mount_unit(&share.mount_point.to_string_lossy()));
+        let missed: Vec<&ShareSettings> = shares.filter(|share| !is_waited_for(share)).collect();
+        if !missed.is_empty() && can_wait(unit) && services.generator == Generator::ReadsIt {
+            let what = format!("the start of {unit} does not wait for {}", names(&missed));
+            let why = "systemd has not read what nasmount's generator writes: started while the share is away, it finds no share";
+            found.push(Finding::new("consumer-hasty", Severity::Warning, what, why, "systemctl daemon-reload"));
+        }
+    }
+}
+
+/// The value of a key in a file of lines `KEY=VALUE`; the last one counts.
+fn setting<'text>(text: &'text str, key: &str) -> Option<&'text str> {
+    let mut values = text.lines().filter_map(|line| line.split_once('=').filter(|(name, _)| name.trim() == key));
+    values.next_back().map(|(_, value)| value.trim())
+}
+
+/// A word for a shell.
+fn quoted(word: &str) -> String {
+    let is_plain = |letter: char| letter.is_ascii_alphanumeric() || "/-_.:@,+=".contains(letter);
+    if word.chars().all(is_plain) { word.to_owned() } else { format!("'{}'", word.replace('\'', r"'\''")) }
+}
+
+#[cfg(test)]
+mod tests;

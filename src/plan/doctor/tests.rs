@@ -1,0 +1,361 @@
+//! Each finding, made of a healthy host with one thing changed.
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+use std::path::PathBuf;
+
+use super::facts::{Contents, Daemon, KernelFacts, TextFile, Underneath, UnitFile};
+use super::*;
+use crate::config::{self, SourceText, shipped_profiles};
+
+const CONFIGURATION: &str = r#"
+[server.tower]
+host = "tower.lan"
+[server.attic]
+host = "10.0.0.9"
+[share.films]
+server = "tower"
+source = "films"
+mount_point = "/mnt/my films"
+options = { OPTIONS }
+[[share.films.consumer]]
+unit = "player.service"
+[[share.films.consumer]]
+unit = "scan.timer"
+on_outage = "stop"
+[share.music]
+server = "attic"
+source = "music"
+mount_point = "/srv/music"
+"#;
+
+const MODULES: &str = "kernel/fs/smb/client/cifs.ko.xz: kernel/fs/netfs/netfs.ko.xz\nkernel/fs/autofs/autofs4.ko.xz:\n";
+
+fn settings(options: &str) -> Settings {
+    let text = CONFIGURATION.replace("OPTIONS", options);
+    config::load(&[SourceText { path: "x".into(), text }], &shipped_profiles()).unwrap().settings
+}
+
+fn healthy() -> (HostFacts, ServiceFacts) {
+    let kernel = KernelFacts {
+        release: "6.12.117+deb13-amd64".into(),
+        version: "#1 SMP PREEMPT_DYNAMIC Debian 6.12.117-1 (2026-11-01)".into(),
+        signature: None,
+        config: Some("CONFIG_INET_DIAG=m\nCONFIG_INET_DIAG_DESTROY=y\n".into()),
+        filesystems: "nodev\tproc\n\text4\n".into(),
+        modules: Some(MODULES.into()),
+        taint: 1 << 12 | 1 << 13, // modules from elsewhere
+    };
+    let mount_points = [("/mnt/my films", Underneath::Covered), ("/srv/music", Underneath::Protected)];
+    let host = HostFacts {
+        kernel,
+        fstab: "# //tower.lan/films /mnt/my\\040films cifs guest 0 0\nUUID=1 / ext4 defaults 0 1\n\n\
+                //other/x /mnt/x cifs guest 0 0\n10.0.0.9:/x /mnt/y nfs defaults 0 0\n"
+            .into(),
+        units: vec![unit("mnt-x.mount", "[Mount]\nWhat=//other/x\nWhere=/mnt/x\nType=cifs\n")],
+        nft: Some("/usr/sbin/nft".into()),
+        mount_points: mount_points.map(|(path, what)| (path.into(), what)).into(),
+        updatedb: Some("PRUNEFS = \"NFS CIFS autofs\"\n".into()),
+        node_exporter: vec![defaults("ARGS=\"--collector.filesystem.mount-points-exclude=^/(mnt|srv)\"\n")],
+    };
+    let after = |units: &[&str]| Some(units.iter().map(|unit| (*unit).to_owned()).collect());
+    let films = r"mnt-my\x20films.mount";
+    let services = ServiceFacts {
+        systemd: Some("257.13-1~deb13u1".into()),
+        daemon: Ok(Daemon { version: "0.1.0".into(), addresses: [("tower".into(), "10.0.0.1".into())].into() }),
+        consumers: [
+            ("player.service".into(), after(&["basic.target", films])),
+            ("scan.timer".into(), after(&["time-set.target"])),
+        ]
+        .into(),
+        generator: Generator::ReadsIt,
+    };
+    (host, services)
+}
+
+fn unit(name: &str, text: &str) -> UnitFile {
+    UnitFile { path: PathBuf::from("/etc/systemd/system").join(name), text: Some(text.to_owned()) }
+}
+
+fn defaults(text: &str) -> TextFile {
+    TextFile { path: "/etc/default/prometheus-node-exporter".into(), text: text.to_owned() }
+}
+
+/// What is found on the healthy host after a change.
+fn after(change: impl FnOnce(&mut HostFacts, &mut ServiceFacts)) -> Vec<Finding> {
+    let (mut host, mut services) = healthy();
+    change(&mut host, &mut services);
+    examine(&settings(""), &host, &services, "0.1.0")
+}
+
+/// The same, if it is one thing.
+fn one(change: impl FnOnce(&mut HostFacts, &mut ServiceFacts)) -> (&'static str, Severity, String, String) {
+    let mut found = after(change);
+    let Some(Finding { id, severity, what, remedy, .. }) = found.pop() else { panic!("nothing was found") };
+    assert!(found.is_empty(), "{found:?}");
+    (id, severity, what, remedy)
+}
+
+/// Of a finding, what does not depend on its words.
+fn kinds(found: &[Finding]) -> Vec<(&'static str, Severity)> {
+    found.iter().map(|finding| (finding.id, finding.severity)).collect()
+}
+
+#[test]
+fn a_healthy_host_has_no_findings() {
+    let found = after(|_, _| ());
+    assert_eq!(found, []);
+    assert_eq!(worst(&found), Severity::Ok);
+}
+
+#[test]
+fn a_line_of_fstab_for_a_mount_point_is_an_error() {
+    let line = "UUID=1 / ext4 defaults 0 1\n//192.168.1.1/other\t/mnt/my\\040films/ smb3 noauto 0 0\n";
+    let (id, severity, what, remedy) = one(|host, _| host.fstab = line.into());
+    assert_eq!((id, severity), ("fstab-mount-point", Severity::Error));
+    assert_eq!(what, "line 2 of /etc/fstab mounts /mnt/my films/, the mount point of the share films");
+    assert_eq!(remedy, "sed -i '2s/^/# /' /etc/fstab && systemctl daemon-reload");
+}
+
+#[test]
+fn a_line_of_fstab_for_a_server_is_a_warning() {
+    let lines = [
+        "//TOWER.LAN/other /mnt/other cifs guest",
+        r"\\tower.lan\other /mnt/other cifs",
+        "//10.0.0.1/other /mnt/other cifs guest 0 0",
+        "//name/other /mnt/other cifs guest,ip=10.0.0.9 0 0",
+        "//[10.0.0.9]/other /mnt/other cifs guest,_netdev 0 0",
+    ];
+    for line in lines {
+        let (id, severity, what, _) = one(|host, _| host.fstab = line.into());
+        assert_eq!((id, severity), ("fstab-server", Severity::Warning), "{line}");
+        let server = if line.contains("10.0.0.9") { "attic" } else { "tower" };
+        assert_eq!(what, format!("line 1 of /etc/fstab mounts /mnt/other from the server {server}, beside nasmount"));
+    }
+}
+
+#[test]
+fn a_password_of_fstab_goes_nowhere() {
+    let line =
+        "//tower.lan/a /mnt/a cifs user=me,password=hunter2 0 0\n//tower.lan/b /srv/music cifs pass=hunter2 0 0\n";
+    let mount = "[Mount]\nWhat=//tower.lan/a\nWhere=/mnt/a\nType=cifs\nOptions=password=hunter2\n";
+    let found = after(|host, _| {
+        host.fstab = line.into();
+        host.units.push(unit("mnt-a.mount", mount));
+    });
+    assert_eq!(found.len(), 3);
+    assert!(!serde_json::to_string(&found).unwrap().contains("hunter2"));
+}
+
+#[test]
+fn a_unit_in_the_way_is_an_error() {
+    let texts = [
+        ("srv-music.mount", "[Mount]\nWhat=/dev/sdb1\nWhere=/srv/music\n"),
+        ("srv-music.automount", "[Automount]\n Where = /srv/music\n"),
+        ("srv-music.mount", ""),
+    ];
+    for (name, text) in texts {
+        let (id, severity, _, remedy) = one(|host, _| host.units.push(unit(name, text)));
+        assert_eq!((id, severity), ("unit-mount-point", Severity::Error), "{name}");
+        let expected =
+            format!("systemctl disable {name}; mv /etc/systemd/system/{name} /root/; systemctl daemon-reload");
+        assert_eq!(remedy, expected);
+    }
+    let masked = r"mnt-my\x20films.mount";
+    let masked = UnitFile { text: None, ..unit(masked, "") };
+    let (id, severity, _, remedy) = one(|host, _| host.units.push(masked));
+    assert_eq!((id, severity), ("unit-masked", Severity::Error));
+    assert_eq!(remedy, r"systemctl unmask 'mnt-my\x20films.mount'");
+    let other = UnitFile { text: None, ..unit("mnt-x.mount", "") };
+    assert_eq!(after(|host, _| host.units.push(other)), []);
+}
+
+#[test]
+fn a_unit_for_a_server_is_a_warning() {
+    let text = "[Mount]\nWhat=//old/x\nWhat=//tower.lan/x\nWhere=/mnt/x\nType=cifs\n";
+    let (id, severity, what, _) = one(|host, _| host.units = vec![unit("mnt-x.mount", text)]);
+    assert_eq!((id, severity), ("unit-server", Severity::Warning));
+    assert_eq!(what, "/etc/systemd/system/mnt-x.mount mounts /mnt/x from the server tower, beside nasmount");
+}
+
+#[test]
+fn what_a_host_needs_is_missed() {
+    let (id, severity, _, remedy) = one(|host, _| host.nft = None);
+    assert_eq!((id, severity, remedy.as_str()), ("nft-missing", Severity::Warning, "apt install nftables"));
+    let (id, severity, what, _) = one(|_, services| services.systemd = Some("v249.11-0ubuntu3".into()));
+    assert_eq!((id, severity), ("systemd-too-old", Severity::Warning));
+    assert_eq!(what, "systemd v249.11-0ubuntu3 is older than 252");
+    assert_eq!(after(|_, services| services.systemd = Some("252.39-1~deb12u1".into())), []);
+    assert_eq!(after(|_, services| services.systemd = None), []);
+}
+
+#[test]
+fn a_kernel_that_is_too_old_is_an_error() {
+    let found = after(|host, _| {
+        (host.kernel.release, host.kernel.version) = ("5.10.0-30-amd64".into(), "Debian 5.10.218-1".into())
+    });
+    assert_eq!(found[0].what, "Linux 5.10.0-30-amd64 is older than 5.13");
+    assert_eq!((found[0].id, found[0].severity), ("kernel-too-old", Severity::Error));
+    let found = after(|host, _| (host.kernel.release, host.kernel.version) = ("5.13.0".into(), "#1".into()));
+    assert!(found.iter().all(|finding| finding.id != "kernel-too-old"), "{found:?}");
+}
+
+fn on_kernel(release: &str, options: &str) -> Vec<Finding> {
+    let (mut host, services) = healthy();
+    (host.kernel.release, host.kernel.version) = (release.to_owned(), "#1 SMP".to_owned());
+    examine(&settings(options), &host, &services, "0.1.0")
+}
+
+#[test]
+fn a_bug_of_the_kernel_is_a_warning_if_it_is_sure() {
+    let found = on_kernel("6.12.30", "");
+    assert_eq!(kinds(&found), [("kernel-write-retry", Severity::Warning)]);
+    let [Finding { what, why, .. }] = found.as_slice() else { panic!("{found:?}") };
+    assert_eq!(
+        what,
+        "the CIFS client of Linux 6.12.30 reads beyond its buffer when a write is repeated, as after each outage"
+    );
+    assert!(why.starts_with("concerns films, music; fixed in 6.12.37, 6.15.3, 6.16 (netfs, 4481f7f2b3df"), "{why}");
+    let found = on_kernel("6.6.90", "");
+    assert_eq!(kinds(&found), [("kernel-writeback-corruption", Severity::Note)]);
+    assert!(found[0].what.contains("Linux 6.6.90 may have a bug: it can write zeros"), "{}", found[0].what);
+    assert!(found[0].remedy.contains("cache = \"none\""), "{}", found[0].remedy);
+    assert_eq!(kinds(&on_kernel("6.1.162", "")), [("kernel-write-deadlock", Severity::Note)], "a slight one");
+}
+
+#[test]
+fn a_bug_of_the_kernel_concerns_who_uses_what_has_it() {
+    let found = on_kernel("6.12.40", "cache = \"none\", seal = true");
+    let expected = [("kernel-unbuffered-write-error", Severity::Warning), ("kernel-seal-write-retry", Severity::Note)];
+    assert_eq!(kinds(&found), expected);
+    assert!(found.iter().all(|finding| finding.why.starts_with("concerns films;")), "{found:?}");
+    assert_eq!(kinds(&on_kernel("6.17.1", "seal = true")), [("kernel-seal-write-retry", Severity::Warning)]);
+    assert_eq!(on_kernel("6.17.1", ""), []);
+}
+
+#[test]
+fn what_the_kernel_was_built_without_is_missed() {
+    let (id, severity, what, _) = one(|host, _| host.kernel.modules = Some("kernel/fs/autofs/autofs4.ko:\n".into()));
+    assert_eq!((id, severity), ("kernel-without-cifs", Severity::Error));
+    assert_eq!(what, "Linux 6.12.117+deb13-amd64 has no cifs");
+    let found = after(|host, _| host.kernel.modules = None);
+    let both = [("kernel-without-cifs", Severity::Error), ("kernel-without-autofs", Severity::Error)];
+    assert_eq!(kinds(&found), both);
+    assert!(found[0].remedy.starts_with("reboot"), "{found:?}");
+    let loaded = after(|host, _| {
+        (host.kernel.modules, host.kernel.filesystems) = (None, "nodev\tautofs\nnodev\tcifs\nnodev\tsmb3\n".into());
+    });
+    assert_eq!(loaded, []);
+    let (id, severity, ..) = one(|host, _| host.kernel.config = Some("# CONFIG_INET_DIAG_DESTROY is not set\n".into()));
+    assert_eq!((id, severity), ("socket-destroy-missing", Severity::Warning));
+    let (id, severity, _, remedy) = one(|host, _| host.kernel.config = None);
+    assert_eq!((id, severity), ("socket-destroy-unknown", Severity::Note));
+    assert_eq!(remedy, "zgrep INET_DIAG_DESTROY /proc/config.gz");
+}
+
+#[test]
+fn a_kernel_in_trouble_is_known_by_its_worst_mark() {
+    let (id, severity, what, _) = one(|host, _| host.kernel.taint = 1 << 7);
+    assert_eq!((id, severity), ("kernel-tainted", Severity::Warning));
+    assert!(what.contains("a part of it crashed"), "{what}");
+    let (_, severity, what, _) = one(|host, _| host.kernel.taint = 1 << 5 | 1 << 7);
+    assert!(what.contains("damaged memory"), "{what}");
+    assert_eq!(severity, Severity::Error);
+    assert_eq!(one(|host, _| host.kernel.taint = 1 << 14).1, Severity::Note);
+}
+
+#[test]
+fn the_daemon_should_run_and_be_this_one() {
+    let (id, severity, what, _) = one(|_, services| services.daemon = Err("nasmount does not run".into()));
+    assert_eq!((id, severity, what.as_str()), ("daemon-silent", Severity::Error, "nasmount does not run"));
+    let other = Daemon { version: "0.0.9".into(), ..Daemon::default() };
+    let (id, severity, what, remedy) = one(|_, services| services.daemon = Ok(other));
+    assert_eq!((id, severity), ("daemon-version", Severity::Warning));
+    assert_eq!(what, "the daemon is nasmount 0.0.9, and this program 0.1.0");
+    assert_eq!(remedy, "systemctl restart nasmount");
+}
+
+#[test]
+fn consumers_should_be_known_and_wait() {
+    let (id, severity, what, remedy) =
+        one(|_, services| drop(services.consumers.insert("player.service".into(), None)));
+    assert_eq!((id, severity), ("consumer-unknown", Severity::Warning));
+    assert_eq!(what, "systemd does not know player.service, a consumer of films");
+    assert_eq!(remedy, "systemctl list-unit-files | grep -i player");
+    let hasty = |services: &mut ServiceFacts| {
+        services.consumers.insert("player.service".into(), Some(vec!["basic.target".into()]));
+    };
+    let (id, severity, what, remedy) = one(|_, services| hasty(services));
+    assert_eq!((id, severity), ("consumer-hasty", Severity::Warning));
+    assert_eq!(
+        (what.as_str(), remedy.as_str()),
+        ("the start of player.service does not wait for films", "systemctl daemon-reload")
+    );
+    let of_another_configuration = after(|_, services| {
+        hasty(services);
+        services.generator = Generator::ReadsAnother;
+    });
+    assert_eq!(of_another_configuration, []);
+    assert_eq!(after(|_, services| services.consumers.clear()), [], "systemd was not asked");
+}
+
+#[test]
+fn what_lies_under_a_share_is_found() {
+    let at = |what: Underneath| one(|host, _| drop(host.mount_points.insert("/mnt/my films".into(), what)));
+    let contents = Contents { entries: 3, bytes: 5 << 29, more: false };
+    let (id, severity, what, remedy) = at(Underneath::Holds(contents));
+    assert_eq!((id, severity), ("mount-point-holds-files", Severity::Warning));
+    assert_eq!(what, "/mnt/my films is not empty without its share: 3 entries, 2.5 GiB");
+    assert_eq!(remedy, "mv -nT '/mnt/my films' '/mnt/my films.found'");
+    let (.., what, _) = at(Underneath::Holds(Contents { entries: 1, bytes: 0, more: true }));
+    assert_eq!(what, "/mnt/my films is not empty without its share: at least 1 entry, 0 bytes");
+    let (id, severity, ..) = at(Underneath::Open);
+    assert_eq!((id, severity), ("mount-point-open", Severity::Note));
+    let (id, severity, what, _) = at(Underneath::Unseen("Permission denied (os error 13)".into()));
+    assert_eq!((id, severity), ("mount-point-unseen", Severity::Note));
+    assert_eq!(what, "/mnt/my films could not be looked at: Permission denied (os error 13)");
+    assert_eq!(after(|host, _| drop(host.mount_points.insert("/srv/music".into(), Underneath::NoDirectory))), []);
+}
+
+#[test]
+fn updatedb_is_told_to_leave_shares_alone() {
+    let with = |text: &'static str| move |host: &mut HostFacts, _: &mut ServiceFacts| host.updatedb = Some(text.into());
+    let (id, severity, _, remedy) = one(with("PRUNEFS=\"nfs afs\"\nPRUNEPATHS=\"/tmp /mnt\"\n# PRUNEFS=\"cifs\"\n"));
+    assert_eq!((id, severity), ("updatedb-scans-shares", Severity::Note));
+    assert_eq!(remedy, "in /etc/updatedb.conf: PRUNEFS=\"nfs afs cifs\"");
+    assert_eq!(one(with("")).3, "in /etc/updatedb.conf: PRUNEFS=\"cifs\"");
+    assert_eq!(after(with("PRUNEPATHS=\"/tmp /mnt /srv/music\"\n")), []);
+    assert_eq!(after(|host, _| host.updatedb = None), []);
+}
+
+#[test]
+fn node_exporter_is_told_to_leave_shares_alone() {
+    let text = "# --collector.filesystem.mount-points-exclude=^/(dev|proc)\nARGS=\"\"\n";
+    let (id, severity, what, remedy) = one(|host, _| host.node_exporter = vec![defaults(text)]);
+    assert_eq!((id, severity), ("node-exporter-polls-shares", Severity::Note));
+    assert!(what.contains("(/etc/default/prometheus-node-exporter)"), "{what}");
+    assert!(remedy.ends_with("/storage/.+|mnt/my films|srv/music)($|/)'"), "{remedy}");
+    assert_eq!(programs::pattern("mnt/a.b (1)"), r"mnt/a\.b \(1\)");
+    let of_a_type = "ARGS=\"--collector.filesystem.fs-types-exclude=^(cifs|proc)$\"\n";
+    assert_eq!(after(|host, _| host.node_exporter = vec![defaults(""), defaults(of_a_type)]), []);
+    assert_eq!(after(|host, _| host.node_exporter.clear()), []);
+}
+
+#[test]
+fn the_worst_comes_first() {
+    let found = after(|host, services| {
+        host.updatedb = Some(String::new());
+        host.nft = None;
+        services.daemon = Err("nasmount does not run".into());
+    });
+    let severities: Vec<Severity> = found.iter().map(|finding| finding.severity).collect();
+    assert_eq!(severities, [Severity::Error, Severity::Warning, Severity::Note]);
+    assert_eq!(worst(&found), Severity::Error);
+}
+
+#[test]
+fn sizes_are_said_with_one_decimal() {
+    let sizes = [0, 1023, 1024, 10_000, 1 << 20, (1 << 30) - 1, 5 << 40, u64::MAX].map(mounts::size);
+    let expected =
+        ["0 bytes", "1023 bytes", "1.0 KiB", "9.7 KiB", "1.0 MiB", "1023.9 MiB", "5.0 TiB", "16777215.9 TiB"];
+    assert_eq!(sizes, expected);
+}
