@@ -28,6 +28,7 @@ pub fn run(guest: &Guest) -> Result<String> {
     let nasmount = Nasmount::start(guest, &[share])?;
     nasmount.wait_for_state("bare", "online")?;
     guest.ok("journalctl -b -u nasmount | grep 'no veil and no fence: is the package nftables installed?'")?;
+    guest.ok("nasmount doctor --json >/run/doctor; [ $? = 3 ] && grep -q nft-missing /run/doctor").context("doctor")?;
     let absent = outage(guest, &nasmount, nas.cut(Fault::Kill)?, Duration::ZERO).context("without nft")?;
 
     guest.ok(BACK)?;

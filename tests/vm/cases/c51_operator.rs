@@ -40,6 +40,7 @@ pub fn run(guest: &Guest) -> Result<String> {
     guest
         .ok("nasmount explain asked | grep -E '^ *wsize +65536 +65536 +built-in:transcode.toml:'")
         .context("explain")?;
+    examined(guest, nas)?;
     as_with_fstab(guest, &nasmount)?;
     unmounted(guest, &nasmount)?;
     reloaded(guest, &nasmount)?;
@@ -107,6 +108,20 @@ fn disconnected(guest: &Guest, nasmount: &Nasmount<'_>, nas: Nas<'_>) -> Result<
     nas.change("disconnect")?;
     guest.wait_for("nasmount to find out", DEADLINE, &format!("[ $({silent}) -gt {} ]", before.trim()))?;
     Ok(nasmount.wait_for_state("asked", "online")? - closed)
+}
+
+/// A host on which all is well, and a line of fstab beside nasmount.
+fn examined(guest: &Guest, nas: Nas<'_>) -> Result<()> {
+    let well = guest.run("nasmount doctor --nagios")?;
+    ensure!(well.code == 0 && well.stdout.starts_with("OK - "), "doctor said {well:?}");
+    guest.write_file("/etc/fstab", &format!("{} /mnt/beside cifs noauto,guest 0 0\n", nas.source("media")))?;
+    let beside = guest.run("nasmount doctor")?;
+    guest.ok(": >/etc/fstab")?;
+    ensure!(
+        beside.code == 3 && beside.stdout.contains("line 1 of /etc/fstab mounts /mnt/beside"),
+        "doctor said {beside:?}"
+    );
+    Ok(())
 }
 
 /// What puts a line of fstab off and on does so with a share.
