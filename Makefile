@@ -13,6 +13,11 @@ GENERATORDIR = $(PREFIX)/lib/systemd/system-generators
 HELPERDIR = /sbin
 DBUSDIR = /usr/share/dbus-1/system.d
 TMPFILESDIR = /usr/lib/tmpfiles.d
+MANDIR = $(PREFIX)/share/man/man1
+# Where each shell looks for completions.
+BASHDIR = $(PREFIX)/share/bash-completion/completions
+ZSHDIR = $(PREFIX)/share/zsh/site-functions
+FISHDIR = $(PREFIX)/share/fish/vendor_completions.d
 
 UNITS = nasmount.service nasmount-barrier.service nasmount-rescue.service nasmount-wait@.service
 
@@ -59,6 +64,11 @@ install:
 	install -D -m 0644 systemd/nasmount.tmpfiles $(DESTDIR)$(TMPFILESDIR)/nasmount.conf
 	install -d -m 0755 $(DESTDIR)$(PROFILEDIR) $(DESTDIR)/etc/nasmount/conf.d
 	install -m 0644 profiles/*.toml $(DESTDIR)$(PROFILEDIR)
+	install -d -m 0755 $(DESTDIR)$(MANDIR) $(DESTDIR)$(BASHDIR) $(DESTDIR)$(ZSHDIR) $(DESTDIR)$(FISHDIR)
+	target/release/nasmount man $(DESTDIR)$(MANDIR)
+	target/release/nasmount completions bash >$(DESTDIR)$(BASHDIR)/nasmount
+	target/release/nasmount completions zsh >$(DESTDIR)$(ZSHDIR)/_nasmount
+	target/release/nasmount completions fish >$(DESTDIR)$(FISHDIR)/nasmount.fish
 	@if [ -z "$(DESTDIR)" ]; then systemctl daemon-reload && busctl call org.freedesktop.DBus /org/freedesktop/DBus org.freedesktop.DBus ReloadConfig; fi
 
 # Takes shares and barriers off this host first; the configuration in /etc/nasmount stays.
@@ -72,6 +82,8 @@ uninstall:
 	rm -f $(DESTDIR)$(GENERATORDIR)/nasmount-generator $(DESTDIR)$(HELPERDIR)/mount.nasmount
 	rm -f $(DESTDIR)$(BINDIR)/nasmount $(DESTDIR)$(DBUSDIR)/io.nasmount.NasMount1.conf $(DESTDIR)$(TMPFILESDIR)/nasmount.conf
 	rm -rf $(DESTDIR)$(PREFIX)/share/nasmount
+	rm -f $(DESTDIR)$(MANDIR)/nasmount.1 $(DESTDIR)$(MANDIR)/nasmount-*.1
+	rm -f $(DESTDIR)$(BASHDIR)/nasmount $(DESTDIR)$(ZSHDIR)/_nasmount $(DESTDIR)$(FISHDIR)/nasmount.fish
 	@if [ -z "$(DESTDIR)" ]; then systemctl daemon-reload; fi
 
 clean:

@@ -10,6 +10,7 @@ pub mod explain;
 pub mod export;
 pub mod generator;
 pub mod import;
+pub mod man;
 pub mod mount_helper;
 pub mod profiles;
 pub mod reload;
@@ -106,6 +107,11 @@ enum Command {
     Completions {
         /// Which shell
         shell: clap_complete::Shell,
+    },
+    /// Print the manual page in roff, or write those of all commands into a directory
+    Man {
+        /// An existing directory, such as /usr/local/share/man/man1
+        directory: Option<PathBuf>,
     },
     /// Own the barriers (nasmount-barrier.service)
     #[command(hide = true)]
@@ -209,6 +215,7 @@ fn dispatch(cli: Cli) -> anyhow::Result<Exit> {
             return run_daemon(cli.config, colour(cli.no_color));
         }
         Command::Completions { shell } => return completions(shell),
+        Command::Man { directory } => return man::run(Cli::command(), directory.as_deref()),
         Command::Barrier => {
             abort_on_panic();
             daemon::barrier::run()?;
@@ -275,6 +282,7 @@ fn start_log(cli: &Cli) {
         | Command::Replay(_)
         | Command::Reload(_)
         | Command::Completions { .. }
+        | Command::Man { .. }
         | Command::Worker
         | Command::Clear => LevelFilter::WARN,
     };
