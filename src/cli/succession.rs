@@ -27,6 +27,10 @@ const UNMOUNTED_WITHIN: Duration = Duration::from_secs(100);
 /// A first mount takes a second; one that the NAS has not answered by then is told, and goes on.
 const ONLINE_WITHIN: Duration = Duration::from_secs(60);
 
+/// Taking a name takes milliseconds; a second on an emulated machine.
+const ON_THE_BUS_WITHIN: Duration = Duration::from_secs(15);
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+
 /// Source of the mount of an automount unit.
 const AUTOMOUNT: &str = "systemd-1";
 
@@ -60,6 +64,8 @@ async fn take_over(shares: &[Share]) -> anyhow::Result<Vec<String>> {
         reload_daemon().await?;
     } else if let Start::Failed(state) = systemd.start_and_wait(SERVICE).await.context("cannot start nasmount")? {
         bail!("nasmount does not start: it is {state}; `journalctl -u nasmount` says why");
+    } else {
+        on_the_bus().await?;
     }
     Ok(free)
 }
@@ -83,6 +89,23 @@ async fn reload_daemon() -> anyhow::Result<()> {
         Outcome::Planned { failed, .. } if failed.is_empty() => Ok(()),
         Outcome::Planned { failed, .. } => bail!("{}", failed.join("; ")),
     }
+}
+
+/// The daemon is up before it is on the bus, which it does not need for its work.
+async fn on_the_bus() -> anyhow::Result<()> {
+    let mut looks = tokio::time::interval(LOOK_EVERY);
+    let answered = async {
+        loop {
+            looks.tick().await;
+            if let Ok(client) = Client::connect().await
+                && client.status().await.is_ok()
+            {
+                return;
+            }
+        }
+    };
+    let answered = tokio::time::timeout(ON_THE_BUS_WITHIN, answered).await;
+    answered.context("nasmount has started, and is not to be reached over D-Bus; `journalctl -u nasmount`")
 }
 
 /// Shares can only be unmounted by a daemon that runs.

@@ -38,7 +38,15 @@ const WITHIN: Duration = Duration::from_secs(5);
 
 /// Removes the table; for whoever takes nasmount off the host.
 pub fn remove() -> io::Result<()> {
-    let mut child = std::process::Command::new("nft").args(["-f", "-"]).stdin(Stdio::piped()).spawn()?;
+    remove_by("nft")
+}
+
+/// A host without the program has no table either.
+fn remove_by(program: &str) -> io::Result<()> {
+    let mut child = match std::process::Command::new(program).args(["-f", "-"]).stdin(Stdio::piped()).spawn() {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        child => child?,
+    };
     if let Some(mut stdin) = child.stdin.take() {
         stdin.write_all(Rules::default().script().as_bytes())?;
     }
@@ -150,6 +158,12 @@ fn protocol(server: IpAddr) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn where_nft_is_not_installed_there_is_nothing_to_remove() {
+        assert!(remove_by("/nowhere/nft").is_ok());
+        assert!(remove_by("/bin/false").is_err());
+    }
 
     #[test]
     fn nothing_to_say_removes_the_table() {
