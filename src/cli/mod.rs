@@ -5,6 +5,7 @@ pub mod client;
 pub mod consumers;
 pub mod control;
 pub mod doctor;
+pub mod diagnose;
 pub mod dump;
 pub mod explain;
 pub mod export;
@@ -89,6 +90,8 @@ enum Command {
     Doctor(doctor::Arguments),
     /// Show each option of a share, where it comes from, and how long a dead server can hold anything up
     Explain(explain::Arguments),
+    /// Try a share step by step, from its server's name to its data: the first that fails, why, and what to do
+    Diagnose(diagnose::Arguments),
     /// List the profiles that shares can name, or print one
     Profiles(profiles::Arguments),
     /// Print what the CIFS lines of /etc/fstab are in nasmount's configuration, or take them over
@@ -197,6 +200,7 @@ fn dispatch(cli: Cli) -> anyhow::Result<Exit> {
         }
         Command::Doctor(arguments) => return Ok(doctor::run(cli.config.as_deref(), &arguments)),
         Command::Explain(arguments) => return explain::run(cli.config.as_deref(), &arguments),
+        Command::Diagnose(arguments) => return diagnose::run(cli.config.as_deref(), &arguments),
         Command::Profiles(arguments) => return profiles::run(cli.config.as_deref(), &arguments),
         Command::ImportFstab(arguments) => {
             return import::run(cli.config.as_deref(), &arguments, colour(cli.no_color));
@@ -275,6 +279,7 @@ fn start_log(cli: &Cli) {
         | Command::Check { .. }
         | Command::Doctor(_)
         | Command::Explain(_)
+        | Command::Diagnose(_)
         | Command::ImportFstab(_)
         | Command::ExportFstab(_)
         | Command::Profiles(_)

@@ -16,7 +16,7 @@ use super::server_actor::ServerView;
 use super::share_actor::Configured;
 use crate::config::settings::{CredentialSource, LeftoverHolders, OnAccess, ShareSettings};
 use crate::plan::layers;
-use crate::plan::options::{self, Adjustment, DirtyData, DirtyLimitSupport, KernelOptions, MountAttribute};
+use crate::plan::options::{self, Adjustment, DirtyLimitSupport, KernelOptions};
 use crate::share::event::{Done, Mismatch, Survey};
 use crate::share::failure::{Failure, FailureClass};
 use crate::share::{Event, OpId, Step};
@@ -344,16 +344,7 @@ impl Executor {
                 Adjustment::Replaced { used, reason, .. } => info!(option = %used, reason, "option set"),
             }
         }
-        let request = MountRequest {
-            share: settings.id.to_string(),
-            source: plan.source,
-            options: plan.options.into_iter().map(|option| (option.key, option.value)).collect(),
-            attributes: plan.attributes.into_iter().map(attribute).collect(),
-            login: login(&credentials)?,
-            dirty_data: dirty_data(plan.dirty_data),
-            read_ahead: settings.read_ahead,
-            marker: settings.marker,
-        };
+        let request = MountRequest::new(&settings, plan, login(&credentials)?);
         let stays = *step == Step::Mount;
         let request = if stays { Request::Mount(request.into()) } else { Request::TryLogin(request.into()) };
         let slot = tokio::select! {
@@ -378,25 +369,6 @@ impl Executor {
 /// A share as the owner of the barriers knows it.
 pub fn barred(share: &ShareSettings) -> Barred {
     Barred { share: share.id.to_string(), mount_point: share.mount_point.clone(), on_access: share.on_access }
-}
-
-fn attribute(attribute: MountAttribute) -> worker::Attribute {
-    match attribute {
-        MountAttribute::ReadOnly => worker::Attribute::ReadOnly,
-        MountAttribute::NoSuid => worker::Attribute::NoSuid,
-        MountAttribute::NoDev => worker::Attribute::NoDev,
-        MountAttribute::NoExec => worker::Attribute::NoExec,
-        MountAttribute::NoAtime => worker::Attribute::NoAtime,
-        MountAttribute::NoDirAtime => worker::Attribute::NoDirAtime,
-    }
-}
-
-fn dirty_data(planned: DirtyData) -> worker::DirtyData {
-    match planned {
-        DirtyData::Unlimited => worker::DirtyData::Unlimited,
-        DirtyData::Limited(limit) => worker::DirtyData::Limited(limit),
-        DirtyData::WrittenThrough => worker::DirtyData::WrittenThrough,
-    }
 }
 
 /// Who has a share open; nobody, if that cannot be found out soon: it is a help, and nothing waits for it.

@@ -3,6 +3,7 @@
 //! - [`layers`]: the stack of time-outs, computed in one place, because each only makes sense below or above another.
 //! - [`catalogue`]: what the kernel's CIFS client understands, and what nasmount does not leave to the user.
 //! - [`dependency`]: how other units depend on a share.
+//! - [`diagnosis`]: what each step from a name to the data showed, and what that means.
 //! - [`diff`]: a new configuration and the one in force become steps.
 //! - [`doctor`]: facts about a host become findings.
 //! - [`fstab`], [`import`]: lines of fstab, and what they become.
@@ -13,6 +14,7 @@
 
 pub mod catalogue;
 pub mod dependency;
+pub mod diagnosis;
 pub mod diff;
 pub mod doctor;
 pub mod fstab;

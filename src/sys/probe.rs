@@ -8,7 +8,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpSocket;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
 
 use crate::share::detector::{Identity, Probed, Verdict};
@@ -21,18 +21,33 @@ pub const PROBE_MARK: u32 = 0x006e_6173;
 
 /// Every dialect that nasmount mounts. A server that speaks none of those that it is offered answers with an error: one that was told
 /// `server min protocol = SMB3_11` would never be alive to a client that leaves that one out.
-const DIALECTS: [u16; 5] = [0x0202, 0x0210, 0x0300, 0x0302, 0x0311];
-/// Where the one context begins that 3.1.1 demands: behind header, body and dialects, a multiple of eight.
-const CONTEXT_AT: usize = (HEADER + 36 + 2 * DIALECTS.len()).next_multiple_of(8);
+pub const DIALECTS: [u16; 5] = [0x0202, 0x0210, 0x0300, 0x0302, SMB_3_1_1];
 /// Length of an SMB2 header.
-const HEADER: usize = 64;
+pub(super) const HEADER: usize = 64;
 /// SMB2_PREAUTH_INTEGRITY_CAPABILITIES with one algorithm, SHA-512.
 const SALT: usize = 32;
+/// The dialect that demands contexts.
+pub(super) const SMB_3_1_1: u16 = 0x0311;
+/// SMB2_GLOBAL_CAP_ENCRYPTION, by which 3.0 and 3.0.2 agree on encryption.
+pub(super) const CAN_ENCRYPT: u32 = 0x40;
+/// SMB2_ENCRYPTION_CAPABILITIES, by which 3.1.1 does.
+pub(super) const ENCRYPTION_CONTEXT: u16 = 2;
 
-/// SMB2 NEGOTIATE over direct TCP. Header, body and context as in [MS-SMB2] 2.2.1.2, 2.2.3 and 2.2.3.1.1; message id 0, no signing,
-/// zero client GUID. The salt is to make a hash unique that nobody computes here.
-fn negotiate_request() -> Vec<u8> {
-    let mut smb = Vec::with_capacity(CONTEXT_AT + 46);
+/// Where the contexts begin: behind header, body and dialects, a multiple of eight.
+fn contexts_at(dialects: &[u16]) -> usize {
+    (HEADER + 36 + 2 * dialects.len()).next_multiple_of(8)
+}
+
+/// SMB2 NEGOTIATE over direct TCP. Header, body and contexts as in [MS-SMB2] 2.2.1.2, 2.2.3 and 2.2.3.1; message id 0, no signing,
+/// zero client GUID. The salt is to make a hash unique that nobody computes here. With ciphers encryption is offered, too.
+pub(super) fn negotiate_request(dialects: &[u16], ciphers: &[u16]) -> Vec<u8> {
+    let mut contexts = if dialects.contains(&SMB_3_1_1) { vec![preauthentication_context()] } else { Vec::new() };
+    if !contexts.is_empty() && !ciphers.is_empty() {
+        contexts.push(encryption_context(ciphers));
+    }
+    let at = if contexts.is_empty() { 0 } else { contexts_at(dialects) };
+    let capabilities = if ciphers.is_empty() { 0 } else { CAN_ENCRYPT };
+    let mut smb = Vec::with_capacity(256);
     smb.extend(b"\xfeSMB");
     smb.extend(64_u16.to_le_bytes()); // header length
     smb.extend([0; 2]); // credit charge
@@ -42,28 +57,46 @@ fn negotiate_request() -> Vec<u8> {
     smb.extend([0; 48]); // flags, next command, message id, process id, tree id, session id, signature
     debug_assert_eq!(smb.len(), HEADER, "an SMB2 header has 64 bytes");
     smb.extend(36_u16.to_le_bytes()); // body length
-    smb.extend((DIALECTS.len() as u16).to_le_bytes());
+    smb.extend((dialects.len() as u16).to_le_bytes());
     smb.extend(1_u16.to_le_bytes()); // signing enabled
     smb.extend([0; 2]); // reserved
-    smb.extend([0; 4]); // capabilities
+    smb.extend(capabilities.to_le_bytes());
     smb.extend([0; 16]); // client GUID
-    smb.extend((CONTEXT_AT as u32).to_le_bytes());
-    smb.extend(1_u16.to_le_bytes()); // contexts
+    smb.extend((at as u32).to_le_bytes());
+    smb.extend((contexts.len() as u16).to_le_bytes());
     smb.extend([0; 2]); // reserved
-    for dialect in DIALECTS {
+    for dialect in dialects {
         smb.extend(dialect.to_le_bytes());
     }
-    smb.resize(CONTEXT_AT, 0);
-    smb.extend(1_u16.to_le_bytes()); // context: preauthentication integrity
-    smb.extend((6 + SALT as u16).to_le_bytes());
-    smb.extend([0; 4]); // reserved
-    smb.extend(1_u16.to_le_bytes()); // algorithms
-    smb.extend((SALT as u16).to_le_bytes());
-    smb.extend(1_u16.to_le_bytes()); // SHA-512
-    smb.extend([0; SALT]);
+    for context in contexts {
+        smb.resize(smb.len().next_multiple_of(8), 0);
+        smb.extend(context);
+    }
     let mut frame = u32::try_from(smb.len()).unwrap_or(0).to_be_bytes().to_vec();
     frame.extend(smb);
     frame
+}
+
+fn preauthentication_context() -> Vec<u8> {
+    let mut context = Vec::new();
+    context.extend(1_u16.to_le_bytes()); // preauthentication integrity
+    context.extend((6 + SALT as u16).to_le_bytes());
+    context.extend([0; 4]); // reserved
+    context.extend(1_u16.to_le_bytes()); // algorithms
+    context.extend((SALT as u16).to_le_bytes());
+    context.extend(1_u16.to_le_bytes()); // SHA-512
+    context.extend([0; SALT]);
+    context
+}
+
+fn encryption_context(ciphers: &[u16]) -> Vec<u8> {
+    let mut context = Vec::new();
+    context.extend(ENCRYPTION_CONTEXT.to_le_bytes());
+    context.extend((2 + 2 * ciphers.len() as u16).to_le_bytes());
+    context.extend([0; 4]); // reserved
+    context.extend((ciphers.len() as u16).to_le_bytes());
+    ciphers.iter().for_each(|cipher| context.extend(cipher.to_le_bytes()));
+    context
 }
 
 /// Probes a server once; never takes longer than `within`.
@@ -99,18 +132,23 @@ fn verdict_of(error: &io::Error) -> Verdict {
 const UP_TO_GUID: usize = HEADER + 24;
 
 async fn exchange(server: IpAddr) -> io::Result<Probed> {
+    let mut stream = connect(SocketAddr::new(server, SMB_PORT)).await?;
+    stream.write_all(&negotiate_request(&DIALECTS, &[])).await?;
+    let probed = read_answer(&mut stream).await?;
+    // an orderly end would leave the NAS with a socket in TIME_WAIT for each probe, every second
+    stream.set_zero_linger()?;
+    Ok(probed)
+}
+
+/// A connection of nasmount's own.
+pub(super) async fn connect(server: SocketAddr) -> io::Result<TcpStream> {
     let socket = if server.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
     // needs CAP_NET_ADMIN; without it (the CLI run by a user) there is no fence to pass either
     match nix::sys::socket::setsockopt(&socket, nix::sys::socket::sockopt::Mark, &PROBE_MARK) {
         Ok(()) | Err(nix::errno::Errno::EPERM) => {}
         Err(errno) => return Err(errno.into()),
     }
-    let mut stream = socket.connect(SocketAddr::new(server, SMB_PORT)).await?;
-    stream.write_all(&negotiate_request()).await?;
-    let probed = read_answer(&mut stream).await?;
-    // an orderly end would leave the NAS with a socket in TIME_WAIT for each probe, every second
-    stream.set_zero_linger()?;
-    Ok(probed)
+    socket.connect(server).await
 }
 
 /// Whatever an SMB2 server says shows that it lives, an error as well.
@@ -141,11 +179,17 @@ mod tests {
 
     #[test]
     fn the_request_has_the_length_it_claims() {
-        let frame = negotiate_request();
-        let claimed = u32::from_be_bytes([frame[0], frame[1], frame[2], frame[3]]);
-        assert_eq!(usize::try_from(claimed).unwrap_or(0), frame.len() - 4);
-        assert_eq!(frame.len() - 4, CONTEXT_AT + 8 + 6 + SALT);
-        assert_eq!(CONTEXT_AT % 8, 0);
+        let length = |dialects: &[u16], ciphers: &[u16]| {
+            let frame = negotiate_request(dialects, ciphers);
+            let claimed = u32::from_be_bytes([frame[0], frame[1], frame[2], frame[3]]);
+            assert_eq!(usize::try_from(claimed).unwrap(), frame.len() - 4);
+            frame.len() - 4
+        };
+        assert_eq!(length(&DIALECTS, &[]), 112 + 8 + 6 + SALT);
+        assert_eq!(contexts_at(&DIALECTS), 112);
+        assert_eq!(length(&[0x0302], &[]), HEADER + 36 + 2, "no contexts before 3.1.1");
+        // the first context is filled up to a multiple of eight
+        assert_eq!(length(&DIALECTS, &[2, 1]), 112 + 48 + 8 + 6);
     }
 
     async fn heard(length: u32, answer: &[u8]) -> Probed {

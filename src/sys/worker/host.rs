@@ -17,9 +17,15 @@ use crate::sys::probe::SMB_PORT;
 use crate::sys::state_file::StateFiles;
 use crate::sys::{kernel, mount_point, mountinfo, paths};
 
-/// Loads the CIFS module (fsopen does) and makes the directory of the clones a private mount.
-pub(super) fn prepare() -> Reply {
+/// Loads the CIFS module (fsopen does).
+pub(super) fn look_at_kernel() -> Reply {
     fsopen("cifs", FsOpenFlags::FSOPEN_CLOEXEC).attempt(|| "cannot use CIFS through the kernel's mount API".into())?;
+    Ok(Answer::Kernel { mount_params: kernel::mount_params(), dirty_limits: kernel::can_limit_unwritten_data() })
+}
+
+/// The same, and makes the directory of the clones a private mount.
+pub(super) fn prepare() -> Reply {
+    let kernel = look_at_kernel()?;
     let directory = Path::new(paths::CLONE_DIRECTORY);
     fs::create_dir_all(directory).attempt(|| format!("cannot create {}", directory.display()))?;
     let entries = mountinfo::read().attempt(|| "cannot read the mounts".into())?;
@@ -28,7 +34,7 @@ pub(super) fn prepare() -> Reply {
         mount_bind(directory, directory).attempt(what)?;
         mount_change(directory, MountPropagationFlags::PRIVATE).attempt(what)?;
     }
-    Ok(Answer::Kernel { mount_params: kernel::mount_params(), dirty_limits: kernel::can_limit_unwritten_data() })
+    Ok(kernel)
 }
 
 /// What is in place for a share; asks nobody but the kernel's mount tables.

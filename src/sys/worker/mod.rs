@@ -9,6 +9,7 @@ mod copies;
 pub mod holders;
 mod host;
 mod mount;
+mod trial;
 
 use std::collections::BTreeSet;
 use std::io::{self, Read as _, Write as _};
@@ -21,6 +22,9 @@ use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::process::{Child, Command};
 
+use crate::config::settings::ShareSettings;
+use crate::plan::diagnosis::Passed;
+use crate::plan::options::{self, MountPlan};
 use crate::share::detector::LocalTrouble;
 use crate::share::event::Attachment;
 use crate::status::{Holder, NamespaceCopy};
@@ -33,6 +37,8 @@ use super::barrier_socket::Barred;
 pub enum Request {
     /// Load the modules, make nasmount's directories; answers what the kernel can do.
     Prepare,
+    /// Load the modules; answers what the kernel can do.
+    LookAtKernel,
     /// What is in place for a share.
     Survey {
         /// Share.
@@ -50,6 +56,8 @@ pub enum Request {
     Mount(Box<MountRequest>),
     /// Mount detached, and let go of it.
     TryLogin(Box<MountRequest>),
+    /// The same, with a look at what is in it; answers for each part that went well, and at last as the others do.
+    TryShare(Box<TrialRequest>),
     /// statfs through the clone, and is the marker there?
     Verify {
         /// Share.
@@ -157,6 +165,33 @@ pub struct MountRequest {
     pub marker: Option<String>,
 }
 
+impl MountRequest {
+    /// A plan for a share, as a worker is told of it.
+    pub fn new(share: &ShareSettings, plan: MountPlan, login: Login) -> Self {
+        Self {
+            share: share.id.to_string(),
+            source: plan.source,
+            options: plan.options.into_iter().map(|option| (option.key, option.value)).collect(),
+            attributes: plan.attributes.into_iter().map(Attribute::from).collect(),
+            login,
+            dirty_data: plan.dirty_data.into(),
+            read_ahead: share.read_ahead,
+            marker: share.marker.clone(),
+        }
+    }
+}
+
+/// What to try of a share.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct TrialRequest {
+    /// As it would be mounted.
+    pub mount: MountRequest,
+    /// `//address/share`, if the source names a directory in it.
+    pub share_alone: Option<String>,
+    /// Name of a file to write and to delete, if that is wanted.
+    pub write: Option<String>,
+}
+
 /// How much a mount may leave unwritten.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -167,6 +202,16 @@ pub enum DirtyData {
     Limited(u64),
     /// Each write waits for the server.
     WrittenThrough,
+}
+
+impl From<options::DirtyData> for DirtyData {
+    fn from(planned: options::DirtyData) -> Self {
+        match planned {
+            options::DirtyData::Unlimited => Self::Unlimited,
+            options::DirtyData::Limited(limit) => Self::Limited(limit),
+            options::DirtyData::WrittenThrough => Self::WrittenThrough,
+        }
+    }
 }
 
 /// An attribute of a mount (`MOUNT_ATTR_*`).
@@ -180,6 +225,19 @@ pub enum Attribute {
     NoExec,
     NoAtime,
     NoDirAtime,
+}
+
+impl From<options::MountAttribute> for Attribute {
+    fn from(planned: options::MountAttribute) -> Self {
+        match planned {
+            options::MountAttribute::ReadOnly => Self::ReadOnly,
+            options::MountAttribute::NoSuid => Self::NoSuid,
+            options::MountAttribute::NoDev => Self::NoDev,
+            options::MountAttribute::NoExec => Self::NoExec,
+            options::MountAttribute::NoAtime => Self::NoAtime,
+            options::MountAttribute::NoDirAtime => Self::NoDirAtime,
+        }
+    }
 }
 
 /// Where a login is.
@@ -198,7 +256,7 @@ pub enum Login {
 pub enum Answer {
     /// Nothing to say.
     Done,
-    /// To `Prepare`.
+    /// To `Prepare` and `LookAtKernel`.
     Kernel {
         /// Text of /proc/fs/cifs/mount_params, if there is one.
         mount_params: Option<String>,
@@ -232,6 +290,8 @@ pub enum Answer {
     },
     /// To `Resolve`.
     Addresses(BTreeSet<IpAddr>),
+    /// To `TryShare`, several times.
+    Passed(Passed),
 }
 
 /// Of what a clone is.
@@ -388,6 +448,57 @@ pub async fn ask(request: &Request, limit: Duration) -> Reply {
     }
 }
 
+/// How a worker that answers several times ended.
+#[derive(Clone, Debug)]
+pub enum Ended {
+    /// It did all of it.
+    Done,
+    /// It failed.
+    Failed(Failed),
+    /// It was left to itself.
+    Hangs,
+}
+
+/// Starts a worker that answers several times, and collects its answers until it ends or the limit is over.
+pub async fn follow(request: &Request, limit: Duration) -> (Vec<Answer>, Ended) {
+    let failed = |attempt: &str, error: &io::Error| Ended::Failed(Failed::local(attempt, error));
+    let mut child = match start(request).await {
+        Ok(child) => child,
+        Err(error) => return (Vec::new(), failed("cannot start a worker", &error)),
+    };
+    let mut output = Vec::new();
+    let mut hangs = false;
+    if let Some(mut stdout) = child.stdout.take() {
+        let mut over = std::pin::pin!(tokio::time::sleep(limit));
+        while !hangs {
+            tokio::select! {
+                read = stdout.read_buf(&mut output) => if !matches!(read, Ok(1..)) { break },
+                () = &mut over => hangs = true,
+            }
+        }
+    }
+    let (answers, ended) = read_replies(&output);
+    if hangs && ended.is_none() {
+        let _ = child.start_kill(); // one that hangs in the kernel survives it
+        return (answers, Ended::Hangs);
+    }
+    let ended = ended.unwrap_or_else(|| failed("the worker was ended", &io::ErrorKind::UnexpectedEof.into()));
+    (answers, ended)
+}
+
+/// One behind the other, as far as they are whole; the last one says how it ended, if it came to that.
+fn read_replies(output: &[u8]) -> (Vec<Answer>, Option<Ended>) {
+    let mut answers = Vec::new();
+    for reply in serde_json::Deserializer::from_slice(output).into_iter::<Reply>().map_while(Result::ok) {
+        match reply {
+            Ok(Answer::Done) => return (answers, Some(Ended::Done)),
+            Ok(answer) => answers.push(answer),
+            Err(failed) => return (answers, Some(Ended::Failed(failed))),
+        }
+    }
+    (answers, None)
+}
+
 /// The worker's side: serves the request on standard input.
 pub fn serve() -> io::Result<()> {
     rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))?;
@@ -408,12 +519,14 @@ pub fn serve() -> io::Result<()> {
 fn perform(request: Request) -> Reply {
     match request {
         Request::Prepare => host::prepare(),
+        Request::LookAtKernel => host::look_at_kernel(),
         Request::Survey { share, mount_point } => host::survey(&share, &mount_point),
         Request::LayBarrier(barred) => clone::barrier(&barred).map(|_| Answer::Done),
         Request::SetAccess(barred) => clone::set_access(&barred),
         Request::ForgetBarrier(barred) => clone::forget_barrier(&barred),
         Request::Mount(request) => mount::mount(&request),
         Request::TryLogin(request) => mount::try_login(&request),
+        Request::TryShare(request) => trial::run(&request),
         Request::Verify { share, marker } => clone::verify(&share, marker.as_deref()),
         Request::Flush { share } => clone::flush(&share),
         Request::AskForLoss { share } => clone::ask_for_loss(&share),
@@ -433,5 +546,26 @@ fn perform(request: Request) -> Reply {
             .map(|trouble| Answer::Route { trouble })
             .attempt(|| format!("cannot look at the way to {server}")),
         Request::Resolve { host } => host::resolve(&host),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+    use crate::plan::diagnosis::Part;
+
+    #[test]
+    fn replies_come_one_behind_the_other_and_the_last_may_be_cut_off() {
+        let part = |part| Answer::Passed(Passed { part, seconds: 0.5, said: "said".to_owned() });
+        let failed = Failed::local("cannot mount", &io::Error::from_raw_os_error(libc::EACCES));
+        let replies: [Reply; 3] = [Ok(part(Part::Options)), Ok(part(Part::Create)), Err(failed)];
+        let output: Vec<u8> = replies.iter().flat_map(|reply| serde_json::to_vec(reply).unwrap()).collect();
+        let (answers, ended) = read_replies(&output);
+        assert!(matches!(&answers[..], [Answer::Passed(_), Answer::Passed(second)] if second.part == Part::Create));
+        assert!(matches!(ended, Some(Ended::Failed(failed)) if failed.errno == Some(libc::EACCES)));
+        let (answers, ended) = read_replies(&output[..output.len() - 1]);
+        assert!(answers.len() == 2 && ended.is_none(), "{ended:?}");
+        assert!(matches!(read_replies(b"{\"Ok\":\"done\"}"), (answers, Some(Ended::Done)) if answers.is_empty()));
     }
 }

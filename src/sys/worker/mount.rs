@@ -27,9 +27,7 @@ const GROUP_KEYS: [&str; 2] = ["gid", "backupgid"];
 pub(super) fn mount(request: &MountRequest) -> Reply {
     let before = backing_devices();
     let context = create(request)?;
-    let attributes = request.attributes.iter().copied().map(flag).collect();
-    let mount = fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes)
-        .attempt(|| format!("cannot make a mount of {}", request.source))?;
+    let mount = detached(&context, request)?;
     for device in backing_devices().difference(&before) {
         tune(device, request)?;
     }
@@ -51,14 +49,32 @@ pub(super) fn try_login(request: &MountRequest) -> Reply {
 
 /// The file system, mounted nowhere yet.
 fn create(request: &MountRequest) -> Result<OwnedFd, Failed> {
+    let context = set_up(request)?;
+    connect(&context, &request.source)?;
+    Ok(context)
+}
+
+/// What the kernel needs to know of it; asks nobody.
+pub(super) fn set_up(request: &MountRequest) -> Result<OwnedFd, Failed> {
     let context = fsopen("cifs", FsOpenFlags::FSOPEN_CLOEXEC)
         .attempt(|| "cannot use CIFS through the kernel's mount API (Linux 5.11 or newer)".into())?;
     let configured = configure(&context, request, |_| true);
     configured.map_err(|failed| failed.at(Stage::Configuration))?;
-    fsconfig_create(&context)
-        .attempt(|| format!("cannot mount {}{}", request.source, said(&context)))
-        .map_err(|failed| failed.at(Stage::Negotiation))?;
     Ok(context)
+}
+
+/// Connects, logs in, and looks the share and the directory up.
+pub(super) fn connect(context: &OwnedFd, source: &str) -> Result<(), Failed> {
+    fsconfig_create(context)
+        .attempt(|| format!("cannot mount {source}{}", said(context)))
+        .map_err(|failed| failed.at(Stage::Negotiation))
+}
+
+/// The mount of it, which no path leads to.
+pub(super) fn detached(context: &OwnedFd, request: &MountRequest) -> Result<OwnedFd, Failed> {
+    let attributes = request.attributes.iter().copied().map(flag).collect();
+    fsmount(context, FsMountFlags::FSMOUNT_CLOEXEC, attributes)
+        .attempt(|| format!("cannot make a mount of {}", request.source))
 }
 
 fn flag(attribute: Attribute) -> MountAttrFlags {
@@ -151,7 +167,7 @@ fn write_through(mount: &OwnedFd, request: &MountRequest) -> Result<(), Failed> 
 }
 
 /// The server answers for this mount, and its root can be read.
-fn verify(mount: &OwnedFd, source: &str) -> Result<(), Failed> {
+pub(super) fn verify(mount: &OwnedFd, source: &str) -> Result<(), Failed> {
     fstatfs(mount).attempt(|| format!("{source} does not answer"))?;
     let root = openat(mount, ".", OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
         .attempt(|| format!("cannot open the root of {source}"))?;

@@ -1,0 +1,421 @@
+//! `nasmount diagnose SHARE|HOST`: from the server's name to the share's data, step by step, up to the first that fails; why it does, and
+//! what to do. Needs no daemon and leaves a mounted share alone: what it tries is a session of its own.
+
+use std::fmt::Write as _;
+use std::io::{self, Write as _};
+use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
+use std::time::Duration;
+
+use serde::Serialize;
+
+use super::Hinted;
+use super::client::{Client, block_on};
+use super::report::{Exit, finish, report};
+use crate::config;
+use crate::config::credentials::parse_credentials;
+use crate::config::settings::{CredentialSource, ServerSettings, ShareSettings};
+use crate::plan::diagnosis::{
+    Diagnosis, Ending, Finding, Look, Outcome, Step, Subject, Trial, TrialFailure, Trouble, Writing, add_trial,
+    add_way, address_of, dialects_of, next_part, of_clock, of_dialect, of_latency, of_name, of_port, of_signing,
+};
+use crate::plan::layers;
+use crate::plan::options::{self, DirtyLimitSupport, KernelOptions};
+use crate::share::State;
+use crate::sys::config_dir::{
+    ConfigRoots, CredentialsFileError, check_credentials_file, read_config, read_credentials,
+};
+use crate::sys::kernel_log::KernelLog;
+use crate::sys::probe::SMB_PORT;
+use crate::sys::worker::{self, Answer, Ended, Failed, Login, MountRequest, Request, TrialRequest};
+use crate::sys::{clock, examine};
+
+/// Version of the form of `--json`.
+const SCHEMA: u32 = 1;
+
+/// How long a resolver may take: three dead servers of two tries each.
+const RESOLVE_WITHIN: Duration = Duration::from_secs(30);
+
+/// As long as the kernel tries to connect to port 445.
+const ANSWER_WITHIN: Duration = Duration::from_secs(5);
+
+/// Looks of which the middle is the latency.
+const LOOKS: usize = 5;
+
+/// `diagnose SHARE|HOST`
+#[derive(Debug, clap::Args)]
+pub struct Arguments {
+    /// Share; or a host, by its address or a name with a dot in it
+    #[arg(value_name = "SHARE|HOST")]
+    subject: String,
+    /// Also write a file into the share, read it back and delete it
+    #[arg(long)]
+    write: bool,
+    /// Print it as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// Of what a diagnosis is.
+enum Asked {
+    Host(String),
+    Share(Box<(ServerSettings, ShareSettings)>),
+}
+
+/// What is printed.
+#[derive(Debug, Serialize)]
+struct Document<'run> {
+    schema: u32,
+    /// `null` of a host.
+    share: Option<&'run str>,
+    host: &'run str,
+    /// What nasmount does with the share; `null` if it does not run, or does not know it.
+    state: Option<State>,
+    #[serde(flatten)]
+    diagnosis: &'run Diagnosis,
+}
+
+/// 0: all went well; 3: a step failed; 2: the configuration is not valid; 4: no such share; 1: not all could be tried.
+pub fn run(config: Option<&Path>, arguments: &Arguments) -> anyhow::Result<Exit> {
+    let asked = match find(config, &arguments.subject) {
+        Ok(asked) => asked,
+        Err(exit) => return Ok(exit),
+    };
+    let file = arguments.write.then(|| format!(".nasmount-diagnose-{:08x}", fastrand::u32(..)));
+    let (diagnosis, state) = block_on(async { Ok((diagnose(&asked, file).await, state_of(&asked).await)) })?;
+    let (share, host) = match &asked {
+        Asked::Host(host) => (None, host.as_str()),
+        Asked::Share(both) => (Some(arguments.subject.as_str()), both.0.host.as_str()),
+    };
+    let text = if arguments.json {
+        let document = Document { schema: SCHEMA, share, host, state, diagnosis: &diagnosis };
+        serde_json::to_string_pretty(&document)? + "\n"
+    } else {
+        render(&diagnosis, share.zip(state))
+    };
+    let untried = share.is_some() && !is_root();
+    let exit = match &diagnosis.cause {
+        Some(_) => Exit::Refused,
+        None if untried => Exit::Failed,
+        None => Exit::Done,
+    };
+    let exit = finish(exit, io::stdout().write_all(text.as_bytes()));
+    if untried && diagnosis.cause.is_none() {
+        let error = Hinted::new("the server is fine, and only root may try the share", "run it with sudo");
+        report(&error, Some(&error.hint));
+    }
+    Ok(exit)
+}
+
+fn is_root() -> bool {
+    nix::unistd::geteuid().is_root()
+}
+
+/// The names of shares have neither dots nor colons.
+fn find(config: Option<&Path>, subject: &str) -> Result<Asked, Exit> {
+    if subject.contains(['.', ':']) {
+        return Ok(Asked::Host(subject.to_owned()));
+    }
+    let texts = read_config(&ConfigRoots::system(config)).map_err(|error| {
+        report(&error, Some(&error.hint()));
+        Exit::Usage
+    })?;
+    let loaded = config::load(&texts.fragments, &texts.profiles).map_err(|_| {
+        let error = Hinted::new("the configuration is not valid", "`nasmount check` says what is wrong");
+        report(&error, Some(&error.hint));
+        Exit::Usage
+    })?;
+    let mut settings = loaded.settings;
+    let share = settings.shares.into_values().find(|share| share.id.to_string() == subject);
+    let both = share.and_then(|share| Some((settings.servers.remove(&share.server)?, share)));
+    both.map(|both| Asked::Share(both.into())).ok_or_else(|| {
+        let hint = "the configuration names the shares; a host is an address, or a name with a dot in it";
+        report(&Hinted::new(format!("there is no share {subject}"), hint), Some(hint));
+        Exit::NoSuchShare
+    })
+}
+
+/// What the daemon does with it, if it runs.
+async fn state_of(asked: &Asked) -> Option<State> {
+    let Asked::Share(both) = asked else { return None };
+    let status = Client::connect().await.ok()?.status().await.ok()?;
+    let name = both.1.id.to_string();
+    status.shares.into_iter().find(|share| share.name == name).map(|share| share.state)
+}
+
+/// All steps; `file` is the name of one to be written.
+async fn diagnose(asked: &Asked, file: Option<String>) -> Diagnosis {
+    let mut diagnosis = Diagnosis::default();
+    let (host, share) = match asked {
+        Asked::Host(host) => (host.as_str(), None),
+        Asked::Share(both) => (both.0.host.as_str(), Some(&both.1)),
+    };
+    let address = look_at_server(&mut diagnosis, host, share).await;
+    diagnosis.skip_rest(&Step::OF_SERVER);
+    let Asked::Share(both) = asked else { return diagnosis };
+    if let Some(address) = address.filter(|_| is_root()) {
+        let (ServerSettings { credentials, .. }, share) = &**both;
+        try_share(&mut diagnosis, &Subject { share, credentials, address }, &Writing::of(share, file)).await;
+    }
+    diagnosis.skip_rest(&Step::OF_SHARE);
+    diagnosis
+}
+
+/// The address, if all is well with the server.
+async fn look_at_server(diagnosis: &mut Diagnosis, host: &str, share: Option<&ShareSettings>) -> Option<IpAddr> {
+    let begun = clock::now();
+    let address = match host.parse::<IpAddr>() {
+        Ok(address) => {
+            diagnosis.judge(Step::Name, Ok(format!("{host} is an address")), None);
+            address.to_canonical()
+        }
+        Err(_) => {
+            let found = match worker::ask(&Request::Resolve { host: host.to_owned() }, RESOLVE_WITHIN).await {
+                Ok(Answer::Addresses(found)) => Ok(found),
+                Ok(other) => Err(format!("a worker answered something else: {other:?}")),
+                Err(error) => Err(error.to_string()),
+            };
+            let judged = of_name(host, found.as_ref().map_err(String::as_str));
+            diagnosis.judge(Step::Name, judged, Some(clock::now().since(begun)));
+            address_of(&found.ok()?)?
+        }
+    };
+    let begun = clock::now();
+    let way = match worker::ask(&Request::LookAtRoute { server: address }, layers::LOCAL_STEP).await {
+        Ok(Answer::Route { trouble }) => Ok(trouble),
+        Ok(other) => Err(format!("a worker answered something else: {other:?}")),
+        Err(error) => Err(error.to_string()),
+    };
+    let found = way.as_ref().map_err(String::as_str).cloned();
+    if !add_way(diagnosis, address, found, clock::now().since(begun)) {
+        return None;
+    }
+    let server = SocketAddr::new(address, SMB_PORT);
+    look_at_port(diagnosis, server, share).await.then_some(address)
+}
+
+async fn look_at_port(diagnosis: &mut Diagnosis, server: SocketAddr, share: Option<&ShareSettings>) -> bool {
+    let dialects = dialects_of(share);
+    let first = examine::examine(server, dialects, ANSWER_WITHIN).await;
+    let (connect, answer) = match &first {
+        Look::NoConnection(_) => (None, None),
+        Look::NoGreeting { connect, .. } => (Some(*connect), None),
+        Look::Greeted { connect, answer, .. } => (Some(*connect), Some(*answer)),
+    };
+    if !diagnosis.judge(Step::Port, of_port(&first, server), connect) {
+        return false;
+    }
+    let speaks = if let Look::NoGreeting { .. } = &first
+        && share.is_some()
+        && let Look::Greeted { greeting, .. } = examine::examine(server, dialects_of(None), ANSWER_WITHIN).await
+    {
+        Some(greeting.dialect)
+    } else {
+        None
+    };
+    let judged = of_dialect(&first, share, speaks);
+    let Look::Greeted { greeting, ahead, .. } = first else {
+        return diagnosis.judge(Step::Dialect, judged, answer);
+    };
+    if !diagnosis.judge(Step::Dialect, judged, answer)
+        || !diagnosis.judge(Step::Signing, of_signing(&greeting, share), None)
+    {
+        return false;
+    }
+    let mut looks = vec![first];
+    while looks.len() < LOOKS {
+        looks.push(examine::examine(server, dialects, ANSWER_WITHIN).await);
+    }
+    diagnosis.judge(Step::Latency, Ok(of_latency(&looks)), None);
+    diagnosis.judge(Step::Clock, of_clock(ahead, share), None)
+}
+
+async fn try_share(diagnosis: &mut Diagnosis, subject: &Subject<'_>, writing: &Writing) {
+    let login = match login(subject.credentials) {
+        Ok((login, message)) => {
+            diagnosis.judge(Step::Credentials, Ok(message), None);
+            login
+        }
+        Err(trouble) => {
+            diagnosis.judge(Step::Credentials, Err(trouble), None);
+            return;
+        }
+    };
+    let log = KernelLog::from_now();
+    let (answers, ended) = match worker::ask(&Request::LookAtKernel, layers::LOCAL_STEP).await {
+        Ok(Answer::Kernel { mount_params, dirty_limits }) => {
+            let limits = if dirty_limits { DirtyLimitSupport::Supported } else { DirtyLimitSupport::Unsupported };
+            let options = mount_params.as_deref().map_or_else(KernelOptions::unknown, KernelOptions::parse);
+            let plan = options::mount_options(subject.share, subject.address, &options, limits);
+            let request = trial_request(subject, MountRequest::new(subject.share, plan, login), writing);
+            worker::follow(&Request::TryShare(request.into()), layers::MOUNT).await
+        }
+        Ok(_) => (Vec::new(), Ended::Failed(Failed::local("cannot ask a worker", &io::ErrorKind::InvalidData.into()))),
+        Err(failed) => (Vec::new(), Ended::Failed(failed)),
+    };
+    let mut trial = trial(answers, &ended, subject);
+    trial.log = log.ok().map(KernelLog::lines_of_cifs);
+    add_trial(diagnosis, &trial, subject, writing);
+}
+
+/// The login, and what there is to say of it.
+fn login(credentials: &CredentialSource) -> Result<(Login, String), Trouble> {
+    let failed = |message: String, cause: &str, fix: String| {
+        let cause = cause.to_owned();
+        Trouble { step: Step::Credentials, message, cause, fix }
+    };
+    let path = match credentials {
+        CredentialSource::Guest => return Ok((Login::Guest, "none are configured".to_owned())),
+        CredentialSource::File(path) => {
+            let unfit = |error: CredentialsFileError| {
+                failed(super::check::chain(&error), "the credentials file cannot be used", error.help())
+            };
+            check_credentials_file(path).map_err(unfit)?;
+            path.clone()
+        }
+        // where systemd keeps them (systemd.exec(5)); only root may look
+        CredentialSource::Systemd(name) => Path::new("/run/credentials/nasmount.service").join(name),
+    };
+    let shown = path.display();
+    let text = read_credentials(&path).map_err(|error| {
+        let fix =
+            "`systemctl status nasmount`: a systemd credential is there while it runs, if the unit has LoadCredential=";
+        failed(format!("cannot read {shown}: {error}"), "the login cannot be read", fix.to_owned())
+    })?;
+    parse_credentials(&text).map_err(|error| {
+        failed(format!("{shown}: {error}"), "the credentials file is not as it should be", error.help().to_owned())
+    })?;
+    let message = format!("{shown} has a login");
+    Ok((Login::File(path), message))
+}
+
+fn trial_request(subject: &Subject<'_>, mount: MountRequest, writing: &Writing) -> TrialRequest {
+    let share_alone = subject.share.source.split_once('/').map(|(name, _)| format!("//{}/{name}", subject.address));
+    let write = match writing {
+        Writing::Tried { file } => Some(file.clone()),
+        Writing::NotAsked | Writing::ReadOnly => None,
+    };
+    TrialRequest { mount, share_alone, write }
+}
+
+/// Without the log.
+fn trial(answers: Vec<Answer>, ended: &Ended, subject: &Subject<'_>) -> Trial {
+    let mut passed = Vec::new();
+    for answer in answers {
+        if let Answer::Passed(part) = answer {
+            passed.push(part);
+        }
+    }
+    let part = next_part(&passed, subject);
+    let failed = match ended {
+        Ended::Done => None,
+        Ended::Failed(failed) => Some(TrialFailure {
+            part,
+            message: failed.to_string(),
+            errno: failed.errno.map(|errno| (errno, format!("{:?}", nix::errno::Errno::from_raw(errno)))),
+            ending: Ending::Error,
+        }),
+        Ended::Hangs => {
+            let message = format!("no answer within {} s", layers::MOUNT.as_secs());
+            Some(TrialFailure { part, message, errno: None, ending: Ending::Hangs })
+        }
+    };
+    Trial { passed, failed, log: None }
+}
+
+fn render(diagnosis: &Diagnosis, state: Option<(&str, State)>) -> String {
+    let mut text = String::new();
+    for Finding { step, outcome, message, .. } in &diagnosis.steps {
+        // those after the one that failed
+        if *outcome == Outcome::Skipped && message.is_empty() {
+            continue;
+        }
+        let _ = writeln!(text, "{:<8} {:<12} {message}", outcome.to_string(), step.to_string());
+    }
+    if let (Some(cause), Some(fix)) = (&diagnosis.cause, &diagnosis.fix) {
+        let _ = writeln!(text, "\ncause: {cause}\nwhat to do: {fix}");
+    }
+    if !diagnosis.kernel.is_empty() {
+        let _ = writeln!(text, "\nthe kernel's log:\n  {}", diagnosis.kernel.join("\n  "));
+    }
+    if let Some((share, state)) = state {
+        let _ = writeln!(text, "\n{share} is {state} in nasmount (`nasmount status {share}`)");
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+    use crate::plan::diagnosis::NUMBERS;
+
+    /// The names are the kernel's own.
+    #[test]
+    fn the_numbers_of_the_table_have_their_names() {
+        for number in NUMBERS {
+            assert_eq!(format!("{:?}", nix::errno::Errno::from_raw(number.errno)), number.name);
+        }
+    }
+
+    fn failed() -> Diagnosis {
+        let mut diagnosis = Diagnosis::default();
+        diagnosis.judge(Step::Name, Ok("10.10.0.35 is an address".to_owned()), None);
+        let trouble = Trouble {
+            step: Step::Port,
+            message: "10.10.0.35:445 refuses connections".to_owned(),
+            cause: "nobody listens".to_owned(),
+            fix: "switch it on".to_owned(),
+        };
+        diagnosis.judge(Step::Port, Err(trouble), Some(Duration::from_millis(1)));
+        diagnosis.skip_rest(&Step::OF_SERVER);
+        diagnosis.kernel = vec!["CIFS: one".to_owned(), "CIFS: two".to_owned()];
+        diagnosis
+    }
+
+    #[test]
+    fn people_read_the_steps_then_cause_and_fix() {
+        assert_eq!(
+            render(&failed(), Some(("films", State::Holding))),
+            "ok       name         10.10.0.35 is an address\n\
+             failed   port         10.10.0.35:445 refuses connections\n\
+             \ncause: nobody listens\nwhat to do: switch it on\n\
+             \nthe kernel's log:\n  CIFS: one\n  CIFS: two\n\
+             \nfilms is holding in nasmount (`nasmount status films`)\n"
+        );
+    }
+
+    #[test]
+    fn programs_read_every_step() {
+        let diagnosis = failed();
+        let document =
+            Document { schema: SCHEMA, share: Some("films"), host: "10.10.0.35", state: None, diagnosis: &diagnosis };
+        let json = serde_json::to_value(&document).unwrap();
+        assert_eq!((&json["schema"], &json["share"], &json["state"]), (&1.into(), &"films".into(), &().into()));
+        assert_eq!(json["steps"].as_array().unwrap().len(), 6, "{json}");
+        let port = serde_json::json!({
+            "step": "port", "outcome": "failed", "message": "10.10.0.35:445 refuses connections", "seconds": 0.001,
+        });
+        assert_eq!(json["steps"][1], port);
+        assert_eq!((&json["cause"], &json["fix"]), (&"nobody listens".into(), &"switch it on".into()));
+    }
+
+    #[test]
+    fn a_name_with_a_dot_is_a_host_and_needs_no_configuration() {
+        let nowhere = Some(Path::new("/nonexistent/nasmount.toml"));
+        for host in ["tower.lan", "10.10.0.35", "fd00::35"] {
+            assert!(matches!(find(nowhere, host), Ok(Asked::Host(found)) if found == host));
+        }
+        assert!(matches!(find(nowhere, "films"), Err(Exit::Usage)), "a share does");
+    }
+
+    #[test]
+    fn a_credentials_file_that_cannot_be_used_is_a_step_that_failed() {
+        assert!(matches!(login(&CredentialSource::Guest), Ok((Login::Guest, _))));
+        let trouble = login(&CredentialSource::File("/nonexistent/tower.cred".into())).unwrap_err();
+        assert_eq!(trouble.step, Step::Credentials);
+        assert!(trouble.fix.contains("chmod 600"), "{trouble:?}");
+        let trouble = login(&CredentialSource::Systemd("no-such-credential".to_owned())).unwrap_err();
+        assert!(trouble.fix.contains("LoadCredential="), "{trouble:?}");
+    }
+}

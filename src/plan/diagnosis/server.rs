@@ -1,0 +1,262 @@
+//! The steps up to a server that speaks SMB: what was seen, judged.
+
+use core::net::{IpAddr, SocketAddr};
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use super::Greeting;
+use super::{Diagnosis, Encryption, Judged, Look, NoConnection, NoGreeting, Signing, Step, Trouble, option, trouble};
+use crate::config::settings::ShareSettings;
+use crate::share::detector::LocalTrouble;
+
+/// Beyond this Kerberos refuses a login (RFC 4120, the default of every implementation).
+const KERBEROS_SKEW_SECONDS: f64 = 300.0;
+
+/// The address that is tried: the first IPv4 address, else the first; the daemon begins with the same.
+pub fn address_of(found: &BTreeSet<IpAddr>) -> Option<IpAddr> {
+    found.iter().find(|address| address.is_ipv4()).or_else(|| found.first()).copied()
+}
+
+/// What the resolver said of a name.
+pub fn of_name(host: &str, found: Result<&BTreeSet<IpAddr>, &str>) -> Judged {
+    let fix = format!(
+        "check `host`, and ask `getent ahosts {host}`; an address instead of the name needs no resolver, which may be away when the NAS is"
+    );
+    match found {
+        Ok(found) => match address_of(found) {
+            Some(address) if found.len() == 1 => Ok(format!("{host} is {address}")),
+            Some(address) => Ok(format!("{host} has {} addresses; {address} is tried", found.len())),
+            None => Err(trouble(Step::Name, format!("{host} has no address"), "the name has no address", fix)),
+        },
+        Err(error) => Err(trouble(Step::Name, error, "the server's name cannot be resolved", fix)),
+    }
+}
+
+/// Adds this host's way to the server: route, then link. Returns whether both are there.
+pub fn add_way(
+    diagnosis: &mut Diagnosis,
+    address: IpAddr,
+    found: Result<Option<(LocalTrouble, String)>, &str>,
+    took: Duration,
+) -> bool {
+    match of_way(found) {
+        Some(trouble) if trouble.step == Step::Route => diagnosis.judge(Step::Route, Err(trouble), Some(took)),
+        wrong => {
+            diagnosis.judge(Step::Route, Ok(format!("this host has a route to {address}")), Some(took));
+            let link = wrong.map_or_else(|| Ok("the interface has a link".to_owned()), Err);
+            diagnosis.judge(Step::Link, link, None)
+        }
+    }
+}
+
+fn of_way(found: Result<Option<(LocalTrouble, String)>, &str>) -> Option<Trouble> {
+    let (step, message, cause, fix) = match found {
+        Ok(None) => return None,
+        Ok(Some((LocalTrouble::NoRoute, message))) => (
+            Step::Route,
+            message,
+            "this host's table of routes has none for the server, and no default",
+            "look at `ip route`: is the network up, and the VPN, if the server lies behind one?",
+        ),
+        Ok(Some((LocalTrouble::NoAddress, message))) => (
+            Step::Route,
+            message,
+            "this host has no address in the server's network, or none of its family",
+            "look at `ip address`: has DHCP given one?",
+        ),
+        Ok(Some((LocalTrouble::NoLink, message))) => (
+            Step::Link,
+            message,
+            "the interface towards the server is down, or has no cable or no Wi-Fi",
+            "look at `ip link` and at the cable",
+        ),
+        Err(error) => (
+            Step::Route,
+            error.to_owned(),
+            "the kernel does not say how it would reach the server",
+            "look at `ip route` and `ip address`; if they hang, too, something in the kernel's network does",
+        ),
+    };
+    Some(trouble(step, message, cause, fix))
+}
+
+/// The versions that a share's `vers` asks for; 2.1 and newer where nothing is said (smb3_fs_context.c), all that there are for a server.
+pub fn dialects_of(share: Option<&ShareSettings>) -> &'static [u16] {
+    match share.map(|share| option(share, "vers").unwrap_or("default")) {
+        None => &[0x0202, 0x0210, 0x0300, 0x0302, 0x0311],
+        Some("2.0") => &[0x0202],
+        Some("2.1") => &[0x0210],
+        Some("3.0") => &[0x0300],
+        Some("3.0.2" | "3.02") => &[0x0302],
+        Some("3.1.1" | "3.11") => &[0x0311],
+        Some("3") => &[0x0300, 0x0302, 0x0311],
+        Some(_) => &[0x0210, 0x0300, 0x0302, 0x0311],
+    }
+}
+
+/// A version as `vers` writes it.
+pub fn dialect_name(dialect: u16) -> String {
+    match dialect {
+        0x0202 => "2.0".to_owned(),
+        0x0210 => "2.1".to_owned(),
+        0x0300 => "3.0".to_owned(),
+        0x0302 => "3.0.2".to_owned(),
+        0x0311 => "3.1.1".to_owned(),
+        other => format!("{other:#06x}"),
+    }
+}
+
+/// Whether the port takes connections.
+pub fn of_port(look: &Look, server: SocketAddr) -> Judged {
+    let fails = |message: String, cause: &str, fix: &str| Err(trouble(Step::Port, message, cause, fix));
+    let why = match look {
+        Look::NoConnection(why) => why,
+        Look::NoGreeting { connect, .. } | Look::Greeted { connect, .. } => {
+            return Ok(format!("{server} takes a connection in {}", milliseconds(*connect)));
+        }
+    };
+    match why {
+        NoConnection::Refused => fails(
+            format!("{server} refuses connections"),
+            "the machine is there, and its SMB service is not, or its firewall refuses this host",
+            "switch SMB on at the server, and see that its firewall lets this host to port 445",
+        ),
+        NoConnection::Silent => fails(
+            format!("{server} does not answer"),
+            "the server is off, has another address now, or a firewall swallows port 445",
+            "is it on, and is this still its address? `ping` tells a machine that is away from a port that is closed",
+        ),
+        NoConnection::Unreachable => fails(
+            format!("{server} cannot be reached: no route to host"),
+            "nobody has the server's address, or a router on the way knows none to it",
+            "is it on and plugged in, and is this still its address?",
+        ),
+        NoConnection::Other(error) => fails(
+            format!("cannot connect to {server}: {error}"),
+            "this host does not let the connection out",
+            "look at `nft list ruleset` and at this host's limits",
+        ),
+    }
+}
+
+/// Whether SMB is spoken. `speaks` is what the server chooses if it may choose freely.
+pub fn of_dialect(look: &Look, share: Option<&ShareSettings>, speaks: Option<u16>) -> Judged {
+    let fails = |message: &str, cause: &str, fix: &str| Err(trouble(Step::Dialect, message, cause, fix));
+    const ENABLE: &str = "switch SMB 2 or 3 on at the server (often `maximum protocol`), and restart its SMB service";
+    let why = match look {
+        Look::Greeted { greeting, answer, .. } => {
+            return Ok(format!("SMB {}, answers in {}", dialect_name(greeting.dialect), milliseconds(*answer)));
+        }
+        Look::NoConnection(_) => NoGreeting::Silent,
+        Look::NoGreeting { why, .. } => *why,
+    };
+    match (why, speaks, share.and_then(|share| option(share, "vers"))) {
+        (NoGreeting::Status(_), Some(speaks), Some(vers)) => {
+            let (speaks, message) = (dialect_name(speaks), format!("the server does not speak SMB {vers}"));
+            let cause = format!("`vers` is {vers}, and the server speaks {speaks}");
+            let fix = format!("set `vers = \"{speaks}\"` in the share's `options`, or switch {vers} on at the server");
+            Err(trouble(Step::Dialect, message, cause, fix))
+        }
+        (NoGreeting::Status(status), ..) => Err(trouble(
+            Step::Dialect,
+            format!("the server answers with status {status:#010x}"),
+            "the server speaks no version of SMB that was offered",
+            ENABLE,
+        )),
+        (NoGreeting::Smb1, ..) => fails(
+            "the server speaks SMB 1 only",
+            "SMB 1 is all that it speaks; Linux says \"Host is down\" of such a server, and nasmount does not mount it",
+            ENABLE,
+        ),
+        (NoGreeting::Closed, ..) => fails(
+            "the server takes the connection and ends it",
+            "it speaks no SMB 2 or 3, or does not let this host in",
+            "switch SMB 2 or 3 on at the server; look whether it has blocked this host (`hosts allow`, automatic blocking)",
+        ),
+        (NoGreeting::Silent, ..) => fails(
+            "the server takes the connection and says nothing",
+            "its SMB service hangs, or is overloaded",
+            "restart its SMB service; a server that has just started may need minutes",
+        ),
+        (NoGreeting::Tls, ..) => fails(
+            "TLS answers on port 445",
+            "another service listens on the port of SMB",
+            "is this the right address? Look what listens on port 445 there",
+        ),
+        (NoGreeting::Http, ..) => fails(
+            "a web server answers on port 445",
+            "another service listens on the port of SMB, or a proxy is in between",
+            "is this the right address? Look what listens on port 445 there",
+        ),
+        (NoGreeting::Garbled, ..) => fails(
+            "something that is not SMB answers on port 445",
+            "another service listens on the port of SMB",
+            "is this the right address? Look what listens on port 445 there",
+        ),
+    }
+}
+
+/// What is demanded of signatures and encryption.
+pub fn of_signing(greeting: &Greeting, share: Option<&ShareSettings>) -> Judged {
+    let signing = match greeting.signing {
+        Signing::Required => "signing is required",
+        Signing::Possible => "signing is possible",
+    };
+    let sealed = share.is_some_and(|share| share.options.contains_key("seal"));
+    match greeting.encryption {
+        Encryption::None if sealed => Err(trouble(
+            Step::Signing,
+            "the server does not offer encryption",
+            format!("`seal` asks for encryption, and the server has none with SMB {}", dialect_name(greeting.dialect)),
+            "switch encryption on at the server, or take `seal` out of `options`",
+        )),
+        Encryption::None => Ok(format!("{signing}, encryption is not possible")),
+        Encryption::Possible => Ok(format!("{signing}, encryption is possible")),
+    }
+}
+
+/// The middle of what each of several looks took; empty if there is none.
+pub fn of_latency(looks: &[Look]) -> String {
+    let mut taken: Vec<(Duration, Duration)> = Vec::new();
+    for look in looks {
+        if let Look::Greeted { connect, answer, .. } = look {
+            taken.push((*connect, *answer));
+        }
+    }
+    let middle = |mut times: Vec<Duration>| {
+        times.sort();
+        times.get(times.len() / 2).copied().unwrap_or_default()
+    };
+    let (connect, answer) = taken.iter().copied().unzip();
+    let (connect, answer) = (milliseconds(middle(connect)), milliseconds(middle(answer)));
+    let lost = match looks.len() - taken.len() {
+        0 => String::new(),
+        lost => format!("; {lost} were not answered"),
+    };
+    format!("connections take {connect} and answers {answer}, the middle of {}{lost}", looks.len())
+}
+
+/// How far the clocks are apart, which matters to Kerberos alone.
+pub fn of_clock(ahead: Option<f64>, share: Option<&ShareSettings>) -> Judged {
+    let Some(ahead) = ahead else { return Ok("the server does not tell the time".to_owned()) };
+    let (apart, side) = (ahead.abs(), if ahead < 0.0 { "behind" } else { "ahead" });
+    if apart < 1.0 {
+        return Ok("the clocks agree to a second".to_owned());
+    }
+    let message = format!("the server's clock is {apart:.0} s {side}");
+    let kerberos = share.and_then(|share| option(share, "sec")).is_some_and(|sec| sec.starts_with("krb5"));
+    match apart > KERBEROS_SKEW_SECONDS {
+        true if kerberos => Err(trouble(
+            Step::Clock,
+            message,
+            "Kerberos refuses a login when the clocks are more than five minutes apart",
+            "have both set by NTP",
+        )),
+        true => Ok(format!("{message}: too far for Kerberos, and files have odd times; have both set by NTP")),
+        false => Ok(message),
+    }
+}
+
+fn milliseconds(took: Duration) -> String {
+    format!("{:.1} ms", took.as_secs_f64() * 1000.0)
+}
