@@ -17,6 +17,7 @@ mod c51_operator;
 mod c52_fstab;
 mod c60_nas;
 mod c61_network;
+mod c62_diagnose;
 mod c70_dependency;
 mod c80_poweroff;
 
@@ -59,6 +60,7 @@ pub const CASES: &[Case] = &[
     Case { name: "52-fstab", on: On::Trixie, run: c52_fstab::run },
     Case { name: "60-nas", on: On::Trixie, run: c60_nas::run },
     Case { name: "61-network", on: On::Trixie, run: c61_network::run },
+    Case { name: "62-diagnose", on: On::Trixie, run: c62_diagnose::run },
     Case { name: "70-dependency", on: On::Trixie, run: c70_dependency::run },
     Case { name: "71-dependency-by-hand", on: On::Bookworm, run: c70_dependency::without_boot },
     Case { name: "80-poweroff", on: On::Trixie, run: c80_poweroff::run },

@@ -18,8 +18,11 @@
 # read-only, writable  the same share
 # fill, empty          no space is left on the exports' file system
 # password NTHASH      nasuser has another one; sessions go on
+# disable, enable      nasuser may not log in any more
 # recreate             the files of media are deleted and others made of the same names: handles are stale
 # modern               nothing older than SMB 3.1.1 is spoken
+# ancient, current     nothing newer than SMB 1 is
+# strict, lenient      everything has to be signed
 # miser                new connections go through one that can be told to give no credits
 # starve, feed         and is told so, or not any more
 # disconnect           the server ends the connections that there are, and takes new ones
@@ -194,12 +197,18 @@ change() {
     fill) cat /dev/zero >"$export/filler" 2>/dev/null || true ;;
     empty) rm "$export/filler" ;;
     password) sed -i "s/^\(nasuser:3000:[0-9]*\):[0-9A-F]*:/\1:$3:/" "/run/nas$1/private/smbpasswd" ;;
+    disable) sed -i 's/:\[UX /:[DUX/' "/run/nas$1/private/smbpasswd" ;;
+    enable) sed -i 's/:\[DUX/:[UX /' "/run/nas$1/private/smbpasswd" ;;
     recreate)
       rm -r "$export/media"
       mkdir -m 777 "$export/media"
       python3 "$GUEST_DIR/load.py" library "$export/media"
       ;;
     modern) reconfigure "$1" 's/^ smb ports = 445/&\n server min protocol = SMB3_11/' ;;
+    ancient) reconfigure "$1" 's/^ smb ports = 445/&\n server max protocol = NT1\n server min protocol = NT1/' ;;
+    current) reconfigure "$1" '/^ server m.* protocol = NT1/d' ;;
+    strict) reconfigure "$1" 's/^ smb ports = 445/&\n server signing = mandatory/' ;;
+    lenient) reconfigure "$1" '/^ server signing = mandatory/d' ;;
     miser)
       in_nas "$1" "$GUEST_DIR/miser.py" "$MISER" "/run/nas$1/starve" </dev/null >/dev/null 2>&1 &
       until_true listens "$1" "$MISER"
@@ -229,5 +238,5 @@ case ${1:-} in
   cut) cut_fault "$2" "$3"; uptime_now ;;
   heal) heal_fault "$2" "$3"; uptime_now ;;
   change) change "${@:2}" ;;
-  *) sed -n '2,27s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
+  *) sed -n '2,31s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
 esac

@@ -1,0 +1,135 @@
+//! What is wrong with a share, and with a server: `nasmount diagnose` names the step, the cause and what to do, with and without the
+//! daemon, and leaves nothing behind.
+
+use anyhow::{Context as _, Result, ensure};
+use serde_json::Value;
+
+use crate::guest::Guest;
+use crate::nas::{self, Fault, Nas};
+use crate::nasmount::{DEADLINE, Nasmount, ShareOf};
+
+const CREDENTIALS: &str = "/etc/nasmount/case.cred";
+const RIGHT: &str = "username=nasuser\npassword=pw1,with comma\n";
+const WRONG: &str = "username=nasuser\npassword=wrong\n";
+
+pub fn run(guest: &Guest) -> Result<String> {
+    // nothing is mounted from the second: what happens to it concerns nobody else
+    let [nas, bare] = nas::up(guest, [1, 2])?;
+    log_in_with(guest, RIGHT)?;
+    let share = |name, source, credentials| ShareOf {
+        name,
+        nas,
+        source,
+        more: if name == "old" { "options = { vers = \"2.0\" }" } else { "" },
+        probe: "",
+        credentials,
+        units: Vec::new(),
+    };
+    let shares = [
+        share("fine", "media", None),
+        share("secret", "secret", Some(CREDENTIALS)),
+        share("guest", "secret", None),
+        share("unknown", "nothing-of-this-name", None),
+        share("deep", "media/not/there", None),
+        share("old", "media", None),
+    ];
+    let nasmount = Nasmount::start(guest, &shares)?;
+    nasmount.wait_for_state("fine", "online")?;
+    let said = guest.ok("nasmount diagnose fine").context("a share that is mounted")?;
+    ensure!(said.contains("fine is online in nasmount"), "{said}");
+    guest.ok("systemctl stop nasmount")?; // the rest is seen without it
+    let mut facts = of_shares(guest, nas)?;
+    facts.extend(of_a_server(guest, bare)?);
+    guest.ok("systemctl start nasmount")?;
+    nasmount.wait_for_state("fine", "online")?;
+    nasmount.remove()?;
+    Ok(facts.join("; "))
+}
+
+fn log_in_with(guest: &Guest, login: &str) -> Result<()> {
+    guest.write_file(CREDENTIALS, login)?;
+    guest.ok(&format!("chmod 600 {CREDENTIALS}")).map(drop)
+}
+
+fn of_shares(guest: &Guest, nas: Nas<'_>) -> Result<Vec<String>> {
+    fine(guest, "fine --write")?;
+    fine(guest, "secret --write")?;
+    let left = guest.ok(&format!("ls -A {} {} | grep diagnose || true", nas.export("media"), nas.export("secret")))?;
+    ensure!(left.is_empty(), "left behind: {left}");
+    let mut facts = vec![
+        failed(guest, "guest", "share", "guest")?,
+        failed(guest, "unknown", "share", "no share of this name")?,
+        failed(guest, "deep", "path", "not/there is not in it")?,
+    ];
+    log_in_with(guest, WRONG)?;
+    facts.push(failed(guest, "secret", "login", "another password")?);
+    log_in_with(guest, RIGHT)?;
+    nas.change("disable")?;
+    facts.push(failed(guest, "secret", "login", "disabled")?);
+    nas.change("enable")?;
+    guest.ok(&format!("chmod 644 {CREDENTIALS}"))?;
+    facts.push(failed(guest, "secret", "credentials", "cannot be used")?);
+    guest.ok(&format!("chmod 600 {CREDENTIALS}"))?;
+    fine(guest, "secret")?;
+    changed(guest, nas, "read-only", "fine --write", "failed *write")?;
+    facts.push(failed(guest, "fine --write", "write", "read, and not write")?);
+    changed(guest, nas, "writable", "fine --write", "ok *write")?;
+    changed(guest, nas, "modern", "old", "failed *dialect")?;
+    facts.push(failed(guest, "old", "dialect", "the server speaks 3.1.1")?);
+    let none = guest.run("nasmount diagnose nobody")?;
+    ensure!(none.code == 4, "a share that is not configured: {none:?}");
+    Ok(facts)
+}
+
+fn of_a_server(guest: &Guest, nas: Nas<'_>) -> Result<Vec<String>> {
+    let host = nas.address();
+    fine(guest, &host)?;
+    let mut facts = vec![failed(guest, "no-such-host.invalid", "name", "cannot be resolved")?];
+    changed(guest, nas, "ancient", &host, "failed *dialect")?;
+    facts.push(failed(guest, &host, "dialect", "SMB 1")?);
+    changed(guest, nas, "current", &host, "ok *dialect")?;
+    changed(guest, nas, "strict", &host, "signing is required")?;
+    changed(guest, nas, "lenient", &host, "signing is possible")?;
+    for (fault, step, cause) in [
+        (Fault::Link, "link", "no cable"),
+        (Fault::Drop, "port", "swallows"),
+        (Fault::Kill, "port", "its SMB service is not"),
+        (Fault::Hang, "dialect", "hangs"),
+    ] {
+        let outage = nas.cut(fault)?;
+        facts.push(failed(guest, &host, step, cause).with_context(|| fault.name())?);
+        outage.heal()?;
+    }
+    fine(guest, &host)?;
+    Ok(facts)
+}
+
+/// A server takes over its configuration some time after it was told to.
+fn changed(guest: &Guest, nas: Nas<'_>, what: &str, of: &str, said: &str) -> Result<()> {
+    nas.change(what)?;
+    guest.wait_for(what, DEADLINE, &format!("nasmount diagnose {of} | grep -q '{said}'")).map(drop)
+}
+
+/// Everything that was tried went well.
+fn fine(guest: &Guest, of: &str) -> Result<Value> {
+    let document = guest.json(&format!("nasmount diagnose {of} --json"))?;
+    ensure!(document["cause"].is_null(), "{document}");
+    Ok(document)
+}
+
+fn step(document: &Value, name: &str) -> Result<Value> {
+    let steps = document["steps"].as_array().context("no steps")?;
+    steps.iter().find(|step| step["step"] == name).cloned().with_context(|| format!("no step {name} in {document}"))
+}
+
+/// It ends with 3, at this step and for this cause, and knows what to do.
+fn failed(guest: &Guest, of: &str, name: &str, cause: &str) -> Result<String> {
+    let output = guest.run(&format!("nasmount diagnose {of} --json"))?;
+    ensure!(output.code == 3, "diagnose {of}: {output:?}");
+    let document: Value = serde_json::from_str(&output.stdout).with_context(|| format!("diagnose {of}: {output:?}"))?;
+    ensure!(step(&document, name)?["outcome"] == "failed", "diagnose {of}: not {name} failed: {document}");
+    let said = document["cause"].as_str().unwrap_or_default();
+    ensure!(said.contains(cause) && document["fix"].is_string(), "diagnose {of}: {document}");
+    ensure!(!output.stdout.contains("wrong"), "the password is shown: {document}");
+    Ok(format!("{of}: {name}"))
+}
