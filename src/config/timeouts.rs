@@ -35,8 +35,7 @@ pub(super) fn settle_patience(
         let shares: Vec<&mut Draft> = drafts.iter_mut().filter(|draft| draft.settings.server == *id).collect();
         server.probe.timeout_max = layers::timeout_max(&server.probe, longest.0);
         for draft in shares {
-            let share_probe = draft.settings.probe_interval;
-            if let Err(violation) = layers::check_patience(&server.probe, draft.asked_patience, share_probe) {
+            if let Err(violation) = layers::check_patience(&server.probe, draft.asked_patience) {
                 refuse_patience(draft, &violation, problems);
                 continue;
             }
@@ -81,6 +80,7 @@ fn refuse_patience(draft: &Draft, violation: &LayerViolation, problems: &mut Pro
             show_duration(*detection)
         ),
         LayerViolation::PatienceTooLong { most, .. } => format!("use {} or less", show_duration(*most)),
+        LayerViolation::DetectionTooSlow { .. } => "probe more often, or lower dead_after".to_owned(),
         LayerViolation::KernelTooSoon { needed, .. } => format!("use echo_interval = {needed} or more"),
     };
     let (at, key) = draft.patience_at.clone();

@@ -7,6 +7,7 @@
 //!  |---------- patience --------------|         nothing in flight has failed; given up now ...
 //!  |---------- patience + GIVEN_UP_WITHIN ---|  ... and all of it has ended
 //!  |---------- kernel, 3 x echo_interval ------------------|   only if the daemon is dead: the safety net
+//!  |---------- TCP, when nothing is acknowledged ---------------------- ... --|   924 s: what bounds every patience
 //!  |---------- hold ------------------------------------------------ ... --|   consumers stopped, share released
 //! ```
 //!
@@ -104,6 +105,14 @@ pub const ECHO_INTERVAL_MIN: u64 = 1;
 /// Largest `echo_interval` of the kernel in seconds; above it mounts fail (since 6.15) or 60 is used (before).
 pub const ECHO_INTERVAL_MAX: u64 = 600;
 
+/// The soonest that TCP itself ends a connection of which nothing is acknowledged, and with it whatever is in flight: 15
+/// retransmissions (net.ipv4.tcp_retries2) from a time-out of 200 ms on, which doubles up to 120 s, make 924.6 s
+/// (Documentation/networking/ip-sysctl.rst). Longer only if the server was slow before.
+pub const TCP_GIVES_UP: Duration = Duration::from_secs(924);
+
+// With the largest `echo_interval` the kernel's own time-out is beyond TCP's, however rarely a share is asked.
+const _: () = assert!(ECHO_INTERVAL_MAX * (KERNEL_ECHO_FACTOR as u64 - 1) > TCP_GIVES_UP.as_secs());
+
 /// The longest time from a server's silence to the verdict `dead`: the last good probe has just begun, then
 /// `dead_after` probes fail, each begun one interval after the one before (or when that one has timed out).
 fn detection_with(probe: &ProbeSettings, timeout: Duration) -> Duration {
@@ -145,18 +154,18 @@ fn kernel_earliest(echo_interval: Duration, share_probe: Duration) -> Duration {
     echo_interval * KERNEL_ECHO_FACTOR - share_probe.min(echo_interval)
 }
 
-/// The longest patience: what the largest `echo_interval` leaves above the margin. 1780 s with a request every ten seconds.
-pub fn patience_max(probe: &ProbeSettings, share_probe: Duration) -> Duration {
-    kernel_earliest(Duration::from_secs(ECHO_INTERVAL_MAX), share_probe) - give_up_margin(probe)
+/// The longest patience: what TCP leaves above the margin. 914 s with a probe a second.
+pub fn patience_max(probe: &ProbeSettings) -> Duration {
+    TCP_GIVES_UP.saturating_sub(give_up_margin(probe))
 }
 
-/// What the kernel's time-out leaves after the patience, which counts from the first probe that fails.
+/// What the kernel's time-outs leave after the patience, which counts from the first probe that fails.
 fn give_up_margin(probe: &ProbeSettings) -> Duration {
     GIVE_UP_MARGIN.max(probe.interval + probe.timeout_max + FENCED_WITHIN)
 }
 
 /// The smallest `echo_interval` in seconds with which the kernel gives up [`GIVE_UP_MARGIN`] after the patience or later.
-/// May exceed [`ECHO_INTERVAL_MAX`].
+/// Within [`ECHO_INTERVAL_MAX`] if TCP does not give up sooner.
 pub fn echo_interval_needed(probe: &ProbeSettings, patience: Duration, share_probe: Duration) -> u64 {
     let horizon = patience.max(detection_max(probe)) + give_up_margin(probe);
     let whole = |duration: Duration, by: u32| {
@@ -207,19 +216,32 @@ pub enum LayerViolation {
         /// As follows from the probe's settings.
         detection: Duration,
     },
-    /// The kernel's limit of `echo_interval` does not reach.
+    /// TCP would give up before nasmount does.
     #[error(
-        "a patience of {} needs echo_interval={needed}, and the kernel's limit is {ECHO_INTERVAL_MAX} s: \
-         at most {} are possible",
+        "a patience of {} cannot be kept: TCP ends a connection of which nothing is acknowledged after {} \
+         (net.ipv4.tcp_retries2); at most {} are possible",
         show(*.patience),
+        show(TCP_GIVES_UP),
         show(*.most)
     )]
     PatienceTooLong {
         /// As configured.
         patience: Duration,
-        /// Seconds.
-        needed: u64,
         /// The longest that can be kept.
+        most: Duration,
+    },
+    /// TCP would give up before anybody knows that the server is dead.
+    #[error(
+        "with these probes a dead server is detected after up to {}, and TCP ends a connection of which nothing is \
+         acknowledged after {} (net.ipv4.tcp_retries2); at most {} are possible",
+        show(*.detection),
+        show(TCP_GIVES_UP),
+        show(*.most)
+    )]
+    DetectionTooSlow {
+        /// As follows from the probe's settings, of the slowest server.
+        detection: Duration,
+        /// The longest that it may take.
         most: Duration,
     },
     /// The kernel would give up before nasmount does.
@@ -244,14 +266,21 @@ fn show(duration: Duration) -> String {
 }
 
 /// Whether a patience can be kept at all with these probes.
-pub fn check_patience(probe: &ProbeSettings, patience: Duration, share_probe: Duration) -> Result<(), LayerViolation> {
+pub fn check_patience(probe: &ProbeSettings, patience: Duration) -> Result<(), LayerViolation> {
     let detection = detection(probe);
     if !patience.is_zero() && patience < detection {
         return Err(LayerViolation::PatienceBelowDetection { patience, detection });
     }
-    let needed = echo_interval_needed(probe, patience, share_probe);
-    if needed > ECHO_INTERVAL_MAX {
-        return Err(LayerViolation::PatienceTooLong { patience, needed, most: patience_max(probe, share_probe) });
+    check_against_tcp(probe, patience)
+}
+
+fn check_against_tcp(probe: &ProbeSettings, patience: Duration) -> Result<(), LayerViolation> {
+    let (most, detection) = (patience_max(probe), detection_max(probe));
+    if patience > most {
+        return Err(LayerViolation::PatienceTooLong { patience, most });
+    }
+    if detection > most {
+        return Err(LayerViolation::DetectionTooSlow { detection, most });
     }
     Ok(())
 }
@@ -265,10 +294,8 @@ impl Layers {
         echo_interval: u64,
         hold: HoldFor,
     ) -> Result<Self, LayerViolation> {
+        check_against_tcp(probe, patience)?;
         let needed = echo_interval_needed(probe, patience, share_probe);
-        if needed > ECHO_INTERVAL_MAX {
-            return Err(LayerViolation::PatienceTooLong { patience, needed, most: patience_max(probe, share_probe) });
-        }
         if echo_interval < needed {
             return Err(LayerViolation::KernelTooSoon { echo_interval, needed, patience });
         }
@@ -342,15 +369,40 @@ mod tests {
 
     #[test]
     fn what_cannot_hold_is_refused_with_its_numbers() {
-        let check = |patience| check_patience(&probe(patience), patience, SHARE_PROBE_INTERVAL);
+        let check = |patience| check_patience(&probe(patience), patience);
         let error = check(2 * SECOND).unwrap_err();
         assert_eq!(error.to_string(), "a patience of 2s ends before a dead server is detected, which takes up to 4s");
-        let most = patience_max(&probe(900 * SECOND), SHARE_PROBE_INTERVAL);
+        let most = patience_max(&probe(900 * SECOND));
+        assert_eq!(most, 914 * SECOND, "five seconds of a slow probe, one between two, four until the fence");
         let error = check(most + SECOND).unwrap_err();
-        assert!(error.to_string().contains("needs echo_interval=601"), "{error}");
+        assert!(error.to_string().contains("after 15m 24s (net.ipv4.tcp_retries2); at most 15m 14s"), "{error}");
         check(Duration::ZERO).unwrap();
         check(4 * SECOND).unwrap();
         check(most).unwrap();
+    }
+
+    /// It is given up at detection, which has to come before TCP gives up all the same.
+    #[test]
+    fn no_patience_is_no_excuse_for_probes_that_take_forever() {
+        let rare = |dead_after| ProbeSettings { interval: 60 * SECOND, dead_after, ..probe(Duration::ZERO) };
+        check_patience(&rare(14), Duration::ZERO).unwrap();
+        let error = check_patience(&rare(15), Duration::ZERO).unwrap_err();
+        let expected = LayerViolation::DetectionTooSlow { detection: 903 * SECOND, most: 857 * SECOND };
+        assert_eq!(error, expected);
+    }
+
+    #[test]
+    fn the_longest_patience_has_its_echo_interval_however_rarely_a_share_is_asked() {
+        for share_probe in [1, 10, 600].map(|seconds| seconds * SECOND) {
+            let probe = probe(900 * SECOND);
+            let most = patience_max(&probe);
+            let echo = echo_interval_needed(&probe, most, share_probe);
+            assert!(echo <= ECHO_INTERVAL_MAX, "{echo}");
+            Layers::new(&probe, most, share_probe, echo, HoldFor::Forever).unwrap();
+            let error =
+                Layers::new(&probe, most + SECOND, share_probe, ECHO_INTERVAL_MAX, HoldFor::Forever).unwrap_err();
+            assert!(matches!(error, LayerViolation::PatienceTooLong { .. }), "{error}");
+        }
     }
 
     #[test]
