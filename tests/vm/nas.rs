@@ -21,7 +21,7 @@ pub enum Fault {
     Kill,
     /// The server's processes are stopped: TCP answers, SMB does not.
     Hang,
-    /// Every answer is 400 ms late.
+    /// Every answer is 500 ms late: connection and answer of a probe together take more than the second that is always slow.
     Slow,
     /// Silence, and a server that has forgotten every connection when it returns.
     Power,

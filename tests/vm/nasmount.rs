@@ -115,10 +115,18 @@ impl<'guest> Nasmount<'guest> {
 
     /// What `nasmount status --json` says of a share.
     pub fn share(&self, name: &str) -> Result<Value> {
-        let output = self.guest.run(&format!("nasmount status {name} --json"))?;
-        let report: Value = serde_json::from_str(&output.stdout)
-            .with_context(|| format!("`nasmount status {name} --json` said {output:?}"))?;
-        Ok(report["shares"][0].clone())
+        Ok(self.status(name)?["shares"][0].clone())
+    }
+
+    /// The same of the server of a share.
+    pub fn server_of(&self, share: &str) -> Result<Value> {
+        Ok(self.status(share)?["servers"][0].clone())
+    }
+
+    fn status(&self, share: &str) -> Result<Value> {
+        let output = self.guest.run(&format!("nasmount status {share} --json"))?;
+        serde_json::from_str(&output.stdout)
+            .with_context(|| format!("`nasmount status {share} --json` said {output:?}"))
     }
 
     /// Waits until a share is in a state; returns the guest's uptime at which it was entered.

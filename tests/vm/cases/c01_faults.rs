@@ -12,8 +12,8 @@ use crate::nas::{self, At, Fault, Nas};
 const HEALTHY_LIMIT: Duration = Duration::from_secs(10);
 /// A server that says nothing for so long is silent.
 const SILENT_LIMIT: Duration = Duration::from_secs(3);
-/// `slow` delays each answer by 400 ms.
-const SLOW_MS: f64 = 390.0;
+/// `slow` delays each answer by 500 ms.
+const SLOW_MS: f64 = 490.0;
 
 pub fn run(guest: &Guest) -> Result<String> {
     let [nas] = nas::up(guest, [1])?;

@@ -1,4 +1,4 @@
-//! What networks do: IPv6, a NAS without power, rulesets of others, a NAS with another address, another machine in its place.
+//! What networks do: IPv6, a NAS without power, slow, at another address, another machine in its place, rulesets of others.
 
 use std::time::Duration;
 
@@ -56,11 +56,12 @@ pub fn run(guest: &Guest) -> Result<String> {
     for ((name, nas), load) in [("IPv6", sixth), ("without power", dark)].into_iter().zip(&loads) {
         accounts.push(format!("{name}: {}", unharmed(load, nas).with_context(|| name.to_owned())?));
     }
+    let slow = slow_is_not_dead(guest, &nasmount, dark)?;
     let moved = another_address(guest, &nasmount, moving)?;
     let trusted = another_machine(guest, &nasmount, moving, other)?;
     nasmount.remove()?;
     guest.ok("systemctl stop container && cp /run/hosts /etc/hosts && nft delete table inet firewall")?;
-    Ok(format!("{outages}; {}; {moved}; {trusted}", accounts.join("; ")))
+    Ok(format!("{outages}; {}; {slow}; {moved}; {trusted}", accounts.join("; ")))
 }
 
 /// Of two NASes at once, while a firewall starts, in sight of a container.
@@ -97,6 +98,25 @@ fn resolves_to(address: &str) -> String {
     format!("{{ cat /run/hosts; echo {address} {NAME}; }} >/etc/hosts")
 }
 
+/// Every answer is late: that is said, and nothing else is done.
+fn slow_is_not_dead(guest: &Guest, nasmount: &Nasmount<'_>, nas: Nas<'_>) -> Result<String> {
+    let latency = |slow: bool| format!("nasmount status dark --json | grep -q '\"slow\": {slow}'");
+    let held = "journalctl -b -u nasmount | grep -c 'share{name=dark}.*to=holding'";
+    guest.wait_for("the server not to be slow", DEADLINE, &latency(false))?;
+    let before = guest.ok(held).context("it was held when it was without power")?;
+    let late = nas.cut(Fault::Slow)?;
+    guest.wait_for("the server to be slow", DEADLINE, &latency(true))?;
+    let last = nasmount.server_of("dark")?["latency"]["last_ms"].clone();
+    nasmount.wait_for_state("dark", "online").context("its server is slow")?;
+    guest.ok(&format!("ls {}", mount_point("dark"))).context("its server is slow")?;
+    late.heal()?;
+    guest.wait_for("the server to be as quick as it used to", DEADLINE, &latency(false))?;
+    nasmount.wait_for_state("dark", "online").context("its server was slow")?;
+    let after = guest.ok(held)?;
+    ensure!(after == before, "it was held {before} times before its server was slow, and {after} times after");
+    Ok(format!("slow, not dead, with answers after {last} ms"))
+}
+
 /// The same machine answers elsewhere: the share is mounted there, by itself.
 fn another_address(guest: &Guest, nasmount: &Nasmount<'_>, nas: Nas<'_>) -> Result<String> {
     nas.change("readdress")?;
@@ -119,6 +139,15 @@ fn another_machine(guest: &Guest, nasmount: &Nasmount<'_>, before: Nas<'_>, now:
     guest.ok(&resolves_to(&now.address()))?;
     let stranger = "nasmount status --json | grep -q '\"stranger\": \"'";
     guest.wait_for("the stranger to be seen", DEADLINE, stranger)?;
+    let reason = "nasmount status moving --json | grep -q '\"kind\": \"server_changed\"'";
+    guest.wait_for("the stranger to be the reason", DEADLINE, reason)?;
+    let share = nasmount.share("moving")?;
+    let hint = share["hint"].as_str().unwrap_or_default();
+    ensure!(
+        share["state"] == "holding" && share["reason"]["kind"] == "server_changed",
+        "with a stranger it is {share}"
+    );
+    ensure!(hint.contains("`nasmount trust SERVER`"), "with a stranger a person is told {hint:?}");
     barred(guest, &mount_point("moving"), "ls,open").context("with a stranger at its address")?;
     let trusted = guest.ok("nasmount trust moving")?;
     nasmount.wait_for_state("moving", "online")?;

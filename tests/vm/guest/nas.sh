@@ -10,7 +10,7 @@
 # drop   carrier and ARP are fine, TCP to port 445 is swallowed: a firewall, a router far away
 # kill   RST, then "connection refused": the server's processes died
 # hang   TCP connects and acknowledges, nobody answers: the server's processes are stopped
-# slow   everything works, 400 ms late
+# slow   everything works, 500 ms late
 # power  silence, and the server has forgotten every connection when it returns
 #
 # WHAT
@@ -34,7 +34,7 @@ set -euo pipefail
 readonly GUEST_DIR=$(dirname "$(readlink -f "$0")")
 # NT hash of "pw1,with comma", the password of nasuser: written down because computing it (smbpasswd) takes seconds.
 readonly NT_HASH=21FF60CD1905A2A6905477942E23410A
-readonly SLOW_DELAY=400ms
+readonly SLOW_DELAY=500ms
 readonly MISER=4450
 
 die() { echo "nas.sh: $*" >&2; exit 1; }
