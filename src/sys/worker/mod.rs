@@ -4,6 +4,7 @@
 //! writes one [`Reply`] to its standard output. It dies with the daemon (PR_SET_PDEATHSIG) unless it hangs in the kernel; then it is
 //! abandoned, and never waited for.
 
+mod abandoned;
 mod clone;
 mod copies;
 pub mod holders;
@@ -13,6 +14,7 @@ mod trial;
 
 use std::collections::BTreeSet;
 use std::io::{self, Read as _, Write as _};
+use std::mem::{self, Discriminant};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -29,6 +31,7 @@ use crate::share::detector::LocalTrouble;
 use crate::share::event::Attachment;
 use crate::status::{Holder, NamespaceCopy};
 
+use self::abandoned::Abandoned;
 use super::barrier_socket::Barred;
 
 /// What a worker can be asked for.
@@ -431,17 +434,34 @@ pub async fn reply(mut child: Child, end: impl Future<Output = ()>) -> Reply {
     serde_json::from_slice(&output).map_err(io::Error::other).attempt(|| "cannot read a worker's reply".into())?
 }
 
-/// Both, for an answer that nobody waits for beyond a limit: a worker that hangs longer is ended, and left to itself.
+/// Both, for an answer that nobody waits for beyond a limit: a worker that hangs longer is ended, and left to itself. While
+/// two of them hang on, no other is started for the same kind of request.
 pub async fn ask(request: &Request, limit: Duration) -> Reply {
-    let child = start(request).await.map_err(|error| Failed::local("cannot start a worker", &error))?;
+    static HANGING: Abandoned = Abandoned::none();
+    ask_unless_others_hang(&HANGING, mem::discriminant(request), start(request), limit).await
+}
+
+async fn ask_unless_others_hang(
+    hanging: &'static Abandoned,
+    kind: Discriminant<Request>,
+    starting: impl Future<Output = io::Result<Child>>,
+    limit: Duration,
+) -> Reply {
+    hanging.admit(kind)?;
+    let child = starting.await.map_err(|error| Failed::local("cannot start a worker", &error))?;
     let (end, ended) = tokio::sync::oneshot::channel::<()>();
-    let answer = tokio::spawn(reply(child, async {
+    let mut answer = tokio::spawn(reply(child, async {
         let _ = ended.await;
     }));
-    match tokio::time::timeout(limit, answer).await {
+    match tokio::time::timeout(limit, &mut answer).await {
         Ok(answer) => answer.map_err(io::Error::from).attempt(|| "cannot wait for a worker".into())?,
         Err(_) => {
-            drop(end); // the task goes on until the worker is gone, however long that takes
+            drop(end);
+            hanging.add(kind);
+            tokio::spawn(async move {
+                let _ = answer.await; // until the worker is gone, however long that takes
+                hanging.remove(kind);
+            });
             let cause = format!("no answer within {} s", limit.as_secs());
             Err(Failed { attempt: "a worker hangs".into(), cause, errno: None, stage: Stage::Other })
         }
