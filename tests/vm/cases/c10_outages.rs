@@ -17,9 +17,9 @@ const SHORT: Duration = Duration::from_secs(20);
 const LONG: Duration = Duration::from_secs(60);
 /// Each probe of each of four servers costs the emulated machine a third of a second.
 const PROBE: &str = "probe = { interval = \"3s\", timeout = \"3s\", dead_after = 2, alive_after = 2 }";
-/// What the kernel has news of is not found out by these probes: alone they find a server that was killed within 30 s, and one
-/// without a link 3 s later. That is less than `BY_NEWS` once in six outages at most, and in both once in thirty-six.
-const RARE: &str = "probe = { interval = \"30s\", timeout = \"3s\", dead_after = 2, alive_after = 2 }";
+/// What the kernel has news of is not found out by these probes: alone they find a server that was killed within 15 s, and one
+/// without a link 3 s later. That is less than `BY_NEWS` once in three outages at most, and in both once in nine.
+const RARE: &str = "probe = { interval = \"15s\", timeout = \"3s\", dead_after = 2, alive_after = 2 }";
 /// A veiled FIN, or a link that is gone, and then one or two probes at once: 0.8 s were the most that was measured under TCG.
 const BY_NEWS: f64 = 5.0;
 const AT_WORK: Duration = Duration::from_secs(90);
@@ -44,8 +44,7 @@ fn outages(guest: &Guest, lengths: &[Duration]) -> Result<String> {
             name,
             nas,
             source: "media",
-            // a server that was killed is found to be back by a probe
-            more: "profile = \"transcode\"\npatience = \"3m\"",
+            more: "profile = \"transcode\"\npatience = \"2m\"",
             probe: if is_news(*fault) { RARE } else { PROBE },
             credentials: None,
             units: vec![load.unit()],
