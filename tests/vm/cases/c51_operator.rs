@@ -32,6 +32,7 @@ pub fn run(guest: &Guest) -> Result<String> {
     let load = load.start(&mount_point("asked"))?;
     load.wait_for_operations(10, DEADLINE)?;
 
+    examined(guest, nas)?;
     held_by_operator(guest, &nasmount, &load, nas)?;
     hands_off(guest, &nasmount, nas)?;
     meddled_with(guest, &nasmount)?;
@@ -40,7 +41,6 @@ pub fn run(guest: &Guest) -> Result<String> {
     guest
         .ok("nasmount explain asked | grep -E '^ *wsize +65536 +65536 +built-in:transcode.toml:'")
         .context("explain")?;
-    examined(guest, nas)?;
     as_with_fstab(guest, &nasmount)?;
     unmounted(guest, &nasmount)?;
     reloaded(guest, &nasmount)?;

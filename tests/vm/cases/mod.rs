@@ -46,8 +46,7 @@ pub struct Case {
 pub const CASES: &[Case] = &[
     Case { name: "00-control", on: On::Trixie, run: c00_control::run },
     Case { name: "01-faults", on: On::Trixie, run: c01_faults::run },
-    Case { name: "10-outages", on: On::Trixie, run: c10_outages::run },
-    Case { name: "11-long-outages", on: On::Bookworm, run: c10_outages::long },
+    Case { name: "10-outages", on: On::EverySuite, run: c10_outages::run },
     Case { name: "12-no-patience", on: On::Trixie, run: c12_no_patience::run },
     Case { name: "20-hold-over", on: On::EverySuite, run: c20_hold_over::run },
     Case { name: "21-containers", on: On::Trixie, run: c21_containers::run },
