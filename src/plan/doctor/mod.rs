@@ -138,6 +138,9 @@ fn consumers(settings: &Settings, services: &ServiceFacts, found: &mut Vec<Findi
         let names =
             |shares: &[&ShareSettings]| shares.iter().map(|share| share.id.to_string()).collect::<Vec<_>>().join(", ");
         let Some(after) = after else {
+            if unit.ends_with(".scope") {
+                continue; // it is there only while it runs
+            }
             let what = format!("systemd does not know {unit}, a consumer of {}", names(&shares.collect::<Vec<_>>()));
             let why = "nothing is paused under that name in an outage; is it right?";
             let stem = unit.rsplit_once('.').map_or(unit.as_str(), |(stem, _)| stem);

@@ -296,6 +296,8 @@ fn consumers_should_be_known_and_wait() {
     });
     assert_eq!(of_another_configuration, []);
     assert_eq!(after(|_, services| services.consumers.clear()), [], "systemd was not asked");
+    let scope = after(|_, services| drop(services.consumers.insert("docker-1a.scope".into(), None)));
+    assert_eq!(scope, [], "the container does not run");
 }
 
 #[test]
