@@ -3,7 +3,7 @@
 //! Fields between blanks and tabs, `\040` and other octal escapes in them, options between commas that do not stand in double quotes.
 //!
 //! A line that was taken over is a comment that begins with [`TAKEN`] and can be had back byte for byte. fstab can be read by everybody:
-//! the passwords in such a line are replaced by [`MASK`], and the line as it was belongs into a file that only root can read.
+//! the passwords in such a line are replaced by asterisks, and the line as it was belongs into a file that only root can read.
 
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::{Deserialize, Serialize};
