@@ -171,7 +171,7 @@ fn a_password_leaves_fstab_for_files_that_only_root_can_read() {
     let (shares, said) = host.import();
     assert!(shares.is_some() && !said.contains("a,b,c"), "{said}");
     assert_eq!(host.read("etc/nasmount/nas.cred"), "domain=WORK\nusername=bob\npassword=a,b,c\n");
-    let taken = "#nasmount: //nas/films /mnt/films cifs user=WORK\\bob,pass=***,uid=1000 0 0\n";
+    let taken = "#nasmount: //nas/films /mnt/films cifs user=WORK\\bob,pass=***nasmount-1***,uid=1000 0 0\n";
     assert_eq!(host.read("etc/fstab"), taken);
     for (path, mode) in host.files() {
         assert!(mode & 0o077 == 0 || !host.read(&path).contains("a,b,c"), "{path} can be read by everybody");
@@ -205,4 +205,27 @@ fn what_others_of_the_configuration_need_is_not_taken_away() {
     let said = String::from_utf8(err).unwrap();
     assert!(said.contains("nothing was changed") && said.contains("more.toml:2"), "{said}");
     assert_eq!(host.read("etc/fstab"), fstab);
+}
+
+#[test]
+fn a_login_that_is_there_already_is_not_overwritten() {
+    let host = Host::new("//nas/a /mnt/a cifs user=bob,password=hunter2 0 0\n");
+    fs::create_dir(host.path("etc/nasmount")).unwrap();
+    fs::write(host.path("etc/nasmount/nas.cred"), "username=carol\n").unwrap();
+    let error = import_files(&host.places(), Colour::Never, &mut Vec::new()).unwrap_err();
+    assert!(error.to_string().starts_with("nothing was changed: cannot write "), "{error}");
+    assert_eq!(host.read("etc/nasmount/nas.cred"), "username=carol\n");
+    assert!(host.read("etc/fstab").starts_with("//nas/a"));
+}
+
+#[test]
+fn the_password_of_a_line_that_is_gone_is_kept() {
+    let line = |name: &str| format!("//nas-{name}/a /mnt/{name} cifs user=bob,password=hunter2 0 0\n");
+    let host = Host::new(&(line("a") + &line("b")));
+    assert!(host.import().0.is_some());
+    let left: String = host.read("etc/fstab").lines().skip(1).map(|line| line.to_owned() + "\n").collect();
+    fs::write(host.path("etc/fstab"), left).unwrap();
+    assert_eq!(host.export(), "");
+    assert_eq!(host.read("etc/fstab"), line("b"));
+    assert!(host.read("etc/nasmount/imported/fstab.json.exported").contains("hunter2"));
 }

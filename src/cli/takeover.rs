@@ -4,7 +4,7 @@
 //!
 //! ```text
 //! /etc/nasmount/SERVER.cred          logins that stood on lines, for root only
-//! /etc/nasmount/imported/fstab.json  the lines that had passwords, as they were, for root only
+//! /etc/nasmount/imported/fstab.json  the passwords that are not in fstab any more, for root only
 //! /etc/nasmount/nasmount.toml        if there is none yet: a comment
 //! /etc/nasmount/conf.d/fstab.toml    servers and shares; fstab-2.toml for those of a second import
 //! /etc/fstab                         the lines become comments
@@ -24,7 +24,7 @@ use super::import::{imported, say_remarks, unreadable};
 use super::report::{self, Exit};
 use super::succession;
 use crate::config::{self, Colour, SourceText};
-use crate::plan::fstab::{self, Masked, TAKEN};
+use crate::plan::fstab::{self, Given, Masked};
 use crate::plan::import::{Import, Share};
 use crate::sys::changes::{self, Change};
 use crate::sys::config_dir::{
@@ -39,6 +39,9 @@ const NAME: &str = "fstab";
 
 const MAIN_TEXT: &str =
     "# Servers and shares of nasmount. Those that were lines of /etc/fstab are in conf.d, and can be changed there.\n";
+
+const NOTHING_CHANGED: &str = "nothing was changed; `nasmount import-fstab` prints the configuration that is meant, with its line of fstab \
+                               above each share: mend that line, or make it a comment";
 
 /// Which files are meant.
 #[derive(Clone, Debug)]
@@ -55,7 +58,7 @@ pub struct Places {
 #[derive(Serialize, Deserialize)]
 struct Record {
     configuration: PathBuf,
-    masked: Vec<Masked>,
+    masked: Masked,
 }
 
 /// What to do without the lines of fstab, or with them again.
@@ -125,7 +128,7 @@ pub fn import(places: &Places, colour: Colour) -> anyhow::Result<Exit> {
     if shares.is_empty() {
         return Ok(Exit::Done);
     }
-    let undo = "`nasmount export-fstab` undoes what was written";
+    let undo = "`systemctl enable --now nasmount` goes on from there; `nasmount export-fstab` undoes what was written";
     succession::import(&shares).map_err(|error| Hinted::new(format!("{error:#}"), undo).into())
 }
 
@@ -144,10 +147,18 @@ pub fn import_files(places: &Places, colour: Colour, err: &mut impl io::Write) -
     let all = with(&texts, &found.toml);
     if let Err(invalid) = config::load(&all.fragments, &all.profiles) {
         say_notices(err, &invalid, &[], colour)?;
+        writeln!(err, "{NOTHING_CHANGED}")?;
         return Ok(None);
     }
     let changes = changes_of_import(places, &text, &texts, &found)?;
-    let done = changes::make(&changes).context("nothing was changed")?;
+    let done = match changes::make(&changes) {
+        Err(error) if error.is_taken() => {
+            let hint = "it is of an earlier import, or somebody else's: move it away, and try again";
+            let message = format!("nothing was changed: {:#}", anyhow::Error::from(error));
+            return Err(Hinted::new(message, hint).into());
+        }
+        done => done.context("nothing was changed")?,
+    };
     let (invalid, warnings) = match read_config(&places.roots) {
         Ok(texts) => load_and_check(&texts),
         Err(error) => {
@@ -158,9 +169,10 @@ pub fn import_files(places: &Places, colour: Colour, err: &mut impl io::Write) -
     say_notices(err, &invalid, &warnings, colour)?;
     if !invalid.is_empty() {
         done.undo()?;
+        writeln!(err, "{NOTHING_CHANGED}")?;
         return Ok(None);
     }
-    err.write_all(told(&changes, &found.lines, "are comments now").as_bytes())?;
+    err.write_all(told(&changes, &found.lines, ["is a comment now", "are comments now"]).as_bytes())?;
     Ok(Some(found.shares))
 }
 
@@ -193,15 +205,18 @@ fn changes_of_import(places: &Places, text: &str, texts: &ConfigTexts, found: &I
 }
 
 /// What was changed, a line each.
-fn told(changes: &[Change], lines: &[usize], what: &str) -> String {
+fn told(changes: &[Change], lines: &[usize], [one, many]: [&str; 2]) -> String {
     let line = |change: &Change| match change {
         Change::Create { path, .. } => format!("{}: written\n", path.display()),
         Change::Rename { path, to } => format!("{}: is {} now\n", path.display(), to.display()),
         Change::Remove { path, .. } => format!("{}: removed\n", path.display()),
         Change::Replace { path, .. } => {
             let lines: Vec<String> = lines.iter().map(ToString::to_string).collect();
-            let noun = if lines.len() == 1 { "line" } else { "lines" };
-            format!("{}: {noun} {} {what}\n", path.display(), lines.join(", "))
+            match lines.as_slice() {
+                [] => format!("{}: passwords are back\n", path.display()),
+                [line] => format!("{}: line {line} {one}\n", path.display()),
+                lines => format!("{}: lines {} {many}\n", path.display(), lines.join(", ")),
+            }
         }
     };
     changes.iter().map(line).collect()
@@ -215,7 +230,7 @@ pub fn export(places: &Places, dry_run: bool, colour: Colour) -> anyhow::Result<
         let said = writeln!(io::stderr(), "{} has no line that nasmount has taken over", places.fstab_shown());
         return Ok(report::finish(Exit::Done, said));
     }
-    let told = told(&export.changes, &export.lines, "mount again");
+    let told = told(&export.changes, &export.lines, ["mounts again", "mount again"]);
     if dry_run {
         return Ok(report::finish(Exit::Done, io::stdout().write_all(told.as_bytes())));
     }
@@ -242,20 +257,30 @@ fn plan_export(places: &Places, colour: Colour, err: &mut impl io::Write) -> any
         Err(error) => return refused(&error),
     };
     let records = records(places)?;
-    let masked: Vec<Masked> = records.iter().flat_map(|(_, _, record)| record.masked.iter().cloned()).collect();
-    let Some((text, lines)) = fstab::give_back(&before, &masked) else {
-        let message = format!("{} has a line that was taken over, and its password is not known", places.fstab_shown());
-        let hint = format!("write the password in, take `{TAKEN}` off the line, and try again");
-        return Err(Hinted::new(message, hint).into());
-    };
+    let masked: Vec<Masked> = records.iter().map(|(_, _, record)| record.masked.clone()).collect();
+    let Given { text, lines, whole } = fstab::give_back(&before, &masked).map_err(|line| {
+        let message = format!("line {line} of {} was taken over, and its password is not known", places.fstab_shown());
+        Hinted::new(message, "write the password in instead of what stands there between asterisks, and try again")
+    })?;
     let Some((shares, empty)) = without(&texts, &records, colour, err)? else { return Ok(None) };
     let mut changes = Vec::new();
     for (path, text, record) in records {
         if texts.fragments.iter().any(|fragment| fragment.path == record.configuration) {
             let to = free_name(&record.configuration, &files_of(&places.roots.drop_ins)?);
             changes.push(Change::Rename { path: record.configuration, to });
+        } else {
+            writeln!(
+                err,
+                "{} is gone: if its shares are in another file, take them out there",
+                record.configuration.display()
+            )?;
         }
-        changes.push(Change::Remove { path, before: text });
+        changes.push(if whole {
+            Change::Remove { path, before: text }
+        } else {
+            let to = free_name(&path, &files_of(&places.records())?);
+            Change::Rename { path, to } // of a line that is gone: the password may be nowhere else
+        });
     }
     if text != before {
         changes.push(Change::Replace { path: places.fstab.clone(), before: before.into(), text: text.clone().into() });
@@ -302,7 +327,8 @@ fn free_name(path: &Path, taken: &BTreeSet<PathBuf>) -> PathBuf {
 
 fn records(places: &Places) -> anyhow::Result<Vec<(PathBuf, SecretString, Record)>> {
     let mut records = Vec::new();
-    for path in files_of(&places.records())? {
+    let files = files_of(&places.records())?;
+    for path in files.into_iter().filter(|path| path.extension().is_some_and(|extension| extension == "json")) {
         let text = read_private(&path).with_context(|| format!("cannot read {}", path.display()))?;
         let record = serde_json::from_str(text.expose_secret())
             .map_err(|error| anyhow::anyhow!("line {}, column {}", error.line(), error.column())) // says nothing of what is in it

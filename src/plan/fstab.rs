@@ -3,7 +3,10 @@
 //! Fields between blanks and tabs, `\040` and other octal escapes in them, options between commas that do not stand in double quotes.
 //!
 //! A line that was taken over is a comment that begins with [`TAKEN`] and can be had back byte for byte. fstab can be read by everybody:
-//! the passwords in such a line are replaced by asterisks, and the line as it was belongs into a file that only root can read.
+//! each password in such a line is replaced by a placeholder of its own, and belongs into a file that only root can read. So a line that
+//! was moved or edited meanwhile gets its password back, too.
+
+use std::collections::BTreeMap;
 
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::{Deserialize, Serialize};
@@ -11,8 +14,8 @@ use serde::{Deserialize, Serialize};
 /// How a line that was taken over begins.
 pub const TAKEN: &str = "#nasmount: ";
 
-/// What stands in it instead of a password.
-const MASK: &str = "***";
+/// What a placeholder begins with; its number and `***` follow.
+const MASK: &str = "***nasmount-";
 
 /// The fields of a line that mounts something, without their escapes.
 #[derive(Clone)]
@@ -27,22 +30,27 @@ pub struct Entry {
     pub options: Vec<String>,
 }
 
-/// A line whose passwords were taken out.
-#[derive(Clone, Serialize, Deserialize)]
-pub struct Masked {
-    /// As it stands in fstab.
-    pub taken: String,
-    /// As it stood there.
-    #[serde(with = "exposed")]
-    pub original: SecretString,
-}
+/// Passwords by their placeholders.
+#[derive(Clone, Default, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Masked(#[serde(with = "exposed")] BTreeMap<String, SecretString>);
 
 /// An fstab in which lines were taken over.
 pub struct Taken {
     /// Its text.
     pub text: String,
-    /// Those of its lines that had passwords.
-    pub masked: Vec<Masked>,
+    /// The passwords that are not in it any more.
+    pub masked: Masked,
+}
+
+/// An fstab whose lines were given back.
+pub struct Given {
+    /// Its text.
+    pub text: String,
+    /// The lines, from 1.
+    pub lines: Vec<usize>,
+    /// Is each password in it again?
+    pub whole: bool,
 }
 
 /// The fields of a line; `None` for comments, and for what has no three fields.
@@ -54,43 +62,61 @@ pub fn entry(line: &str) -> Option<Entry> {
         source: unescaped(source),
         mount_point: unescaped(mount_point),
         kind: kind.to_owned(),
-        options: pieces(&unescaped(options)).map(|option| option.replace('"', "")).collect(),
+        options: pieces(&unescaped(options)).map(unquoted).collect(),
     })
+}
+
+/// Whether mount(8) would not take the line: after the options come two numbers, or there is a blank within the options.
+pub fn is_broken(line: &str) -> bool {
+    let rest: Vec<&str> = fields(line).skip(4).take_while(|field| !field.starts_with('#')).collect();
+    rest.len() > 2 || rest.iter().any(|field| field.parse::<u32>().is_err())
+}
+
+/// Whether a line mounts a share, which mount(8) tells from its source if the type is left to it.
+pub fn is_cifs(kind: &str, source: &str) -> bool {
+    ["cifs", "smb3"].contains(&kind) || kind == "auto" && (source.starts_with("//") || source.starts_with(r"\\"))
 }
 
 /// Takes lines over, numbered from 1.
 pub fn take(fstab: &str, lines: &[usize]) -> Taken {
-    let (mut text, mut masked) = (String::new(), Vec::new());
-    for (index, line) in fstab.split_inclusive('\n').enumerate() {
+    let mut numbers = (1_u32..).map(|number| format!("{MASK}{number}***")).filter(|name| !fstab.contains(name));
+    let mut masked = Masked::default();
+    let line = |(index, line): (usize, &str)| {
         if !lines.contains(&(index + 1)) {
-            text.push_str(line);
-            continue;
+            return line.to_owned();
         }
-        let shown = format!("{TAKEN}{}", without_passwords(line));
-        if shown[TAKEN.len()..] != *line {
-            masked.push(Masked { taken: shown.clone(), original: line.into() });
-        }
-        text.push_str(&shown);
-    }
+        let mut mask = |password: &str| {
+            let placeholder = numbers.next().unwrap_or_default();
+            masked.0.insert(placeholder.clone(), password.into());
+            placeholder
+        };
+        format!("{TAKEN}{}", without_passwords(line, &mut mask))
+    };
+    let text = fstab.split_inclusive('\n').enumerate().map(line).collect();
     Taken { text, masked }
 }
 
-/// Gives the lines back that were taken over, and says which these are, from 1; `None` if a password of theirs is not known.
-pub fn give_back(fstab: &str, masked: &[Masked]) -> Option<(String, Vec<usize>)> {
+/// Gives the lines back that were taken over, and the passwords wherever they belong.
+///
+/// # Errors
+///
+/// The number of a line whose password is not known.
+pub fn give_back(fstab: &str, masked: &[Masked]) -> Result<Given, usize> {
     let (mut text, mut lines) = (String::new(), Vec::new());
+    let known = || masked.iter().flat_map(|masked| &masked.0);
     for (index, line) in fstab.split_inclusive('\n').enumerate() {
-        let Some(rest) = line.strip_prefix(TAKEN) else {
-            text.push_str(line);
-            continue;
-        };
-        lines.push(index + 1);
-        match masked.iter().find(|known| known.taken.trim_end() == line.trim_end()) {
-            Some(known) => text.push_str(known.original.expose_secret()),
-            None if rest.contains(MASK) => return None,
-            None => text.push_str(rest),
+        let rest = line.strip_prefix(TAKEN).filter(|rest| entry(rest).is_some_and(|it| is_cifs(&it.kind, &it.source)));
+        lines.extend(rest.map(|_| index + 1));
+        let mut whole = rest.unwrap_or(line).to_owned();
+        for (placeholder, password) in known() {
+            whole = whole.replace(placeholder, password.expose_secret());
         }
+        if whole.contains(MASK) {
+            return Err(index + 1);
+        }
+        text.push_str(&whole);
     }
-    Some((text, lines))
+    Ok(Given { text, lines, whole: known().all(|(placeholder, _)| fstab.contains(placeholder)) })
 }
 
 fn fields(line: &str) -> impl Iterator<Item = &str> {
@@ -110,43 +136,60 @@ fn unescaped(field: &str) -> String {
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
-/// Options as they stand there: between commas that are not within double quotes.
+/// Options as they stand there: between commas that are not within double quotes, if each of those has its other one.
 fn pieces(options: &str) -> impl Iterator<Item = &str> {
+    let balanced = options.matches('"').count().is_multiple_of(2);
     let mut quotes = false;
     let comma = move |letter: char| {
-        quotes ^= letter == '"';
+        quotes ^= letter == '"' && balanced;
         letter == ',' && !quotes
     };
     options.split(comma).filter(|option| !option.is_empty())
 }
 
+/// Quotes around commas go. mount.cifs takes others in a password for a part of it (`parse_options()`).
+fn unquoted(option: &str) -> String {
+    let literally = option.starts_with("pass") && !option.contains(',');
+    if literally { option.to_owned() } else { option.replace('"', "") }
+}
+
 /// mount.cifs knows them by their beginning; a user's name could be followed by `%` and the password.
-fn without_passwords(line: &str) -> String {
+fn without_passwords(line: &str, mask: &mut impl FnMut(&str) -> String) -> String {
     let Some(options) = fields(line).nth(3) else { return line.to_owned() };
-    let mask = |option: &str| match option.split_once('=') {
-        Some((name, value)) if name.trim_start_matches('"').starts_with("pass") && !value.is_empty() => {
-            format!("{name}={MASK}")
+    let mut out = options.to_owned();
+    for option in pieces(options) {
+        let Some((name, value)) = option.split_once('=') else { continue };
+        let plain = name.trim_start_matches('"');
+        let password = if plain.starts_with("pass") {
+            value
+        } else if plain.starts_with("user") {
+            value.split_once('%').map_or("", |(_, password)| password)
+        } else {
+            ""
+        };
+        if !password.is_empty() {
+            let shown = option[..option.len() - password.len()].to_owned() + &mask(password);
+            out = out.replacen(option, &shown, 1);
         }
-        Some((name, value)) if name.trim_start_matches('"').starts_with("user") && value.contains('%') => {
-            format!("{name}={}%{MASK}", value.split('%').next().unwrap_or_default())
-        }
-        _ => option.to_owned(),
-    };
-    let masked: Vec<String> = pieces(options).map(mask).collect();
-    let masked = masked.join(",");
-    if pieces(options).eq(masked.split(',')) { line.to_owned() } else { line.replacen(options, &masked, 1) }
+    }
+    line.replacen(options, &out, 1)
 }
 
 mod exposed {
+    use std::collections::BTreeMap;
+
     use secrecy::{ExposeSecret as _, SecretString};
     use serde::{Deserialize as _, Deserializer, Serializer};
 
-    pub fn serialize<S: Serializer>(secret: &SecretString, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(secret.expose_secret())
+    type Secrets = BTreeMap<String, SecretString>;
+
+    pub fn serialize<S: Serializer>(secrets: &Secrets, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(secrets.iter().map(|(name, secret)| (name, secret.expose_secret())))
     }
 
-    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SecretString, D::Error> {
-        String::deserialize(deserializer).map(SecretString::from)
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Secrets, D::Error> {
+        let plain = BTreeMap::<String, String>::deserialize(deserializer)?;
+        Ok(plain.into_iter().map(|(name, secret)| (name, secret.into())).collect())
     }
 }
 
@@ -164,24 +207,37 @@ mod tests {
         let taken = take(FSTAB, &[3, 4, 5, 6]);
         assert!(!taken.text.contains("hunter2"), "{}", taken.text);
         assert!(taken.text.contains("\n#nasmount: //nas/films\t/mnt/my\\040films cifs guest,,uid=1000 0 0\r\n"));
-        assert!(taken.text.contains("\n#nasmount: //nas/home /home cifs user=bob,password=***,uid=1\n"));
-        assert!(taken.text.contains("\n#nasmount: //nas/x /x cifs username=bob%*** 0 0\n"));
-        assert!(taken.text.ends_with("\n#nasmount: //nas/y /y cifs pass=***,ro 0 0"));
-        assert_eq!(taken.masked.len(), 3);
-        let (text, lines) = give_back(&taken.text, &taken.masked).unwrap();
-        assert_eq!((text.as_str(), lines.as_slice()), (FSTAB, [3, 4, 5, 6].as_slice()));
-        assert!(give_back(&taken.text, &taken.masked[1..]).is_none(), "a password is lost");
+        assert!(taken.text.contains("\n#nasmount: //nas/home /home cifs user=bob,password=***nasmount-1***,uid=1\n"));
+        assert!(taken.text.contains("\n#nasmount: //nas/x /x cifs username=bob%***nasmount-2*** 0 0\n"));
+        assert!(taken.text.ends_with("\n#nasmount: //nas/y /y cifs pass=***nasmount-3***,ro 0 0"));
+        let given = give_back(&taken.text, std::slice::from_ref(&taken.masked)).unwrap();
+        assert_eq!((given.text.as_str(), given.lines.as_slice()), (FSTAB, [3, 4, 5, 6].as_slice()));
+        assert!(given.whole);
+        assert_eq!(give_back(&taken.text, &[]).err(), Some(4), "a password is lost");
     }
 
     #[test]
-    fn lines_may_be_added_moved_and_taken_out_meanwhile() {
-        let taken = take(FSTAB, &[3, 4]);
-        let mut lines: Vec<&str> = taken.text.lines().collect();
-        lines.reverse();
-        lines.retain(|line| !line.contains("films"));
-        let (text, given) = give_back(&(lines.join("\n") + "\n"), &taken.masked).unwrap();
-        assert_eq!(given, [3]);
-        assert!(text.contains("\n//nas/home /home cifs user=bob,password=hunter2,uid=1\nUUID=1"), "{text}");
+    fn lines_may_be_edited_moved_and_taken_out_meanwhile() {
+        let taken = take(FSTAB, &[3, 4, 5]);
+        let text = taken.text.replace("#nasmount: //nas/home /home", "//nas/home  /elsewhere");
+        let text: Vec<&str> = text.lines().rev().filter(|line| !line.contains("//nas/x")).collect();
+        let given = give_back(&text.join("\n"), &[taken.masked]).unwrap();
+        assert_eq!(given.lines, [3]);
+        assert!(
+            given.text.contains("\n//nas/home  /elsewhere cifs user=bob,password=hunter2,uid=1\n"),
+            "{}",
+            given.text
+        );
+        assert!(!given.whole, "the password of a line that is gone is in no line");
+    }
+
+    #[test]
+    fn a_second_import_takes_other_placeholders_and_somebodys_comment_stays_one() {
+        let first = take("//nas/a /a cifs pass=one\n", &[1]);
+        let both = format!("{}//nas/b /b cifs pass=two\n#nasmount: is a nice tool\n", first.text);
+        let second = take(&both, &[2]);
+        let given = give_back(&second.text, &[first.masked, second.masked]).unwrap();
+        assert_eq!(given.text, "//nas/a /a cifs pass=one\n//nas/b /b cifs pass=two\n#nasmount: is a nice tool\n");
     }
 
     #[test]
@@ -192,5 +248,19 @@ mod tests {
         assert_eq!(super::entry("//nas/a /a cifs").unwrap().options, ["defaults"]);
         assert!(super::entry("  # //nas/a /a cifs").is_none());
         assert!(super::entry("//nas/a /a").is_none());
+        let literally = super::entry("//nas/a /a cifs pass=\"a\",password=p\"x,context=\"c\",pass2=\"a,b\"");
+        assert_eq!(literally.unwrap().options, ["pass=\"a\"", "password=p\"x", "context=c", "pass2=\"a", "b"]);
+    }
+
+    #[test]
+    fn a_blank_within_the_options_is_no_line() {
+        for (line, broken) in [
+            ("//nas/a /a cifs guest 0 0", false),
+            ("//nas/a /a cifs guest 0 0 # films", false),
+            ("//nas/a /a cifs user=a, password=x", true),
+            ("//nas/a /a cifs guest 0 0 0", true),
+        ] {
+            assert_eq!(is_broken(line), broken, "{line}");
+        }
     }
 }

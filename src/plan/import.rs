@@ -146,10 +146,18 @@ fn known_servers(settings: &Settings) -> impl Iterator<Item = Server> {
 /// `None` if the line is none of CIFS, or cannot be one of nasmount's.
 fn read_line<'text>(number: usize, text: &str, remarks: &'text mut Vec<Remark>) -> Option<Line<'text>> {
     let Entry { source, mount_point, kind, options } = fstab::entry(text)?;
-    if !["cifs", "smb3"].contains(&kind.as_str()) {
+    if !fstab::is_cifs(&kind, &source) {
         return None;
     }
     let mut refuse = |message: String| remarks.push(Remark { line: number, option: String::new(), message });
+    if fstab::is_broken(text) {
+        refuse("left out, as mount(8) does: there is a blank within its options, or more than six fields".to_owned());
+        return None;
+    }
+    if let Some(port) = options.iter().find_map(|option| option.strip_prefix("port=")).filter(|port| *port != "445") {
+        refuse(format!("left out: its server is asked at port {port}, and nasmount asks at 445 only"));
+        return None;
+    }
     let spec = source.replace('\\', "/");
     let Some((host, source)) = spec.strip_prefix("//").and_then(|rest| rest.split_once('/')) else {
         refuse(format!("left out: {spec} is not //SERVER/SHARE"));
@@ -198,11 +206,10 @@ impl Line<'_> {
             }
             ("guest", _) | ("sec", Some("none")) => self.says_guest = true,
             ("user" | "username" | "pass" | "password" | "pass2" | "password2" | "dom" | "domain" | "workgroup", _) => {
-                if name.starts_with("pass") && value.is_none_or(str::is_empty) {
-                    self.says_guest = true; // an empty password
-                } else {
-                    self.said.push(option.to_owned());
+                if name.starts_with("pass") && value.is_some_and(|value| value.contains('"') && !value.contains(',')) {
+                    self.remark(name, "its quotes are a part of it, as mount.cifs reads it");
                 }
+                self.said.push(option.to_owned());
             }
             ("ip" | "addr", Some(address)) => {
                 self.remark(name, format!("becomes the server's host, instead of {}", self.host));
@@ -222,7 +229,7 @@ impl Line<'_> {
         }
     }
 
-    /// A user without a password is a guest. What stands beside a file belongs into it.
+    /// What stands beside a file belongs into it.
     fn settle_login(&mut self) {
         let said = std::mem::take(&mut self.said);
         let names = || said.iter().map(|option| option.split('=').next().unwrap_or_default());
@@ -233,7 +240,9 @@ impl Line<'_> {
         } else if let Means::File(file) = &self.login {
             let message = format!("belongs into {file}, on a line of its own");
             names().for_each(|name| self.remark(name, message.clone()));
-        } else if !said.is_empty() && (has_password(&said) || !self.says_guest) {
+        } else if !has_password(&said) && (said.is_empty() || self.says_guest || is_guest(&said)) {
+            self.says_guest |= !said.is_empty();
+        } else {
             self.login = Means::Inline(credentials_text(&said));
         }
     }
@@ -362,7 +371,14 @@ impl Line<'_> {
 }
 
 fn has_password(said: &[String]) -> bool {
-    said.iter().any(|option| option.starts_with("pass") || option.starts_with("user") && option.contains('%'))
+    let is_one = |option: &String| option.starts_with("pass") && !option.ends_with('=');
+    said.iter().any(|option| is_one(option) || option.starts_with("user") && option.contains('%'))
+}
+
+/// Nobody, or `guest`, with an empty password: `username=guest,password=` is how people write it.
+fn is_guest(said: &[String]) -> bool {
+    let mut users = said.iter().filter_map(|option| option.strip_prefix("user")?.split_once('='));
+    users.all(|(_, name)| ["", "guest"].contains(&name)) && said.iter().any(|option| option.starts_with("pass"))
 }
 
 /// The text of a credentials file, of options as mount.cifs reads them: `DOMAIN\name%password`, and the first password counts.

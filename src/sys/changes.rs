@@ -56,6 +56,13 @@ pub struct ChangeError {
     source: io::Error,
 }
 
+impl ChangeError {
+    /// Did something lie where a new file was to be?
+    pub fn is_taken(&self) -> bool {
+        self.source.kind() == io::ErrorKind::AlreadyExists
+    }
+}
+
 /// Changes that were made.
 #[must_use]
 #[derive(Debug)]

@@ -293,8 +293,8 @@ pub fn files_of(directory: &Path) -> io::Result<BTreeSet<PathBuf>> {
 }
 
 /// A text that has passwords.
-pub fn read_private(path: &Path) -> io::Result<SecretString> {
-    read_credentials(path).map(SecretString::from)
+pub fn read_private(path: &Path) -> Result<SecretString, ReadError> {
+    read_text(path).map(SecretString::from)
 }
 
 /// The text of an fstab.

@@ -38,16 +38,15 @@ impl Others<'_> {
     pub(super) fn in_fstab(&self, fstab: &str, found: &mut Vec<Finding>) {
         for (number, line) in (1..).zip(fstab.lines()) {
             let Some(Entry { source, mount_point: place, kind, options }) = fstab::entry(line) else { continue };
-            if !is_cifs(&kind) {
-                continue;
-            }
             let off = format!("sed -i '{number}s/^/# /' /etc/fstab && systemctl daemon-reload");
             if let Some(share) = self.share_at(&place) {
                 let what =
                     format!("line {number} of /etc/fstab mounts {place}, the mount point of the share {}", share.id);
                 let why = "two mounts of one path: the share is blocked as long as the other is there";
                 found.push(Finding::new("fstab-mount-point", Severity::Error, what, why, off));
-            } else if let Some(server) = self.server(&hosts(&source, &options.join(","))) {
+            } else if fstab::is_cifs(&kind, &source)
+                && let Some(server) = self.server(&hosts(&source, &options.join(",")))
+            {
                 let what =
                     format!("line {number} of /etc/fstab mounts {place} from the server {server}, beside nasmount");
                 found.push(Finding::new("fstab-server", Severity::Warning, what, BESIDE, off));
