@@ -117,6 +117,18 @@ fn a_line_of_fstab_for_a_mount_point_is_an_error() {
 }
 
 #[test]
+fn whatever_fstab_mounts_there_is_in_the_way() {
+    for line in [
+        "//tower.lan/films /mnt/my\\040films auto guest 0 0",
+        "UUID=1 /mnt/my\\040films ext4",
+        "/srv /mnt/my\\040films none bind",
+    ] {
+        let (id, ..) = one(|host, _| host.fstab = line.into());
+        assert_eq!(id, "fstab-mount-point", "{line}");
+    }
+}
+
+#[test]
 fn a_line_of_fstab_for_a_server_is_a_warning() {
     let lines = [
         "//TOWER.LAN/other /mnt/other cifs guest",
