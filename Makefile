@@ -21,7 +21,7 @@ FISHDIR = $(PREFIX)/share/fish/vendor_completions.d
 
 UNITS = nasmount.service nasmount-barrier.service nasmount-rescue.service nasmount-wait@.service
 
-.PHONY: build release demo bench test check unit vm vm-trixie vm-bookworm install uninstall clean
+.PHONY: build release demo bench test images check unit vm vm-trixie vm-bookworm install uninstall clean
 
 build:
 	cargo build --locked
@@ -36,7 +36,12 @@ demo: build
 bench: release
 	cargo test --locked --release --test vm -- --run bench
 
-test: check unit vm
+test: images check unit vm
+
+# The VMs' images are made while the compiler works. Each suite waits for its own, and makes it, or says why it cannot, if this did not.
+images:
+	@mkdir -p target/vm
+	@{ tests/vm/image.sh trixie; tests/vm/image.sh bookworm; } >target/vm/images.log 2>&1 &
 
 check:
 	cargo fmt --all --check

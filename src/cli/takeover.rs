@@ -264,6 +264,10 @@ fn plan_export(places: &Places, colour: Colour, err: &mut impl io::Write) -> any
     })?;
     let Some((shares, empty)) = without(&texts, &records, colour, err)? else { return Ok(None) };
     let mut changes = Vec::new();
+    if text != before {
+        // the first of all: until then the records alone have the passwords
+        changes.push(Change::Replace { path: places.fstab.clone(), before: before.into(), text: text.clone().into() });
+    }
     for (path, text, record) in records {
         if texts.fragments.iter().any(|fragment| fragment.path == record.configuration) {
             let to = free_name(&record.configuration, &files_of(&places.roots.drop_ins)?);
@@ -281,9 +285,6 @@ fn plan_export(places: &Places, colour: Colour, err: &mut impl io::Write) -> any
             let to = free_name(&path, &files_of(&places.records())?);
             Change::Rename { path, to } // of a line that is gone: the password may be nowhere else
         });
-    }
-    if text != before {
-        changes.push(Change::Replace { path: places.fstab.clone(), before: before.into(), text: text.clone().into() });
     }
     Ok(Some(Export { fstab: text, lines, changes, shares, empty }))
 }

@@ -28,8 +28,6 @@ pub enum Fault {
 }
 
 impl Fault {
-    pub const ALL: [Self; 6] = [Self::Link, Self::Drop, Self::Kill, Self::Hang, Self::Slow, Self::Power];
-
     /// The word of `nas.sh`.
     pub fn name(self) -> &'static str {
         match self {

@@ -1,4 +1,4 @@
-//! An outage of 45 s within the patience, four kinds at the same time on a NAS each: nobody notices but those who ask.
+//! An outage of 40 s within the patience, four kinds at the same time on a NAS each: nobody notices but those who ask.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ const FAULTS: [(&str, Fault); 4] =
     [("link", Fault::Link), ("kill", Fault::Kill), ("drop", Fault::Drop), ("hang", Fault::Hang)];
 const GO: &str = "/run/bystander";
 /// Longer than 30 s, when the kernel writes back what is unwritten; Samba closes the connection of a bystander after a minute.
-const LENGTH: Duration = Duration::from_secs(45);
+const LENGTH: Duration = Duration::from_secs(40);
 /// Each probe of each of four servers costs the emulated machine a third of a second.
 const PROBE: &str = "probe = { interval = \"3s\", timeout = \"3s\", dead_after = 2, alive_after = 2 }";
 /// What the kernel has news of is not found out by these probes: alone they find a server that was killed within 15 s, and one

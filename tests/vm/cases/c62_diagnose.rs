@@ -12,6 +12,9 @@ const CREDENTIALS: &str = "/etc/nasmount/case.cred";
 const RIGHT: &str = "username=nasuser\npassword=pw1,with comma\n";
 const WRONG: &str = "username=nasuser\npassword=wrong\n";
 
+/// Each answer of a slow server is 500 ms late.
+const SLOW_MS: f64 = 490.0;
+
 pub fn run(guest: &Guest) -> Result<String> {
     // nothing is mounted from the second: what happens to it concerns nobody else
     let [nas, bare] = nas::up(guest, [1, 2])?;
@@ -71,11 +74,11 @@ fn of_shares(guest: &Guest, nas: Nas<'_>) -> Result<Vec<String>> {
     facts.push(failed(guest, "secret", "credentials", "cannot be used")?);
     guest.ok(&format!("chmod 600 {CREDENTIALS}"))?;
     fine(guest, "secret")?;
-    changed(guest, nas, "read-only", "fine --write", "failed *write")?;
-    facts.push(failed(guest, "fine --write", "write", "read, and not write")?);
-    changed(guest, nas, "writable", "fine --write", "ok *write")?;
-    changed(guest, nas, "modern", "old", "failed *dialect")?;
-    facts.push(failed(guest, "old", "dialect", "the server speaks 3.1.1")?);
+    let document = changed(guest, nas, "read-only", "fine --write", "read, and not write")?;
+    facts.push(blamed(&document, "fine --write", "write", "read, and not write")?);
+    changed(guest, nas, "writable", "fine --write", "\"cause\": null")?;
+    let document = changed(guest, nas, "modern", "old", "the server speaks 3.1.1")?;
+    facts.push(blamed(&document, "old", "dialect", "the server speaks 3.1.1")?);
     let none = guest.run("nasmount diagnose nobody")?;
     ensure!(none.code == 4, "a share that is not configured: {none:?}");
     Ok(facts)
@@ -83,31 +86,40 @@ fn of_shares(guest: &Guest, nas: Nas<'_>) -> Result<Vec<String>> {
 
 fn of_a_server(guest: &Guest, nas: Nas<'_>) -> Result<Vec<String>> {
     let host = nas.address();
-    fine(guest, &host)?;
     let mut facts = vec![failed(guest, "no-such-host.invalid", "name", "cannot be resolved")?];
-    changed(guest, nas, "ancient", &host, "failed *dialect")?;
-    facts.push(failed(guest, &host, "dialect", "SMB 1")?);
-    changed(guest, nas, "current", &host, "ok *dialect")?;
+    let document = changed(guest, nas, "ancient", &host, "SMB 1 is all")?;
+    facts.push(blamed(&document, &host, "dialect", "SMB 1")?);
+    changed(guest, nas, "current", &host, "\"cause\": null")?;
     changed(guest, nas, "strict", &host, "signing is required")?;
     changed(guest, nas, "lenient", &host, "signing is possible")?;
+    // every kind of fault is one, also without a daemon
     for (fault, step, cause) in [
         (Fault::Link, "link", "no cable"),
         (Fault::Drop, "port", "swallows"),
         (Fault::Kill, "port", "its SMB service is not"),
         (Fault::Hang, "dialect", "hangs"),
+        (Fault::Power, "link", "no cable"),
     ] {
         let outage = nas.cut(fault)?;
         facts.push(failed(guest, &host, step, cause).with_context(|| fault.name())?);
         outage.heal()?;
+        fine(guest, &host).with_context(|| format!("after {}", fault.name()))?;
     }
+    let late = nas.cut(Fault::Slow)?;
+    let said = step(&fine(guest, &host)?, "latency")?["message"].to_string();
+    let took = said.split_once("answers ").and_then(|(_, rest)| rest.split(' ').next()?.parse::<f64>().ok());
+    ensure!(took > Some(SLOW_MS), "a server that is slow: {said}");
+    late.heal()?;
     fine(guest, &host)?;
     Ok(facts)
 }
 
-/// A server takes over its configuration some time after it was told to.
-fn changed(guest: &Guest, nas: Nas<'_>, what: &str, of: &str, said: &str) -> Result<()> {
+/// A server takes over its configuration some time after it was told to; the diagnosis that says so.
+fn changed(guest: &Guest, nas: Nas<'_>, what: &str, of: &str, said: &str) -> Result<Value> {
     nas.change(what)?;
-    guest.wait_for(what, DEADLINE, &format!("nasmount diagnose {of} | grep -q '{said}'")).map(drop)
+    let asked = format!("nasmount diagnose {of} --json >/run/diagnosis; grep -q '{said}' /run/diagnosis");
+    guest.wait_for(what, DEADLINE, &asked)?;
+    guest.json("cat /run/diagnosis")
 }
 
 /// Everything that was tried went well.
@@ -126,10 +138,14 @@ fn step(document: &Value, name: &str) -> Result<Value> {
 fn failed(guest: &Guest, of: &str, name: &str, cause: &str) -> Result<String> {
     let output = guest.run(&format!("nasmount diagnose {of} --json"))?;
     ensure!(output.code == 3, "diagnose {of}: {output:?}");
-    let document: Value = serde_json::from_str(&output.stdout).with_context(|| format!("diagnose {of}: {output:?}"))?;
-    ensure!(step(&document, name)?["outcome"] == "failed", "diagnose {of}: not {name} failed: {document}");
+    ensure!(!output.stdout.contains("wrong"), "the password is shown: {output:?}");
+    let document = serde_json::from_str(&output.stdout).with_context(|| format!("diagnose {of}: {output:?}"))?;
+    blamed(&document, of, name, cause)
+}
+
+fn blamed(document: &Value, of: &str, name: &str, cause: &str) -> Result<String> {
+    ensure!(step(document, name)?["outcome"] == "failed", "diagnose {of}: not {name} failed: {document}");
     let said = document["cause"].as_str().unwrap_or_default();
     ensure!(said.contains(cause) && document["fix"].is_string(), "diagnose {of}: {document}");
-    ensure!(!output.stdout.contains("wrong"), "the password is shown: {document}");
     Ok(format!("{of}: {name}"))
 }
