@@ -9,9 +9,9 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::Hinted;
 use super::client::{Client, block_on};
 use super::report::{Exit, finish, report};
+use super::{Hinted, is_root};
 use crate::config;
 use crate::config::credentials::parse_credentials;
 use crate::config::settings::{CredentialSource, ServerSettings, ShareSettings};
@@ -105,10 +105,6 @@ pub fn run(config: Option<&Path>, arguments: &Arguments) -> anyhow::Result<Exit>
         report(&error, Some(&error.hint));
     }
     Ok(exit)
-}
-
-fn is_root() -> bool {
-    nix::unistd::geteuid().is_root()
 }
 
 /// The names of shares have neither dots nor colons.

@@ -9,7 +9,7 @@ use super::takeover::{self, Places};
 use crate::config::{self, Colour, Settings};
 use crate::plan::fstab::TAKEN;
 use crate::plan::import::{Import, Remark, import};
-use crate::sys::config_dir::{ConfigTexts, ReadError, read_config_or_none, read_fstab};
+use crate::sys::config_dir::{ConfigTexts, read_config_or_none, read_fstab};
 
 /// Version of the form of `--json`.
 const SCHEMA: u32 = 1;
@@ -42,7 +42,10 @@ pub fn run(config: Option<&Path>, arguments: &Arguments, colour: Colour) -> anyh
     let read = read_fstab(&arguments.fstab).and_then(|text| Ok((text, read_config_or_none(&places.roots)?)));
     let (text, texts) = match read {
         Ok(read) => read,
-        Err(error) => return Ok(unreadable(&error)),
+        Err(error) => {
+            let _ = write_error(&mut io::stderr().lock(), &error, Some(&error.hint()));
+            return Ok(Exit::Usage);
+        }
     };
     let shown = arguments.fstab.to_string_lossy();
     let fstab = Fstab { text: &text, shown: &shown, directory: places.directory() };
@@ -50,12 +53,6 @@ pub fn run(config: Option<&Path>, arguments: &Arguments, colour: Colour) -> anyh
     let mut stdout = io::BufWriter::new(io::stdout().lock());
     let (exit, written) = translate(&fstab, &texts, output, colour, &mut stdout, &mut io::stderr().lock());
     Ok(finish(exit, written.and_then(|()| stdout.flush())))
-}
-
-/// Says why a file could not be read.
-pub(super) fn unreadable(error: &ReadError) -> Exit {
-    let _ = write_error(&mut io::stderr().lock(), error, Some(&error.hint()));
-    Exit::Usage
 }
 
 /// What an fstab is, besides the configuration that there is already.

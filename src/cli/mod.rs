@@ -159,6 +159,11 @@ fn parse() -> Cli {
     Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
 }
 
+/// Is this root? What needs it says so before it begins.
+fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
+}
+
 /// An error with something to do about it.
 #[derive(Debug, thiserror::Error)]
 #[error("{message}")]

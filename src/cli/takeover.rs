@@ -18,11 +18,10 @@ use anyhow::Context as _;
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::{Deserialize, Serialize};
 
-use super::Hinted;
 use super::check::{load_and_check, say_notices};
-use super::import::{imported, say_remarks, unreadable};
-use super::report::{self, Exit};
-use super::succession;
+use super::import::{imported, say_remarks};
+use super::report::{self, Exit, write_error};
+use super::{Hinted, is_root, succession};
 use crate::config::{self, Colour, SourceText};
 use crate::plan::fstab::{self, Given, Masked};
 use crate::plan::import::{Import, Share};
@@ -107,7 +106,7 @@ impl Places {
             let hint = "leave out --config, and NASMOUNT_CONFIG";
             return Err(Hinted::new("this changes the configuration that the service reads, and no other", hint).into());
         }
-        if !rustix::process::geteuid().is_root() {
+        if !is_root() {
             return Err(Hinted::new("only root may do that", "run it with sudo").into());
         }
         Ok(())
@@ -137,7 +136,7 @@ pub fn import_files(places: &Places, colour: Colour, err: &mut impl io::Write) -
     let read = read_fstab(&places.fstab).and_then(|text| Ok((text, read_config_or_none(&places.roots)?)));
     let (text, texts) = match read {
         Ok(read) => read,
-        Err(error) => return refused(&error),
+        Err(error) => return refused(err, &error),
     };
     let found = imported(&text, &texts, places.directory());
     say_remarks(&found, &places.fstab_shown(), err)?;
@@ -163,7 +162,7 @@ pub fn import_files(places: &Places, colour: Colour, err: &mut impl io::Write) -
         Ok(texts) => load_and_check(&texts),
         Err(error) => {
             done.undo()?;
-            return refused(&error);
+            return refused(err, &error);
         }
     };
     say_notices(err, &invalid, &warnings, colour)?;
@@ -176,8 +175,8 @@ pub fn import_files(places: &Places, colour: Colour, err: &mut impl io::Write) -
     Ok(Some(found.shares))
 }
 
-fn refused<T>(error: &ReadError) -> anyhow::Result<Option<T>> {
-    unreadable(error);
+fn refused<T>(err: &mut impl io::Write, error: &ReadError) -> anyhow::Result<Option<T>> {
+    write_error(err, error, Some(&error.hint()))?;
     Ok(None)
 }
 
@@ -254,7 +253,7 @@ fn plan_export(places: &Places, colour: Colour, err: &mut impl io::Write) -> any
     let read = read_fstab(&places.fstab).and_then(|text| Ok((text, read_config_or_none(&places.roots)?)));
     let (before, texts) = match read {
         Ok(read) => read,
-        Err(error) => return refused(&error),
+        Err(error) => return refused(err, &error),
     };
     let records = records(places)?;
     let masked: Vec<Masked> = records.iter().map(|(_, _, record)| record.masked.clone()).collect();

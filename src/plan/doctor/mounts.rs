@@ -76,7 +76,8 @@ impl Others<'_> {
             let why = "it stands in the way of the share and of the unit that nasmount makes for it";
             return Some(Finding::new("unit-mount-point", Severity::Error, what, why, off));
         }
-        let source = setting(text, "What").filter(|_| setting(text, "Type").is_some_and(is_cifs))?;
+        let kind = setting(text, "Type").unwrap_or("auto");
+        let source = setting(text, "What").filter(|source| fstab::is_cifs(kind, source))?;
         let server = self.server(&hosts(source, setting(text, "Options").unwrap_or_default()))?;
         let what = format!("{path} mounts {place} from the server {server}, beside nasmount");
         Some(Finding::new("unit-server", Severity::Warning, what, BESIDE, off))
@@ -85,10 +86,6 @@ impl Others<'_> {
 
 const BESIDE: &str = "what nasmount does to the server's connections in an outage concerns all its mounts: this one waits and fails with the \
                       shares, and nobody pauses who uses it. `nasmount import-fstab` shows how a line would be a share";
-
-fn is_cifs(kind: &str) -> bool {
-    ["cifs", "smb3"].contains(&kind)
-}
 
 /// The hosts that a source and its options name.
 fn hosts<'a>(source: &'a str, options: &'a str) -> Vec<&'a str> {
