@@ -1,14 +1,16 @@
 //! The daemon, as the CLI sees it.
 
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Context as _;
 
 use super::Hinted;
 use crate::daemon::reload::Outcome;
-use crate::dbus::{ManagerClientProxy, NO_SUCH_SERVER, NO_SUCH_SHARE, REFUSED};
+use crate::dbus::{ManagerClientProxy, NO_SUCH_SERVER, NO_SUCH_SHARE, REFUSED, connect_to_socket};
 use crate::share::{Refusal, Verdict};
 use crate::status::{Holder, NamespaceCopy, StatusReport};
+use crate::sys::paths;
 
 /// The daemon answers within milliseconds, whatever hangs: more means that the bus does not work.
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
@@ -62,13 +64,16 @@ async fn within<T>(asking: impl Future<Output = anyhow::Result<T>>) -> anyhow::R
 }
 
 impl Client {
-    /// Connects.
+    /// Connects, if possible without the bus.
     pub async fn connect() -> anyhow::Result<Self> {
         within(async {
-            let connection = zbus::Connection::system().await.map_err(|error| {
-                let hint = "is D-Bus running? `systemctl status dbus`";
-                Hinted::new(format!("cannot reach the system bus: {error}"), hint) // zbus says its causes itself
-            })?;
+            let connection = match connect_to_socket(Path::new(paths::CONTROL_SOCKET)).await {
+                Some(connection) => connection,
+                None => zbus::Connection::system().await.map_err(|error| {
+                    let hint = "is D-Bus running? `systemctl status dbus`";
+                    Hinted::new(format!("cannot reach the system bus: {error}"), hint) // zbus says its causes itself
+                })?,
+            };
             let manager = ManagerClientProxy::new(&connection).await.context("cannot reach nasmount")?;
             Ok(Self { manager })
         })

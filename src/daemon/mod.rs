@@ -86,6 +86,7 @@ async fn serve(settings: Settings, file: Option<PathBuf>) -> anyhow::Result<()> 
     let board = start(settings, file, &host);
     let goes_down = shutdown::watch(Arc::clone(&board));
     tokio::spawn(dbus::serve(Arc::clone(&board)));
+    tokio::spawn(dbus::serve_on_socket(Arc::clone(&board)));
     tokio::spawn(reload_on(hangup, Arc::clone(&board)));
     tell_systemd(&[NotifyState::Ready]);
     info!(version = env!("CARGO_PKG_VERSION"), shares, "running");

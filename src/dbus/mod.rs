@@ -2,19 +2,24 @@
 //!
 //! Anybody may ask how nasmount is; the bus hands commands on from root only (`systemd/io.nasmount.NasMount1.conf`). A command is
 //! answered as soon as it is accepted and written down; how far it has got is in `GetStatus`.
+//!
+//! The same is served without a bus on a socket that only root can reach, so that nothing of nasmount depends on the bus.
 #![expect(clippy::disallowed_types, reason = "zbus's macros use a HashMap")]
 
+use std::io;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tracing::{info, warn};
-use zbus::{connection, interface, proxy};
+use tokio::net::{UnixListener, UnixStream};
+use tracing::{debug, info, warn};
+use zbus::{Guid, connection, interface, proxy};
 
 use crate::daemon::board::{Board, NoAnswer};
 use crate::daemon::reload::How;
 use crate::share::command::Maintenance;
 use crate::share::{Command, Verdict};
-use crate::sys::clock;
+use crate::sys::{clock, listen, paths};
 
 /// Well-known name, with the version of the interface.
 pub const NAME: &str = "io.nasmount.NasMount1";
@@ -205,4 +210,74 @@ pub async fn serve(board: Arc<Board>) {
 
 async fn connect(board: Arc<Board>) -> zbus::Result<zbus::Connection> {
     connection::Builder::system().serve_at(PATH, Manager { board }).name(NAME).build().await
+}
+
+/// Serves on the control socket for ever.
+pub async fn serve_on_socket(board: Arc<Board>) {
+    let listener = match listen_on(Path::new(paths::CONTROL_SOCKET)) {
+        Ok(listener) => listener,
+        Err(error) => return warn!(%error, "cannot listen on {}: only the bus is served", paths::CONTROL_SOCKET),
+    };
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => drop(tokio::spawn(serve_client(stream, Arc::clone(&board)))),
+            Err(error) => {
+                warn!(%error, "cannot accept on {}", paths::CONTROL_SOCKET); // out of descriptors, perhaps
+                tokio::time::sleep(RECONNECT_DELAY).await;
+            }
+        }
+    }
+}
+
+fn listen_on(path: &Path) -> io::Result<UnixListener> {
+    let listener = listen::listen(path)?;
+    listener.set_nonblocking(true)?;
+    UnixListener::from_std(listener)
+}
+
+async fn serve_client(stream: UnixStream, board: Arc<Board>) {
+    let served = async {
+        let builder = connection::Builder::unix_stream(stream.into_std()?).server(Guid::generate()).p2p();
+        builder.serve_at(PATH, Manager { board }).build().await
+    };
+    match served.await {
+        Ok(connection) => drop(connection.closed().await),
+        Err(error) => debug!(%error, "somebody on the control socket does not speak D-Bus"),
+    }
+}
+
+/// The daemon without a bus, for root; `None` if it does not run, or nobody but root may ask there.
+pub async fn connect_to_socket(path: &Path) -> Option<zbus::Connection> {
+    let stream = UnixStream::connect(path).await.ok()?.into_std().ok()?;
+    connection::Builder::unix_stream(stream).p2p().build().await.ok()
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+    use tokio::sync::{mpsc, watch};
+
+    use super::*;
+    use crate::daemon::consumers::{ConsumersHandle, ConsumersView};
+    use crate::daemon::recorder::Recorders;
+
+    #[tokio::test]
+    async fn a_client_of_the_socket_asks_without_a_bus() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("private/control.sock");
+        assert!(connect_to_socket(&path).await.is_none(), "nobody listens");
+        let listener = listen_on(&path).unwrap();
+        let ((to, _inbox), (_publish, view), (reloads, _asked)) =
+            (mpsc::channel(1), watch::channel(ConsumersView::default()), mpsc::channel(1));
+        let board = Arc::new(Board::new(ConsumersHandle { to, view }, Recorders::default(), reloads));
+        let served = tokio::spawn(async move { serve_client(listener.accept().await.unwrap().0, board).await });
+        let connection = connect_to_socket(&path).await.unwrap();
+        let manager = ManagerClientProxy::new(&connection).await.unwrap();
+        assert!(manager.get_status().await.unwrap().contains("\"shares\":[]"));
+        let error = manager.mount("films").await.unwrap_err();
+        assert!(matches!(&error, zbus::Error::MethodError(name, _, _) if name.as_str() == NO_SUCH_SHARE), "{error}");
+        drop((manager, connection));
+        served.await.unwrap(); // it ends with its client
+        assert!(connect_to_socket(&path).await.is_none(), "an earlier daemon's socket");
+    }
 }

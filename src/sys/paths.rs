@@ -18,6 +18,9 @@ pub const BARRIER_SOCKET: &str = "/run/nasmount/barrier.sock";
 /// Where the clone lies inside its namespace.
 pub const SHARE_IN_NAMESPACE: &str = "/share";
 
+/// Socket on which the daemon itself speaks D-Bus, for where the bus is away: early boot, late shutdown, a broken broker.
+pub const CONTROL_SOCKET: &str = "/run/nasmount/control.sock";
+
 /// The file on which a share's namespace is pinned.
 pub fn clone_pin(share: &str) -> PathBuf {
     Path::new(CLONE_DIRECTORY).join(share)

@@ -33,6 +33,7 @@ pub fn run(guest: &Guest) -> Result<String> {
     load.wait_for_operations(10, DEADLINE)?;
 
     examined(guest, nas)?;
+    without_the_bus(guest)?;
     held_by_operator(guest, &nasmount, &load, nas)?;
     hands_off(guest, &nasmount, nas)?;
     meddled_with(guest, &nasmount)?;
@@ -55,6 +56,17 @@ fn exits(guest: &Guest, command: &str, code: i32) -> Result<()> {
     let output = guest.run(command)?;
     ensure!(output.code == code, "`{command}` ended with {}, not {code}: {}", output.code, output.stderr);
     Ok(())
+}
+
+/// The bus hangs: who is root asks the daemon itself.
+fn without_the_bus(guest: &Guest) -> Result<()> {
+    const OVER_THE_BUS: &str = "timeout 3 setpriv --reuid=nasuser --clear-groups nasmount status asked >/dev/null 2>&1";
+    guest.ok(OVER_THE_BUS).context("anybody may ask")?;
+    let asked = format!("{OVER_THE_BUS} && exit 9; nasmount status asked && nasmount maintenance off asked");
+    let hung = format!(
+        "systemctl kill --signal=STOP dbus; ( {asked} ); code=$?; systemctl kill --signal=CONT dbus; exit $code"
+    );
+    guest.ok(&hung).map(drop)
 }
 
 /// A consumer that an operator holds stays held when an outage is over, and goes on when he releases it.
