@@ -11,11 +11,14 @@ use serde::Serialize;
 use super::Hinted;
 use super::client::{Client, block_on};
 use super::report::{self, Exit};
+use crate::config::consumer::Consumer;
 use crate::config::units::mount_unit;
 use crate::plan::dependency::can_wait;
 use crate::share::consumers::Held;
 use crate::status::{Holder, ShareStatus};
+use crate::sys::engine;
 use crate::sys::systemd::{Activity, Systemd};
+use crate::sys::user_systemd;
 
 /// Version of the form of `--json`.
 const SCHEMA: u32 = 1;
@@ -52,8 +55,10 @@ struct Known {
     share: ShareStatus,
     /// Units whose start has systemd start it, too.
     requiring: Vec<String>,
-    /// Configured units that systemd does not know.
-    unknown: Vec<String>,
+    /// Configured consumers that cannot be found, and why.
+    unknown: BTreeMap<String, String>,
+    /// Configured containers and units of users by the units in which /proc has them.
+    scopes: BTreeMap<String, String>,
     /// Or why that is not known.
     holders: Result<Vec<Holder>, String>,
 }
@@ -91,19 +96,50 @@ async fn ask(only: Option<&str>) -> anyhow::Result<Option<Vec<Known>>> {
     for share in shares.into_iter().filter(|share| only.is_none_or(|name| share.name == name)) {
         let requiring = systemd.pulled_in_by(&mount_unit(&share.mount_point)).await;
         let requiring = requiring.with_context(|| format!("cannot ask systemd who requires {}", share.mount_point))?;
-        let mut unknown = Vec::new();
+        let (mut unknown, mut scopes) = (BTreeMap::new(), BTreeMap::new());
         for consumer in &share.consumers {
-            if systemd.activity(&consumer.unit).await.is_ok_and(|activity| activity == Activity::Unknown) {
-                unknown.push(consumer.unit.clone());
+            match look_up(&systemd, &consumer.unit).await {
+                Ok(Some(scope)) => drop(scopes.insert(scope, consumer.unit.clone())),
+                Ok(None) => {}
+                Err(why) => drop(unknown.insert(consumer.unit.clone(), why)),
             }
         }
         let holders = client.holders(&share.name).await.map_err(|error| format!("{error:#}"));
-        known.push(Known { share, requiring, unknown, holders });
+        known.push(Known { share, requiring, unknown, scopes, holders });
     }
     Ok(Some(known))
 }
 
-fn dependents(Known { share, requiring, unknown, holders }: &Known) -> Vec<Dependent> {
+/// Under which unit /proc has a consumer that is none of the system's; or why a consumer is not known.
+async fn look_up(systemd: &Systemd, consumer: &str) -> Result<Option<String>, String> {
+    let in_words = |error: &dyn std::error::Error| Err(error.to_string());
+    match Consumer::of(consumer) {
+        Consumer::Unit(unit) => is_known(systemd, unit).await.map(|()| None),
+        Consumer::UserUnit { user, unit } => match user_systemd::connect(user).await {
+            Ok(Some(connection)) => match Systemd::on(connection).await {
+                Ok(systemd) => is_known(&systemd, unit).await.map(|()| Some(unit.to_owned())),
+                Err(error) => in_words(&error),
+            },
+            Ok(None) => {
+                Err(format!("{user} has no systemd now: `loginctl enable-linger {user}` gives him one at boot"))
+            }
+            Err(error) => in_words(&error),
+        },
+        Consumer::Container(name) => match engine::find(name).await {
+            Ok(None) => Err("no container engine knows it: is the name right?".to_owned()),
+            Ok(Some(found)) if found.running => found.scope().map(Some).map_err(|error| error.to_string()),
+            Ok(Some(_)) => Ok(None),
+            Err(error) => in_words(&error),
+        },
+    }
+}
+
+async fn is_known(systemd: &Systemd, unit: &str) -> Result<(), String> {
+    let unknown = systemd.activity(unit).await.is_ok_and(|activity| activity == Activity::Unknown);
+    if unknown { Err("systemd does not know it: is the name right?".to_owned()) } else { Ok(()) }
+}
+
+fn dependents(Known { share, requiring, unknown, scopes, holders }: &Known) -> Vec<Dependent> {
     let named = |unit: &str| {
         let files = holders.is_ok().then_some(0);
         Dependent { share: share.name.clone(), unit: unit.to_owned(), files, ..Dependent::default() }
@@ -118,6 +154,7 @@ fn dependents(Known { share, requiring, unknown, holders }: &Known) -> Vec<Depen
     }
     for holder in holders.iter().flatten() {
         let unit = holder.unit.as_deref().unwrap_or("no unit");
+        let unit = scopes.get(unit).map_or(unit, String::as_str);
         let dependent = found.entry(unit.to_owned()).or_insert_with(|| named(unit));
         dependent.files = Some(dependent.files.unwrap_or(0) + holder.files + holder.directories);
     }
@@ -127,11 +164,11 @@ fn dependents(Known { share, requiring, unknown, holders }: &Known) -> Vec<Depen
     found.into_values().collect()
 }
 
-fn missing(dependent: &Dependent, unknown: &[String]) -> Vec<String> {
+fn missing(dependent: &Dependent, unknown: &BTreeMap<String, String>) -> Vec<String> {
     let Dependent { share, unit, configured, requires, .. } = dependent;
     let mut missing = Vec::new();
-    if unknown.contains(unit) {
-        missing.push("systemd does not know it: is the name right?".to_owned());
+    if let Some(why) = unknown.get(unit) {
+        missing.push(why.clone());
     } else if *configured && !requires && can_wait(unit) {
         missing.push("its start does not wait for the share: `systemctl daemon-reload`".to_owned());
     }
@@ -179,10 +216,15 @@ mod tests {
             "name": "films", "state": "online", "since": 1.0, "reason": {"kind": "answers"}, "reason_text": "x",
             "server": "tower", "source": "films", "mount_point": "/mnt/films", "hold_reasons": [], "wanted": "mounted",
             "consumers_progress": "settled", "given_up": false,
-            "consumers": [{"unit": "player.service", "held": "paused"}, {"unit": "plyer.service"}],
+            "consumers": [{"unit": "player.service", "held": "paused"}, {"unit": "plyer.service"}, {"unit": "container:tdarr"}],
         });
-        let (requiring, unknown) = (vec!["player.service".into(), "scan.service".into()], vec!["plyer.service".into()]);
-        Known { share: serde_json::from_value(share).unwrap(), requiring, unknown, holders }
+        Known {
+            share: serde_json::from_value(share).unwrap(),
+            requiring: vec!["player.service".into(), "scan.service".into()],
+            unknown: BTreeMap::from([("plyer.service".into(), "systemd does not know it: is the name right?".into())]),
+            scopes: BTreeMap::from([("docker-4cf2b1.scope".into(), "container:tdarr".into())]),
+            holders,
+        }
     }
 
     #[test]
@@ -196,7 +238,12 @@ mod tests {
             writable_paths: Vec::new(),
             directories: 1,
         };
-        let holders = vec![holder(Some("player.service"), 2), holder(Some("player.service"), 1), holder(None, 0)];
+        let holders = vec![
+            holder(Some("player.service"), 2),
+            holder(Some("docker-4cf2b1.scope"), 3),
+            holder(Some("player.service"), 1),
+            holder(None, 0),
+        ];
         let found = dependents(&known(Ok(holders)));
         let of = |unit: &str| found.iter().find(|dependent| dependent.unit == unit).unwrap().clone();
         let player = of("player.service");
@@ -207,7 +254,9 @@ mod tests {
         assert_eq!((scan.configured, scan.requires, scan.files), (false, true, Some(0)));
         assert_eq!(scan.missing, ["nothing is done to it in an outage: add [[share.films.consumer]]"]);
         assert_eq!((of("no unit").files, of("no unit").missing), (Some(1), vec![]));
-        assert_eq!(found.len(), 4);
+        let tdarr = of("container:tdarr");
+        assert_eq!((tdarr.configured, tdarr.files, tdarr.missing), (true, Some(4), vec![]));
+        assert_eq!(found.len(), 5);
     }
 
     #[test]
@@ -215,7 +264,7 @@ mod tests {
         let found = dependents(&known(Err("only root may do that".into())));
         assert!(found.iter().all(|dependent| dependent.files.is_none()));
         assert!(
-            render(&found).contains("player.service  yes         yes           ?           paused"),
+            render(&found).contains("player.service   yes         yes           ?           paused"),
             "{}",
             render(&found)
         );

@@ -8,6 +8,7 @@ use std::time::Duration;
 use super::check::load_and_check;
 use super::client::{Client, block_on};
 use super::report::{Exit, finish};
+use crate::config::consumer::system_unit;
 use crate::config::{self, Invalid, Settings};
 use crate::plan::doctor::facts::{Daemon, Generator, ServiceFacts};
 use crate::plan::doctor::{Finding, Severity, examine, worst};
@@ -131,7 +132,7 @@ type Consumers = BTreeMap<String, Option<Vec<String>>>;
 async fn ask_systemd(settings: &Settings) -> zbus::Result<(Option<String>, Consumers)> {
     let systemd = Systemd::connect().await?;
     let mut consumers = Consumers::new();
-    for unit in units(settings).into_keys() {
+    for unit in units(settings).into_keys().filter(|consumer| system_unit(consumer).is_some()) {
         if let Ok(after) = systemd.starts_after(&unit).await {
             consumers.insert(unit, after);
         }

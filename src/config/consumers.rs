@@ -3,13 +3,14 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use super::consumer::parse_consumer;
 use super::fragment::ConsumerFragment;
 use super::invalid::{Finding, InvalidKind, Problems};
 use super::limits::validate_limits;
 use super::merge::Input;
 use super::settings::{AfterHold, ConsumerSettings, OnOutage};
 use super::source::Origin;
-use super::units::{Pausable, parse_unit};
+use super::units::Pausable;
 use super::validate::checked;
 use super::value::show_duration;
 
@@ -28,7 +29,9 @@ pub(super) fn validate_consumers(
     for (index, consumer) in consumers.iter().enumerate() {
         let key = format!("{path}.consumer[{index}]");
         let unit = &consumer.unit;
-        let Some(pausable) = checked(&key, "unit", unit, InvalidKind::BadName, parse_unit, problems) else { continue };
+        let Some(pausable) = checked(&key, consumer.key, unit, InvalidKind::BadName, parse_consumer, problems) else {
+            continue;
+        };
         let on_outage = consumer.on_outage.as_ref().map_or(OnOutage::Pause, |given| given.value);
         if pausable == Pausable::No && on_outage == OnOutage::Pause {
             let at = consumer.on_outage.as_ref().map_or(unit.origin, |given| given.origin);

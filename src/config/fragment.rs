@@ -8,13 +8,14 @@ use std::time::Duration;
 
 use toml::de::DeTable;
 
+use super::consumer::{Consumer, system_unit};
 use super::invalid::{InvalidKind, Problems};
 use super::limits::{Limit, read_limits};
 use super::options::{OptionEntry, read_options};
 use super::reader::{Fields, NoneWord, join, parse};
 use super::settings::{AfterHold, HoldFor, IdentityPolicy, OnAccess, OnOutage};
 use super::source::{Origin, Sourced};
-use super::value::parse_on_access;
+use super::value::{parse_on_access, quoted};
 
 const SERVER_KEYS: &[&str] = &["host", "credentials", "identity", "probe"];
 const PROBE_KEYS: &[&str] = &["interval", "timeout", "dead_after", "alive_after"];
@@ -36,6 +37,7 @@ const SHARE_KEYS: &[&str] = &[
 ];
 const CONSUMER_KEYS: &[&str] = &[
     "unit",
+    "user",
     "container",
     "on_outage",
     "after_hold",
@@ -105,7 +107,10 @@ pub(crate) struct ShareFragment {
 /// One `[[share.NAME.consumer]]` in one file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct ConsumerFragment {
+    /// Its name (`config::consumer`).
     pub(crate) unit: Sourced<String>,
+    /// The key that it stands behind.
+    pub(crate) key: &'static str,
     pub(crate) on_outage: Option<Sourced<OnOutage>>,
     pub(crate) after_hold: Option<Sourced<AfterHold>>,
     pub(crate) order: Option<Sourced<i32>>,
@@ -236,9 +241,10 @@ fn read_consumers(share: &mut Fields<'_>, problems: &mut Problems<'_>) -> Vec<Co
     consumers
 }
 
-/// `None` if it does not say which unit it is about.
+/// `None` if it does not say which unit or container it is about.
 fn read_consumer(at: Origin, mut fields: Fields<'_>, problems: &mut Problems<'_>) -> Option<ConsumerFragment> {
-    let unit = fields.string("unit", problems);
+    let (unit, user) = (fields.string("unit", problems), fields.string("user", problems));
+    let container = fields.string("container", problems);
     let on_outage = fields.word(
         "on_outage",
         &[("pause", OnOutage::Pause), ("stop", OnOutage::Stop), ("none", OnOutage::None)],
@@ -253,22 +259,49 @@ fn read_consumer(at: Origin, mut fields: Fields<'_>, problems: &mut Problems<'_>
     let order = order.map(|order| Sourced { value: i32::try_from(order.value).unwrap_or(0), origin: order.origin });
     let time_limit = fields.duration("time_limit", problems);
     let limits = read_limits(&mut fields, problems);
-    if let Some((origin, _)) = fields.raw("container") {
-        problems.refuse(
-            InvalidKind::NotSupported,
-            origin,
-            fields.key("container"),
-            "containers are part of the format, but this release cannot pause them by name",
-            "run the container from a systemd unit and name that: unit = \"NAME.service\"",
-        );
-    } else if unit.is_none() && !fields.into_broken().contains("unit") {
-        problems.refuse(
-            InvalidKind::Missing,
-            at,
-            "consumer.unit",
-            "a consumer without a unit",
-            "add unit = \"NAME.service\"",
-        );
+    refuse_combinations(&fields, unit.as_ref(), user.as_ref(), container.as_ref(), problems);
+    let broken = fields.into_broken();
+    if unit.is_none() && container.is_none() && !broken.contains("unit") && !broken.contains("container") {
+        let help = "add unit = \"NAME.service\", or container = \"NAME\"";
+        problems.refuse(InvalidKind::Missing, at, "consumer.unit", "a consumer without a unit or a container", help);
     }
-    Some(ConsumerFragment { unit: unit?, on_outage, after_hold, order, time_limit, limits })
+    let (named, key) = match (unit, container) {
+        (Some(unit), _) => (unit, "unit"),
+        (None, container) => (container?, "container"),
+    };
+    let name = match (key, &user) {
+        ("container", _) => Consumer::Container(&named.value).name(),
+        (_, Some(user)) => Consumer::UserUnit { user: &user.value, unit: &named.value }.name(),
+        _ => named.value,
+    };
+    let unit = Sourced { value: name, origin: named.origin };
+    Some(ConsumerFragment { unit, key, on_outage, after_hold, order, time_limit, limits })
+}
+
+/// A consumer is one thing, and named by one key.
+fn refuse_combinations(
+    fields: &Fields<'_>,
+    unit: Option<&Sourced<String>>,
+    user: Option<&Sourced<String>>,
+    container: Option<&Sourced<String>>,
+    problems: &mut Problems<'_>,
+) {
+    if let (Some(_), Some(container)) = (unit, container) {
+        let message = "a consumer is a unit or a container, not both";
+        let help = "remove one of the two; what runs in a unit of its own is paused with its unit";
+        problems.refuse(InvalidKind::Conflict, container.origin, fields.key("container"), message, help);
+    }
+    if let (Some(_), Some(user)) = (container, user) {
+        let message = "a container of a user's own engine is not found";
+        let help = "name the unit that runs it: unit = \"NAME.service\" beside user";
+        problems.refuse(InvalidKind::NotSupported, user.origin, fields.key("user"), message, help);
+    }
+    if let Some(unit) = unit.filter(|unit| system_unit(&unit.value).is_none()) {
+        let message = format!("{} is not the name of a unit", quoted(&unit.value));
+        let help = match Consumer::of(&unit.value) {
+            Consumer::UserUnit { user, unit } => format!("write unit = {} and user = {}", quoted(unit), quoted(user)),
+            Consumer::Container(name) | Consumer::Unit(name) => format!("write container = {}", quoted(name)),
+        };
+        problems.refuse(InvalidKind::BadName, unit.origin, fields.key("unit"), message, help);
+    }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::consumer::{Consumer, system_unit};
 use super::fragment::ConsumerFragment;
 use super::invalid::{InvalidKind, Problems};
 use super::reader::{Fields, NoneWord};
@@ -88,7 +89,7 @@ pub(super) fn read_limits(fields: &mut Fields<'_>, problems: &mut Problems<'_>) 
 
 /// The section of a unit's file that limits are written into; `None` for units without processes of their own.
 pub fn section(unit: &str) -> Option<&'static str> {
-    match unit.rsplit_once('.')?.1 {
+    match system_unit(unit)?.rsplit_once('.')?.1 {
         "service" => Some("Service"),
         "scope" => Some("Scope"),
         "slice" => Some("Slice"),
@@ -106,8 +107,19 @@ pub(super) fn validate_limits(
     for (limit, given) in &consumer.limits {
         let key = format!("{key}.{}", limit.key());
         if section(&consumer.unit.value).is_none() {
-            let message = format!("{} has no processes that could be limited", consumer.unit.value);
-            let help = "limit the service that it starts";
+            let (message, help) = match Consumer::of(&consumer.unit.value) {
+                Consumer::Container(name) => (
+                    format!("the limits of container {name} are its engine's"),
+                    "give it --memory or --cpu-shares (`docker update`, `podman update`, compose)",
+                ),
+                Consumer::UserUnit { unit, .. } => (
+                    format!("the limits of {unit} are its user's"),
+                    "write them into the unit itself: `systemctl --user edit`",
+                ),
+                Consumer::Unit(unit) => {
+                    (format!("{unit} has no processes that could be limited"), "limit the service that it starts")
+                }
+            };
             problems.refuse(InvalidKind::NotAllowed, given.origin, key, message, help);
             continue;
         }

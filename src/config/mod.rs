@@ -13,6 +13,7 @@
 //!
 //! This directory is pure: text in, values out. Files are found and read by `sys::config_dir`.
 
+pub mod consumer;
 mod consumers;
 pub mod credentials;
 mod fragment;

@@ -11,15 +11,21 @@ use super::journal::{Covered, Journal};
 use super::share_actor::wait_until;
 use super::sleep::Sleep;
 use super::units::{InFlight, Outcome, Units};
+use crate::config::consumer::Consumer;
 use crate::share::consumers::{Demand, Held, Progress, UnitEffect, UnitEvent, UnitSpec, UnitStep};
 use crate::share::failure::Failure;
 use crate::share::{BootInstant, Consumers, OpId};
 use crate::sys::clock;
+use crate::sys::engine::{ENGINES, Engine, EngineError};
+use crate::sys::engine_watch;
 use crate::sys::state_file::StateFiles;
-use crate::sys::unit_watch::{self, Watched};
+use crate::sys::unit_watch::{self, Ended, Watched};
 
 /// Messages that may wait: a demand of every share, and more shares than anybody has.
 const MAX_QUEUED: usize = 256;
+
+/// Pause before an engine, or a user, is looked for again who is not there.
+const ABSENT_DELAY: Duration = Duration::from_secs(5);
 
 /// Pause before systemd is looked for again.
 const RECONNECT_DELAY: Duration = Duration::from_secs(1);
@@ -91,7 +97,11 @@ pub fn spawn(units: BTreeMap<String, UnitSpec>, files: StateFiles, sleep: Sleep)
     let (publish, view) = watch::channel(ConsumersView::default());
     let (watch_units, watched_units) = watch::channel(watched_units);
     let (report, reports) = mpsc::channel(MAX_QUEUED);
-    tokio::spawn(keep_watching(watched_units, report).instrument(span.clone()));
+    for engine in ENGINES {
+        tokio::spawn(keep_watching_containers(engine, watched_units.clone(), report.clone()).instrument(span.clone()));
+    }
+    tokio::spawn(keep_watching_users(watched_units.clone(), report.clone()).instrument(span.clone()));
+    tokio::spawn(keep_watching(None, watched_units, report).instrument(span.clone()));
     let actor = ConsumersActor {
         machine,
         journal,
@@ -270,17 +280,65 @@ impl ConsumersActor {
     }
 }
 
-/// Watches the units for as long as somebody listens; a bus that goes away is waited for.
-async fn keep_watching(mut units: watch::Receiver<BTreeSet<String>>, report: mpsc::Sender<Watched>) {
+/// Watches the units of the system's, or of a user's, for as long as somebody listens; a bus that goes away is waited for.
+async fn keep_watching(
+    user: Option<String>,
+    mut consumers: watch::Receiver<BTreeSet<String>>,
+    report: mpsc::Sender<Watched>,
+) {
     let mut reachable = true;
     while !report.is_closed() {
-        match unit_watch::watch(&mut units, &report).await {
-            Ok(()) => reachable = true,
+        match unit_watch::watch(user.as_deref(), &mut consumers, &report).await {
+            Ok(Ended::Changed) => reachable = true,
+            Ok(Ended::Absent) => tokio::time::sleep(ABSENT_DELAY).await,
             Err(error) => {
                 if std::mem::replace(&mut reachable, false) {
-                    warn!(%error, "cannot watch the consumers; trying again");
+                    warn!(user, %error, "cannot watch the consumers; trying again");
                 }
                 tokio::time::sleep(RECONNECT_DELAY).await;
+            }
+        }
+    }
+}
+
+/// The same of all users who have consumers.
+async fn keep_watching_users(mut consumers: watch::Receiver<BTreeSet<String>>, report: mpsc::Sender<Watched>) {
+    loop {
+        let users: BTreeSet<String> = consumers.borrow_and_update().iter().filter_map(|name| user_of(name)).collect();
+        let mut watches = tokio::task::JoinSet::new(); // they end with it
+        for user in users {
+            watches.spawn(keep_watching(Some(user), consumers.clone(), report.clone()).in_current_span());
+        }
+        tokio::select! {
+            changed = consumers.changed() => if changed.is_err() { return },
+            () = report.closed() => return,
+        }
+    }
+}
+
+fn user_of(consumer: &str) -> Option<String> {
+    match Consumer::of(consumer) {
+        Consumer::UserUnit { user, .. } => Some(user.to_owned()),
+        Consumer::Unit(_) | Consumer::Container(_) => None,
+    }
+}
+
+/// The same of the containers among them. Most hosts have one engine, or none.
+async fn keep_watching_containers(
+    engine: Engine,
+    mut consumers: watch::Receiver<BTreeSet<String>>,
+    report: mpsc::Sender<Watched>,
+) {
+    let mut reachable = true;
+    while !report.is_closed() {
+        match engine_watch::watch(engine, &mut consumers, &report).await {
+            Ok(()) => reachable = true,
+            Err(EngineError::Absent) => tokio::time::sleep(ABSENT_DELAY).await,
+            Err(error) => {
+                if std::mem::replace(&mut reachable, false) {
+                    warn!(%error, "cannot watch containers; trying again");
+                }
+                tokio::time::sleep(ABSENT_DELAY).await;
             }
         }
     }

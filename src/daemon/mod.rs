@@ -8,6 +8,7 @@ pub mod barrier;
 mod barrier_keeper;
 pub mod board;
 pub mod consumers;
+mod containers;
 mod dependents;
 mod executor;
 mod host_watch;

@@ -3,8 +3,11 @@
 use anyhow::Context as _;
 use tracing::{info, warn};
 
+use crate::config::consumer::Consumer;
+use crate::sys::engine;
 use crate::sys::state_file::{StateFiles, UnitList};
 use crate::sys::systemd::{Signal, Systemd};
+use crate::sys::user_systemd;
 
 /// The daemon's unit.
 const DAEMON: &str = "nasmount.service";
@@ -23,11 +26,28 @@ pub fn run() -> anyhow::Result<()> {
         }
         let paused = StateFiles::of_host().read_units(UnitList::Paused).context("cannot read what is paused")?;
         for unit in paused.into_keys() {
-            match systemd.signal(&unit, Signal::Continue).await {
+            match proceed(&systemd, &unit).await {
                 Ok(()) => info!(unit, "continued"),
-                Err(error) => warn!(unit, %error, "cannot continue"),
+                Err(error) => warn!(unit, "cannot continue: {error:#}"),
             }
         }
         Ok(())
     })
+}
+
+async fn proceed(systemd: &Systemd, consumer: &str) -> anyhow::Result<()> {
+    match Consumer::of(consumer) {
+        Consumer::Unit(unit) => systemd.signal(unit, Signal::Continue).await?,
+        Consumer::UserUnit { user, unit } => {
+            if let Some(connection) = user_systemd::connect(user).await? {
+                Systemd::on(connection).await?.signal(unit, Signal::Continue).await?;
+            }
+        }
+        Consumer::Container(name) => {
+            if let Some(container) = engine::find(name).await?.filter(|container| container.running) {
+                systemd.signal(&container.scope()?, Signal::Continue).await?;
+            }
+        }
+    }
+    Ok(())
 }

@@ -1,4 +1,4 @@
-//! What is done to units, through systemd: one task per operation.
+//! What is done to consumers, through systemd and the engines of containers: one task per operation.
 //!
 //! The first message of each operation is sent in the order in which the operations were started: tasks are polled first in
 //! the order in which they were spawned, on this one thread, and the connection's queue is fair. Nothing waits in between.
@@ -11,10 +11,13 @@ use tokio::sync::Mutex as AsyncMutex;
 use tokio::task::AbortHandle;
 use tracing::{debug, info, warn};
 
+use super::containers::{ContainerError, Containers};
+use crate::config::consumer::Consumer;
 use crate::share::OpId;
 use crate::share::consumers::{UnitDone, UnitStep};
 use crate::share::failure::{Failure, FailureClass};
 use crate::sys::systemd::{Activity, Signal, Start, Systemd, is_opposed, is_unknown_unit};
+use crate::sys::user_systemd;
 
 /// Pause between two looks how far a unit has got.
 const POLL: Duration = Duration::from_millis(100);
@@ -22,10 +25,12 @@ const POLL: Duration = Duration::from_millis(100);
 /// How an operation ended.
 pub type Outcome = Result<UnitDone, Failure>;
 
-/// Carries out operations. The connection to the bus is made when needed and dropped when it fails.
+/// Carries out operations. Connections are made when needed and dropped when they fail.
 #[derive(Debug, Default)]
 pub struct Units {
-    systemd: AsyncMutex<Option<Systemd>>,
+    /// By user; the system's without one.
+    systemd: AsyncMutex<BTreeMap<Option<String>, Systemd>>,
+    containers: Containers,
     unknown: Mutex<BTreeSet<String>>,
 }
 
@@ -57,121 +62,156 @@ impl Units {
     /// Over this connection, as long as it lasts.
     #[cfg(test)]
     fn on(systemd: Systemd) -> Self {
-        Self { systemd: AsyncMutex::new(Some(systemd)), unknown: Mutex::default() }
+        Self { systemd: AsyncMutex::new(BTreeMap::from([(None, systemd)])), ..Self::default() }
     }
 
-    async fn systemd(&self) -> zbus::Result<Systemd> {
-        let mut slot = self.systemd.lock().await;
-        if let Some(systemd) = &*slot {
-            return Ok(systemd.clone());
+    /// The system's manager, or a user's; `None` if he has none.
+    async fn systemd(&self, user: Option<&str>) -> zbus::Result<Option<Systemd>> {
+        let mut connections = self.systemd.lock().await;
+        if let Some(systemd) = connections.get(&user.map(str::to_owned)) {
+            return Ok(Some(systemd.clone()));
         }
-        let systemd = Systemd::connect().await?;
-        Ok(slot.insert(systemd).clone())
+        let systemd = match user {
+            None => Systemd::connect().await?,
+            Some(user) => match user_systemd::connect(user).await? {
+                Some(connection) => Systemd::on(connection).await?,
+                None => return Ok(None),
+            },
+        };
+        connections.insert(user.map(str::to_owned), systemd.clone());
+        Ok(Some(systemd))
     }
 
     /// Carries out one step; ends when it has been done, and not before.
-    pub async fn perform(&self, unit: &str, step: UnitStep) -> Outcome {
-        let systemd = match self.systemd().await {
-            Ok(systemd) => systemd,
+    pub async fn perform(&self, name: &str, step: UnitStep) -> Outcome {
+        let consumer = Consumer::of(name);
+        let user = match consumer {
+            Consumer::UserUnit { user, .. } => Some(user),
+            Consumer::Unit(_) | Consumer::Container(_) => None,
+        };
+        let systemd = match self.systemd(user).await {
+            Ok(Some(systemd)) => systemd,
+            Ok(None) => return Ok(nothing_runs(step)), // a user who is not there has no units that run
             Err(error) => return Err(Failure::transient(format!("cannot reach systemd: {error}"))),
         };
-        let result = match step {
-            UnitStep::Inspect => self.inspect(&systemd, unit).await,
-            UnitStep::Pause => systemd.pause(unit).await.map(plainly),
-            UnitStep::Stop => self.stop(&systemd, unit).await,
-            UnitStep::Kill => self.kill(&systemd, unit).await,
-            UnitStep::Continue => systemd.signal(unit, Signal::Continue).await.map(plainly),
-            UnitStep::Start => self.start(&systemd, unit).await,
-            UnitStep::ContinueAndStart => match systemd.signal(unit, Signal::Continue).await {
-                Ok(()) => self.start(&systemd, unit).await,
-                Err(error) => Err(error),
-            },
+        let result = match consumer {
+            Consumer::Unit(unit) | Consumer::UserUnit { unit, .. } => {
+                perform_on_unit(&systemd, unit, step).await.map_err(ContainerError::from)
+            }
+            Consumer::Container(container) => self.containers.perform(&systemd, container, step).await,
         };
-        debug!(unit, ?step, ?result, "ended");
+        let result = result.map(|done| done.unwrap_or_else(|| self.is_unknown(consumer, step)));
+        debug!(name, ?step, ?result, "ended");
         if step != UnitStep::Inspect && result.is_ok() {
-            info!(unit, ?step, "done");
+            info!(name, ?step, "done");
         }
-        if let Err(error) = &result
+        if let Err(ContainerError::Systemd(error)) = &result
             && !matches!(error, zbus::Error::MethodError(..))
         {
-            *self.systemd.lock().await = None;
+            self.systemd.lock().await.remove(&user.map(str::to_owned));
         }
         result.map_err(|error| {
-            let class = if is_opposed(&error) { FailureClass::Busy } else { FailureClass::Transient };
-            Failure { class, ..Failure::transient(format!("cannot {} {unit}: {error}", verb(step))) }
+            let opposed = matches!(&error, ContainerError::Systemd(error) if is_opposed(error));
+            let class = if opposed { FailureClass::Busy } else { FailureClass::Transient };
+            Failure { class, ..Failure::transient(format!("cannot {} {name}: {error}", verb(step))) }
         })
     }
 
-    /// Says once that systemd does not know a unit.
-    fn is_unknown(&self, unit: &str) -> UnitDone {
-        if self.unknown.lock().unwrap_or_else(PoisonError::into_inner).insert(unit.to_owned()) {
-            warn!(unit, "systemd does not know this consumer");
+    /// Says once that nobody knows a consumer.
+    fn is_unknown(&self, consumer: Consumer<'_>, step: UnitStep) -> UnitDone {
+        if self.unknown.lock().unwrap_or_else(PoisonError::into_inner).insert(consumer.name()) {
+            let who = match consumer {
+                Consumer::Container(_) => "no container engine knows",
+                Consumer::Unit(_) | Consumer::UserUnit { .. } => "systemd does not know",
+            };
+            warn!(consumer = consumer.name(), "{who} this consumer");
         }
-        UnitDone::Found { running: false, run: None }
-    }
-
-    async fn inspect(&self, systemd: &Systemd, unit: &str) -> zbus::Result<UnitDone> {
-        let running = match systemd.activity(unit).await? {
-            Activity::Running => true,
-            Activity::NotRunning => false,
-            Activity::Unknown => return Ok(self.is_unknown(unit)),
-        };
-        Ok(UnitDone::Found { running, run: systemd.run(unit).await? })
-    }
-
-    async fn stop(&self, systemd: &Systemd, unit: &str) -> zbus::Result<UnitDone> {
-        match systemd.stop(unit).await {
-            Err(error) if is_unknown_unit(&error) => return Ok(self.is_unknown(unit)),
-            result => result?,
-        }
-        // systemd continues processes after SIGTERM, but not before an ExecStop= that talks to them
-        systemd.signal(unit, Signal::Continue).await?;
-        until_stopped(systemd, unit).await
-    }
-
-    async fn kill(&self, systemd: &Systemd, unit: &str) -> zbus::Result<UnitDone> {
-        systemd.signal(unit, Signal::Kill).await?;
-        match systemd.stop(unit).await {
-            Err(error) if is_unknown_unit(&error) => return Ok(self.is_unknown(unit)),
-            result => result?,
-        }
-        until_stopped(systemd, unit).await
-    }
-
-    /// A unit that does not start is its own affair, or its administrator's. Reasons to try again, and to remember until then
-    /// that the unit is to be started: its stop is still under way, the host is going down, the bus is away.
-    async fn start(&self, systemd: &Systemd, unit: &str) -> zbus::Result<UnitDone> {
-        match systemd.start(unit).await {
-            Err(error) if is_unknown_unit(&error) => {
-                self.is_unknown(unit);
-                return Ok(UnitDone::Plainly);
-            }
-            Err(error) if is_opposed(&error) => return Err(error),
-            Err(zbus::Error::MethodError(name, message, reply)) => {
-                if systemd.is_going_down().await? {
-                    return Err(zbus::Error::MethodError(name, message, reply));
-                }
-                warn!(unit, error = %name, message, "the consumer cannot be started");
-                return Ok(UnitDone::Plainly);
-            }
-            result => result?,
-        }
-        loop {
-            match systemd.start_progress(unit).await? {
-                Start::UnderWay => tokio::time::sleep(POLL).await,
-                Start::Done => break,
-                Start::Failed(state) => {
-                    warn!(unit, state, "the consumer was started and does not run");
-                    break;
-                }
-            }
-        }
-        Ok(UnitDone::Plainly)
+        nothing_runs(step)
     }
 }
 
-fn plainly(_: ()) -> UnitDone {
-    UnitDone::Plainly
+/// What comes of an operation on what is not there.
+fn nothing_runs(step: UnitStep) -> UnitDone {
+    match step {
+        UnitStep::Inspect | UnitStep::Stop | UnitStep::Kill => UnitDone::Found { running: false, run: None },
+        UnitStep::Pause | UnitStep::Continue | UnitStep::Start | UnitStep::ContinueAndStart => UnitDone::Plainly,
+    }
+}
+
+/// `None`: systemd does not know it.
+async fn perform_on_unit(systemd: &Systemd, unit: &str, step: UnitStep) -> zbus::Result<Option<UnitDone>> {
+    match step {
+        UnitStep::Inspect => inspect(systemd, unit).await,
+        UnitStep::Pause => systemd.pause(unit).await.map(plainly),
+        UnitStep::Stop => stop(systemd, unit).await,
+        UnitStep::Kill => kill(systemd, unit).await,
+        UnitStep::Continue => systemd.signal(unit, Signal::Continue).await.map(plainly),
+        UnitStep::Start => start(systemd, unit).await,
+        UnitStep::ContinueAndStart => match systemd.signal(unit, Signal::Continue).await {
+            Ok(()) => start(systemd, unit).await,
+            Err(error) => Err(error),
+        },
+    }
+}
+
+async fn inspect(systemd: &Systemd, unit: &str) -> zbus::Result<Option<UnitDone>> {
+    let running = match systemd.activity(unit).await? {
+        Activity::Running => true,
+        Activity::NotRunning => false,
+        Activity::Unknown => return Ok(None),
+    };
+    Ok(Some(UnitDone::Found { running, run: systemd.run(unit).await? }))
+}
+
+async fn stop(systemd: &Systemd, unit: &str) -> zbus::Result<Option<UnitDone>> {
+    match systemd.stop(unit).await {
+        Err(error) if is_unknown_unit(&error) => return Ok(None),
+        result => result?,
+    }
+    // systemd continues processes after SIGTERM, but not before an ExecStop= that talks to them
+    systemd.signal(unit, Signal::Continue).await?;
+    until_stopped(systemd, unit).await
+}
+
+async fn kill(systemd: &Systemd, unit: &str) -> zbus::Result<Option<UnitDone>> {
+    systemd.signal(unit, Signal::Kill).await?;
+    match systemd.stop(unit).await {
+        Err(error) if is_unknown_unit(&error) => return Ok(None),
+        result => result?,
+    }
+    until_stopped(systemd, unit).await
+}
+
+/// A unit that does not start is its own affair, or its administrator's. Reasons to try again, and to remember until then
+/// that the unit is to be started: its stop is still under way, the host is going down, the bus is away.
+async fn start(systemd: &Systemd, unit: &str) -> zbus::Result<Option<UnitDone>> {
+    match systemd.start(unit).await {
+        Err(error) if is_unknown_unit(&error) => return Ok(None),
+        Err(error) if is_opposed(&error) => return Err(error),
+        Err(zbus::Error::MethodError(name, message, reply)) => {
+            if systemd.is_going_down().await? {
+                return Err(zbus::Error::MethodError(name, message, reply));
+            }
+            warn!(unit, error = %name, message, "the consumer cannot be started");
+            return Ok(Some(UnitDone::Plainly));
+        }
+        result => result?,
+    }
+    loop {
+        match systemd.start_progress(unit).await? {
+            Start::UnderWay => tokio::time::sleep(POLL).await,
+            Start::Done => break,
+            Start::Failed(state) => {
+                warn!(unit, state, "the consumer was started and does not run");
+                break;
+            }
+        }
+    }
+    Ok(Some(UnitDone::Plainly))
+}
+
+fn plainly(_: ()) -> Option<UnitDone> {
+    Some(UnitDone::Plainly)
 }
 
 fn verb(step: UnitStep) -> &'static str {
@@ -185,11 +225,11 @@ fn verb(step: UnitStep) -> &'static str {
     }
 }
 
-async fn until_stopped(systemd: &Systemd, unit: &str) -> zbus::Result<UnitDone> {
+async fn until_stopped(systemd: &Systemd, unit: &str) -> zbus::Result<Option<UnitDone>> {
     while systemd.activity(unit).await? == Activity::Running {
         tokio::time::sleep(POLL).await;
     }
-    Ok(UnitDone::Found { running: false, run: systemd.run(unit).await? })
+    Ok(Some(UnitDone::Found { running: false, run: systemd.run(unit).await? }))
 }
 
 #[cfg(test)]

@@ -15,6 +15,7 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use super::units::units;
+use crate::config::consumer::system_unit;
 use crate::config::limits::section;
 use crate::config::settings::{AfterHold, OnOutage, Settings, ShareId, ShareSettings};
 use crate::config::units::mount_unit;
@@ -61,7 +62,7 @@ pub fn files(settings: &Settings) -> BTreeMap<String, String> {
 
 /// Whether the start of a unit can wait for a share.
 pub fn can_wait(unit: &str) -> bool {
-    unit.ends_with(CAN_WAIT)
+    system_unit(unit).is_some_and(|unit| unit.ends_with(CAN_WAIT))
 }
 
 /// Name of a share's `.mount` unit.

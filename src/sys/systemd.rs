@@ -15,7 +15,7 @@ use zbus::{Connection, connection, proxy};
 use crate::share::consumers::RunId;
 
 /// A method call that takes longer means that PID 1 or the bus hangs.
-const METHOD_TIMEOUT: Duration = Duration::from_secs(8);
+pub(super) const METHOD_TIMEOUT: Duration = Duration::from_secs(8);
 
 /// Pause between two looks at the tasks of a unit that is being paused. A task that was forking escapes one SIGSTOP.
 const PAUSE_POLL: Duration = Duration::from_millis(50);
@@ -148,7 +148,7 @@ impl Systemd {
     }
 
     /// Is the unit loaded? One that is not does not run, and asking in any other way would load it.
-    pub(super) async fn is_loaded(&self, unit: &str) -> zbus::Result<bool> {
+    pub async fn is_loaded(&self, unit: &str) -> zbus::Result<bool> {
         match self.manager.get_unit(unit).await {
             Ok(_) => Ok(true),
             Err(zbus::Error::MethodError(..)) => Ok(false),
@@ -284,7 +284,10 @@ impl Systemd {
                 Err(zbus::Error::MethodError(name, _, _)) if is_gone(name.as_str()) => return Ok(()),
                 result => result?,
             };
-            let running = processes.iter().any(|(_, pid, _)| has_running_task(*pid).unwrap_or(false));
+            let running = |(cgroup, pid, _): &(String, u32, String)| {
+                has_running_task(*pid).unwrap_or(false) && !is_frozen(cgroup)
+            };
+            let running = processes.iter().any(running);
             if !running {
                 return Ok(());
             }
@@ -312,6 +315,15 @@ fn is_gone(error: &str) -> bool {
             | "org.freedesktop.systemd1.NoSuchProcess"
             | "org.freedesktop.systemd1.NoUnitForPID"
     )
+}
+
+/// Whoever froze it: SIGSTOP waits for the thaw, and then acts before anything else does.
+fn is_frozen(cgroup: &str) -> bool {
+    if cgroup.contains("..") {
+        return false; // a user's systemd may say anything
+    }
+    let events = fs::read_to_string(format!("/sys/fs/cgroup{cgroup}/cgroup.events"));
+    events.is_ok_and(|events| events.lines().any(|line| line == "frozen 1"))
 }
 
 fn has_running_task(pid: u32) -> io::Result<bool> {

@@ -49,7 +49,7 @@ pub struct ShareOf<'case> {
     pub probe: &'case str,
     /// Credentials file of its server; without one it is a guest's.
     pub credentials: Option<&'case str>,
-    /// Consumer units.
+    /// Consumers: units, and `container:NAME`.
     pub units: Vec<String>,
 }
 
@@ -89,7 +89,9 @@ fn configuration(shares: &[ShareOf<'_>]) -> String {
         let _ = writeln!(text, "[share.{name}]\nserver = \"{name}\"\nsource = \"{}\"", share.source);
         let _ = writeln!(text, "mount_point = \"{}\"\n{}", mount_point(name), share.more);
         for unit in &share.units {
-            let _ = writeln!(text, "[[share.{name}.consumer]]\nunit = \"{unit}\"");
+            let (key, unit) =
+                unit.strip_prefix("container:").map_or(("unit", unit.as_str()), |name| ("container", name));
+            let _ = writeln!(text, "[[share.{name}.consumer]]\n{key} = \"{unit}\"");
         }
     }
     text

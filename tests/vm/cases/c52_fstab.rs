@@ -1,4 +1,5 @@
-//! A host whose shares are lines of fstab: they become nasmount's, go through an outage, and are lines of fstab again.
+//! A host whose shares are lines of fstab: they become nasmount's, are there after a reboot, go through an outage, and are lines of fstab
+//! again.
 
 use anyhow::{Context as _, Result, ensure};
 
@@ -15,12 +16,17 @@ pub fn run(guest: &Guest) -> Result<String> {
     guest.ok("rm -rf /etc/nasmount")?; // of the cases before
     mounted_by_fstab(guest, first, second)?;
     imported(guest, &nasmount)?;
+    guest.reboot()?;
+    nas::up(guest, [2, 4])?;
+    let nasmount = Nasmount::install(guest)?; // the same files, at another boot
     let back = goes_through_an_outage(guest, &nasmount, first)?;
     exported(guest)?;
     guest.ok(&format!("systemctl stop {UNITS} && rm {CREDENTIALS} && : >/etc/fstab"))?;
     guest.ok("systemctl daemon-reload")?;
     nasmount.remove()?;
-    Ok(format!("three lines of fstab became shares, came back {back:.1} s after an outage, and are lines again"))
+    Ok(format!(
+        "three lines of fstab became shares, were there after a reboot, came back {back:.1} s after an outage, and are lines again"
+    ))
 }
 
 /// One line has a blank in its path and is an automount, one has a login; something has a file open on the third.
@@ -61,6 +67,9 @@ fn imported(guest: &Guest, nasmount: &Nasmount<'_>) -> Result<()> {
 }
 
 fn goes_through_an_outage(guest: &Guest, nasmount: &Nasmount<'_>, nas: Nas<'_>) -> Result<f64> {
+    for share in ["films", "some-books", "secret"] {
+        nasmount.wait_for_state(share, "online")?;
+    }
     let outage = nas.cut(Fault::Link)?;
     for share in ["films", "some-books"] {
         nasmount.wait_for_state(share, "holding")?;

@@ -8,6 +8,7 @@ mod c10_outages;
 mod c12_no_patience;
 mod c20_hold_over;
 mod c21_containers;
+mod c22_engine;
 mod c30_daemon_dies;
 mod c40_blocked;
 mod c41_without_nft;
@@ -48,6 +49,7 @@ pub const CASES: &[Case] = &[
     Case { name: "12-no-patience", on: On::Trixie, run: c12_no_patience::run },
     Case { name: "20-hold-over", on: On::Trixie, run: c20_hold_over::run },
     Case { name: "21-containers", on: On::Trixie, run: c21_containers::run },
+    Case { name: "22-engine", on: On::Trixie, run: c22_engine::run },
     Case { name: "30-killed-while-holding", on: On::EverySuite, run: c30_daemon_dies::killed_while_holding },
     Case { name: "31-cannot-come-back", on: On::Trixie, run: c30_daemon_dies::cannot_come_back },
     Case { name: "40-blocked", on: On::Trixie, run: c40_blocked::run },

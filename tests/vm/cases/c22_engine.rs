@@ -1,0 +1,120 @@
+//! Consumers that are containers of Podman's, by name: paused and continued without their engine, stopped and started by it.
+
+use anyhow::{Context as _, Result, ensure};
+
+use crate::guest::Guest;
+use crate::load::{Kind, Load};
+use crate::nas::{self, Fault};
+use crate::nasmount::{DEADLINE, Nasmount, ShareOf, UNHURRIED, mount_point, unharmed};
+
+/// At work on the share; paused.
+const TRANSCODER: &str = "nm-transcoder";
+/// Paused, and stopped when the share is given up.
+const PLAYER: &str = "nm-player";
+/// Stopped at once.
+const SCANNER: &str = "nm-scanner";
+/// Ends as it likes to when it is asked to, which one that is paused cannot; the first process of a container ignores SIGTERM otherwise.
+const WAITS: &str = "/bin/bash -c 'trap \"exit 7\" TERM; while :; do sleep 1 & wait; done'";
+/// What a container needs of the host to run Python: no image has to be fetched.
+const VOLUMES: &str = "--volume /usr:/usr:ro --volume /etc:/etc:ro --volume /run/load:/run/load";
+const ROOT: &str = "/run/nm-root";
+
+pub fn run(guest: &Guest) -> Result<String> {
+    let [nas] = nas::up(guest, [8])?;
+    let load = Load::new(guest, "engine", &Kind::ALL).unhurried();
+    let more = format!(
+        "profile = \"transcode\"\npatience = \"2m\"\n\
+         [[share.engine.consumer]]\ncontainer = \"{SCANNER}\"\non_outage = \"stop\""
+    );
+    let share = ShareOf {
+        name: "engine",
+        nas,
+        source: "media",
+        more: &more,
+        probe: UNHURRIED,
+        credentials: None,
+        units: [TRANSCODER, PLAYER].map(|name| format!("container:{name}")).to_vec(),
+    };
+    let nasmount = Nasmount::start(guest, &[share])?;
+    nasmount.wait_for_state("engine", "online")?;
+    load.install(&mount_point("engine"))?;
+    guest.ok(&format!(
+        "cd / && mkdir -p {ROOT} && cd {ROOT} && mkdir -p dev proc sys run tmp && ln -sf usr/bin usr/lib usr/lib64 ."
+    ))?;
+    guest.ok("systemctl start podman.socket")?;
+    // as most people write it, which gets no other mount while it runs; and as the README has it
+    let (bound, told) = ("/mnt/nm-engine:/mnt/nm-engine", "/mnt:/mnt:rslave");
+    start(guest, TRANSCODER, bound, &format!("/bin/bash {}", load.script_path()))?;
+    start(guest, PLAYER, told, WAITS)?;
+    start(guest, SCANNER, bound, WAITS)?;
+    load.wait_for_operations(5, DEADLINE)?;
+    let listed = guest.ok("nasmount consumers engine")?;
+    ensure!(!listed.contains("is the name right"), "an engine's containers are not found: {listed}");
+
+    let outage = nas.cut(Fault::Link)?;
+    nasmount.wait_for_state("engine", "holding")?;
+    let seen = guest.wait_for("the container to be paused", DEADLINE, &paused(TRANSCODER))?;
+    guest.wait_for("the scanner to be stopped", DEADLINE, &format!("! {}", runs(SCANNER)))?;
+    let after = seen - outage.began;
+    outage.heal()?;
+    nasmount.wait_for_state("engine", "online")?;
+    guest.wait_for("the scanner to be started", DEADLINE, &runs(SCANNER))?;
+    let account = unharmed(&load, nas)?;
+
+    let outage = nas.cut(Fault::Link)?;
+    nasmount.wait_for_state("engine", "holding")?;
+    guest.wait_for("the player to be paused", DEADLINE, &paused(PLAYER))?;
+    guest.ok("nasmount unmount engine")?;
+    guest.wait_for("the player to be stopped", DEADLINE, &format!("! {}", runs(PLAYER)))?;
+    let code = guest.ok(&format!("podman inspect --format {{{{.State.ExitCode}}}} {PLAYER}"))?;
+    ensure!(code == "7", "the player did not end by itself, but with code {code}: was it paused when it was asked to?");
+    outage.heal()?;
+    guest.ok("nasmount mount engine")?;
+    for name in [PLAYER, SCANNER] {
+        guest.wait_for(
+            "it to be started with the fresh mount",
+            DEADLINE,
+            &format!("{} && {}", runs(name), has_pattern(name)),
+        )?;
+    }
+    guest.ok(&format!("! {}", runs(TRANSCODER))).context("who ended by himself is not started")?;
+
+    guest.ok(&format!("podman rm --force --time 1 {TRANSCODER} {PLAYER} {SCANNER} && systemctl stop podman.socket"))?;
+    nasmount.remove()?;
+    Ok(format!("paused {after:.1} s after the cut; {account}"))
+}
+
+fn start(guest: &Guest, name: &str, volume: &str, command: &str) -> Result<()> {
+    let create = format!(
+        "podman create --quiet --name {name} --network none --log-driver none {VOLUMES} --volume {volume} --rootfs {ROOT} {command}"
+    );
+    guest.ok(&format!(
+        "{create} && podman start {name} && podman inspect --format {{{{.Id}}}} {name} >/run/{name}.id"
+    ))?;
+    Ok(())
+}
+
+fn scope(name: &str) -> String {
+    format!("/sys/fs/cgroup/machine.slice/libpod-$(cat /run/{name}.id).scope")
+}
+
+fn runs(name: &str) -> String {
+    format!("grep -q 'populated 1' {}/cgroup.events", scope(name))
+}
+
+/// All processes in it, as its kernel knows them and its engine does not.
+fn paused(name: &str) -> String {
+    format!(
+        "( for pid in $(cat {scope}/cgroup.procs {scope}/*/cgroup.procs); do \
+         grep -q '^State:.[TD]' /proc/$pid/status || exit 1; done; [ -n \"$pid\" ] )",
+        scope = scope(name)
+    )
+}
+
+/// Seen from inside: a mount that was given up would refuse to open a file.
+fn has_pattern(name: &str) -> String {
+    format!(
+        "nsenter --mount --target $(cat {}/*/cgroup.procs | head -n 1) head -c 1 /mnt/nm-engine/pattern",
+        scope(name)
+    )
+}
