@@ -26,8 +26,8 @@ pub(super) fn validate_consumers(
     problems: &mut Problems<'_>,
 ) -> Vec<ConsumerSettings> {
     let mut valid = Vec::new();
-    for (index, consumer) in consumers.iter().enumerate() {
-        let key = format!("{path}.consumer[{index}]");
+    for consumer in consumers {
+        let key = format!("{path}.consumer[{}]", consumer.index);
         let unit = &consumer.unit;
         let Some(pausable) = checked(&key, consumer.key, unit, InvalidKind::BadName, parse_consumer, problems) else {
             continue;
@@ -77,9 +77,10 @@ fn checked_time_limit(key: &str, consumer: &ConsumerFragment, problems: &mut Pro
 pub(super) fn refuse_disagreement(input: &Input, problems: &mut Problems<'_>) {
     let mut seen: BTreeMap<&str, (&str, &ConsumerFragment)> = BTreeMap::new();
     for (share, fragment) in &input.shares {
-        for (index, consumer) in fragment.consumers.iter().enumerate() {
+        for consumer in &fragment.consumers {
             let (first_share, first) = *seen.entry(&consumer.unit.value).or_insert((share, consumer));
-            let key = |name: &str| format!("{}.consumer[{index}].{name}", super::reader::join("share", share));
+            let path = super::reader::join("share", share);
+            let key = |name: &str| format!("{path}.consumer[{}].{name}", consumer.index);
             let here = |origin: Option<Origin>| origin.unwrap_or(consumer.unit.origin);
             let there = |origin: Option<Origin>| origin.unwrap_or(first.unit.origin);
             let unit = &consumer.unit.value;

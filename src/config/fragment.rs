@@ -17,9 +17,9 @@ use super::settings::{AfterHold, HoldFor, IdentityPolicy, OnAccess, OnOutage};
 use super::source::{Origin, Sourced};
 use super::value::{parse_on_access, quoted};
 
-const SERVER_KEYS: &[&str] = &["host", "credentials", "identity", "probe"];
-const PROBE_KEYS: &[&str] = &["interval", "timeout", "dead_after", "alive_after"];
-const SHARE_KEYS: &[&str] = &[
+pub(super) const SERVER_KEYS: &[&str] = &["host", "credentials", "identity", "probe"];
+pub(super) const PROBE_KEYS: &[&str] = &["interval", "timeout", "dead_after", "alive_after"];
+pub(super) const SHARE_KEYS: &[&str] = &[
     "server",
     "source",
     "mount_point",
@@ -35,7 +35,7 @@ const SHARE_KEYS: &[&str] = &[
     "read_ahead",
     "consumer",
 ];
-const CONSUMER_KEYS: &[&str] = &[
+pub(super) const CONSUMER_KEYS: &[&str] = &[
     "unit",
     "user",
     "container",
@@ -107,6 +107,8 @@ pub(crate) struct ShareFragment {
 /// One `[[share.NAME.consumer]]` in one file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct ConsumerFragment {
+    /// Its place among those of the share in its file, from 0.
+    pub(crate) index: usize,
     /// Its name (`config::consumer`).
     pub(crate) unit: Sourced<String>,
     /// The key that it stands behind.
@@ -230,7 +232,7 @@ fn read_consumers(share: &mut Fields<'_>, problems: &mut Problems<'_>) -> Vec<Co
         match element.get_ref().as_table() {
             Some(table) => {
                 let fields = Fields::new(table, path, share.file(), CONSUMER_KEYS, problems);
-                consumers.extend(read_consumer(at, fields, problems));
+                consumers.extend(read_consumer(index, at, fields, problems));
             }
             None => {
                 let message = super::reader::type_message("a table", element.get_ref());
@@ -242,7 +244,12 @@ fn read_consumers(share: &mut Fields<'_>, problems: &mut Problems<'_>) -> Vec<Co
 }
 
 /// `None` if it does not say which unit or container it is about.
-fn read_consumer(at: Origin, mut fields: Fields<'_>, problems: &mut Problems<'_>) -> Option<ConsumerFragment> {
+fn read_consumer(
+    index: usize,
+    at: Origin,
+    mut fields: Fields<'_>,
+    problems: &mut Problems<'_>,
+) -> Option<ConsumerFragment> {
     let (unit, user) = (fields.string("unit", problems), fields.string("user", problems));
     let container = fields.string("container", problems);
     let on_outage = fields.word(
@@ -260,10 +267,10 @@ fn read_consumer(at: Origin, mut fields: Fields<'_>, problems: &mut Problems<'_>
     let time_limit = fields.duration("time_limit", problems);
     let limits = read_limits(&mut fields, problems);
     refuse_combinations(&fields, unit.as_ref(), user.as_ref(), container.as_ref(), problems);
-    let broken = fields.into_broken();
-    if unit.is_none() && container.is_none() && !broken.contains("unit") && !broken.contains("container") {
+    if unit.is_none() && container.is_none() && !fields.is_broken("unit") && !fields.is_broken("container") {
         let help = "add unit = \"NAME.service\", or container = \"NAME\"";
-        problems.refuse(InvalidKind::Missing, at, "consumer.unit", "a consumer without a unit or a container", help);
+        let message = "a consumer without a unit or a container";
+        problems.refuse(InvalidKind::Missing, at, fields.key("unit"), message, help);
     }
     let (named, key) = match (unit, container) {
         (Some(unit), _) => (unit, "unit"),
@@ -275,7 +282,7 @@ fn read_consumer(at: Origin, mut fields: Fields<'_>, problems: &mut Problems<'_>
         _ => named.value,
     };
     let unit = Sourced { value: name, origin: named.origin };
-    Some(ConsumerFragment { unit, key, on_outage, after_hold, order, time_limit, limits })
+    Some(ConsumerFragment { index, unit, key, on_outage, after_hold, order, time_limit, limits })
 }
 
 /// A consumer is one thing, and named by one key.

@@ -51,7 +51,7 @@ fn refuse_repeated_units(name: &str, share: &ShareFragment, problems: &mut Probl
         problems.refuse_finding(Finding {
             kind: InvalidKind::Conflict,
             at: consumer.unit.origin,
-            key: format!("share.{name}.consumer[{index}]"),
+            key: format!("share.{name}.consumer[{}]", consumer.index),
             message: "this is already a consumer of the share".to_owned(),
             help: "keep one of the two".to_owned(),
             related: Some((first.unit.origin, "first named here".to_owned())),
@@ -132,7 +132,7 @@ impl ShareFragment {
 
 impl ConsumerFragment {
     fn lay_over(&mut self, later: Self) {
-        let Self { unit: _, key: _, on_outage, after_hold, order, time_limit, limits } = later;
+        let Self { index: _, unit: _, key: _, on_outage, after_hold, order, time_limit, limits } = later;
         replace(&mut self.on_outage, on_outage);
         replace(&mut self.after_hold, after_hold);
         replace(&mut self.order, order);

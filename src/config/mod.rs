@@ -17,6 +17,7 @@ pub mod consumer;
 mod consumers;
 pub mod credentials;
 mod fragment;
+mod hints;
 pub mod invalid;
 pub mod limits;
 mod merge;

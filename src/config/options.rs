@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use toml::de::DeValue;
 
+use super::hints;
 use super::invalid::{Finding, InvalidKind, Problems};
 use super::reader::{Fields, LOGIN_HELP, join, type_message};
 use super::settings::OptionValue;
@@ -97,6 +98,7 @@ fn known_option(name: &str, at: Origin, shown: &str, problems: &mut Problems<'_>
         _ if name.contains(['=', ',']) => {
             "every option is a key of its own: options = { uid = 1000, nobrl = true }".to_owned()
         }
+        _ if hints::beside_options(name).is_some() => hints::beside_options(name).unwrap_or_default(),
         Some(meant) => format!("did you mean `{meant}`?"),
         None => "the options are those of mount.cifs(8) that the kernel knows; remove it".to_owned(),
     };
@@ -188,7 +190,10 @@ fn check_form(known: &KnownOption, text: &str) -> Result<(), Refused> {
             let help = match (name, text) {
                 ("sec", "none") => "for guest access leave `credentials` out of [server.NAME]".to_owned(),
                 ("vers", "1.0") => "SMB 1 is not supported: enable SMB 2 or 3 on the server".to_owned(),
-                _ => format!("use {}", list(words.iter().copied())),
+                _ => match closest(text, words.iter().copied()) {
+                    Some(meant) => format!("did you mean \"{meant}\"? Use {}", list(words.iter().copied())),
+                    None => format!("use {}", list(words.iter().copied())),
+                },
             };
             Err(bad(InvalidKind::BadValue, format!("{name} has no choice {}", quoted(text)), help))
         }

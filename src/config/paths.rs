@@ -59,15 +59,32 @@ fn bad<T>(message: impl Into<String>, help: impl Into<String>) -> Result<T, BadV
     Err(BadValue { message: message.into(), help: help.into() })
 }
 
+/// `\040`, with which fstab writes a blank, is none in TOML.
+fn refuse_fstab_escape(text: &str) -> Result<(), BadValue> {
+    match text.replace("\\040", " ") {
+        plain if plain != text => {
+            bad("`\\040` is fstab's way of writing a blank", format!("write the blank itself: {}", quoted(&plain)))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Checks and normalises a mount point: repeated and trailing slashes go, `.` and `..` are refused.
 pub(crate) fn parse_mount_point(text: &str) -> Result<PathBuf, BadValue> {
     let example = "write an absolute path, such as \"/mnt/media\"";
     if text.is_empty() {
         return bad("the mount point is empty", example);
     }
+    if text.starts_with(['~', '$']) {
+        return bad(format!("nobody expands `{}` here", &text[..1]), "write the whole path, such as \"/home/bob/nas\"");
+    }
+    if text.starts_with("//") && text.contains('.') || text.starts_with('\\') || text.contains("://") {
+        return bad("this is the share's address, not the path on which it appears", example);
+    }
     if !text.starts_with('/') {
         return bad(format!("{} is not an absolute path", quoted(text)), example);
     }
+    refuse_fstab_escape(text)?;
     let parts: Vec<&str> = text.split('/').filter(|part| !part.is_empty()).collect();
     if parts.iter().any(|part| matches!(*part, "." | "..")) {
         return bad("a mount point must not contain `.` or `..`", "write the path without them");
@@ -100,6 +117,7 @@ pub(crate) fn parse_source(text: &str) -> Result<String, BadValue> {
     if text.contains(['@', '%']) && text.contains("//") {
         return bad("the source looks like an address with a login in it", example);
     }
+    refuse_fstab_escape(text)?;
     if text.contains('\\') || text.starts_with("//") || text.contains("://") {
         let plain = text.replace('\\', "/");
         let rest = plain.split_once("//").map_or(plain.as_str(), |(_, rest)| rest);
@@ -121,6 +139,13 @@ pub(crate) fn parse_source(text: &str) -> Result<String, BadValue> {
     let text = text.strip_suffix('/').unwrap_or(text);
     if text.split('/').any(|part| matches!(part, "" | "." | "..")) {
         return bad("the source has an empty part, `.` or `..`", example);
+    }
+    if text.eq_ignore_ascii_case("ipc$") || text.eq_ignore_ascii_case("print$") {
+        return bad(format!("{text} is the server's own and has no files for a mount"), example);
+    }
+    if text.trim() != text {
+        let help = format!("write source = {}", quoted(text.trim()));
+        return bad("the source begins or ends with a blank", help);
     }
     if let Some(letter) = text.chars().find(|c| matches!(c, '"' | '*' | ':' | '<' | '>' | '?' | '|')) {
         return bad(format!("a share or directory cannot have `{letter}` in its name"), example);
@@ -158,8 +183,26 @@ pub(crate) fn parse_host(text: &str) -> Result<String, BadValue> {
             Some(why) => bad(format!("{text} is {why}"), example),
         };
     }
-    if text.contains(['/', '\\', '@']) {
-        return bad("this is not an address or a name", example);
+    if text.contains('@') {
+        return bad("this is not an address or a name", example); // maybe a login: not repeated
+    }
+    if text.contains(['/', '\\']) {
+        let plain = text.replace('\\', "/");
+        let rest = plain.split_once("//").map_or(plain.as_str(), |(_, rest)| rest);
+        let (host, share) = rest.split_once('/').unwrap_or((rest, ""));
+        let help = match (parse_host(host), share.trim_matches('/')) {
+            (Ok(host), "") => format!("write host = {}", quoted(&host)),
+            (Ok(host), "445") => format!("write host = {}", quoted(&host)),
+            (Ok(_), share) if share.bytes().all(|byte| byte.is_ascii_digit()) => example.to_owned(), // a network
+            (Ok(host), share) => {
+                format!("write host = {}, and the rest in [share.NAME]: source = {}", quoted(&host), quoted(share))
+            }
+            (Err(_), _) => example.to_owned(),
+        };
+        return bad("this is not an address or a name, but more than that", help);
+    }
+    if text.trim() != text && parse_host(text.trim()).is_ok() {
+        return bad("the host begins or ends with a blank", format!("write host = {}", quoted(text.trim())));
     }
     let unbracketed = text.trim_start_matches('[').trim_end_matches(']');
     if unbracketed != text && unbracketed.parse::<core::net::IpAddr>().is_ok() {

@@ -9,9 +9,12 @@ use std::time::Duration;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
+use super::hints;
 use super::invalid::{InvalidKind, Problems};
 use super::source::{Origin, Sourced, is_secret_key, mentions_secret};
-use super::value::{BadValue, DURATION_FORMS, closest, list, parse_duration, parse_size, suggest_size};
+use super::value::{
+    BadValue, DURATION_FORMS, closest, is_name, list, parse_duration, parse_size, quoted, suggest_size,
+};
 
 /// Where a login belongs; the help for every key that tries to hold one.
 pub(crate) const LOGIN_HELP: &str = "put user name and password into a file of their own (mount.cifs's grammar, mode 0600) \
@@ -40,10 +43,15 @@ impl<'t> Fields<'t> {
                 continue;
             }
             let at = Origin::new(file, key.span());
+            let table = table.get(name).is_some_and(|value| value.get_ref().is_table());
             let help = match closest(name, known.iter().copied()) {
                 _ if is_secret_key(name) && name != "credential" => LOGIN_HELP.to_owned(),
                 Some(meant) => format!("did you mean `{meant}`?"),
-                None => format!("known here: {}", known.join(", ")),
+                // `[share.my.films]` is the table `films` in the share `my`
+                None if table && path.matches('.').count() == 1 && is_name(name) => {
+                    format!("if `{name}` is a part of the name: a dot ends it, write [{path}-{name}]")
+                }
+                None => hints::home_of(name).unwrap_or_else(|| format!("known here: {}", known.join(", "))),
             };
             problems.refuse(InvalidKind::UnknownKey, at, join(&path, name), "unknown key", help);
         }
@@ -53,6 +61,11 @@ impl<'t> Fields<'t> {
     /// Keys that are present and wrong: they are not reported as missing as well.
     pub(crate) fn into_broken(self) -> BTreeSet<&'static str> {
         self.broken
+    }
+
+    /// Is a key present and wrong?
+    pub(crate) fn is_broken(&self, name: &str) -> bool {
+        self.broken.contains(name)
     }
 
     /// The path of a key in this table.
@@ -82,7 +95,10 @@ impl<'t> Fields<'t> {
                 origin,
                 BadValue {
                     message: "the value contains a control character".to_owned(),
-                    help: "write it on one line, without tabs and line breaks".to_owned(),
+                    help:
+                        "write it on one line, without tabs and line breaks; in double quotes a backslash makes such \
+                           characters of letters (\\t, \\n, \\f): a path has slashes"
+                            .to_owned(),
                 },
                 problems,
             );
@@ -218,9 +234,13 @@ impl<'t> Fields<'t> {
             return Some(Sourced { value: *meant, origin });
         }
         let choice: Vec<String> = words.iter().map(|(word, _)| format!("\"{word}\"")).collect();
+        let choice = list(choice.iter().map(String::as_str));
         let bad = BadValue {
-            message: format!("there is no choice {}", super::value::quoted(&value)),
-            help: format!("write {}", list(choice.iter().map(String::as_str))),
+            message: format!("there is no choice {}", quoted(&value)),
+            help: match closest(&value, words.iter().map(|(word, _)| *word)) {
+                Some(meant) => format!("did you mean \"{meant}\"? The choices are {choice}"),
+                None => format!("write {choice}"),
+            },
         };
         self.bad(name, origin, bad, problems);
         None
@@ -317,16 +337,8 @@ pub(crate) fn parse<'t>(text: &'t str, file: usize, problems: &mut Problems<'_>)
 }
 
 fn syntax_help(text: &str, at: usize, message: &str) -> String {
-    if message.contains("duplicate") {
-        return "every key and every table may appear once in a file; join the two, or use a file in conf.d to override"
-            .to_owned();
-    }
-    let line = text.get(..at).and_then(|before| before.rfind('\n')).map_or(text, |start| &text[start + 1..]);
-    let line = line.lines().next().unwrap_or_default();
-    if line.matches('"').count() % 2 == 1 {
-        return "a quotation mark is missing on this line".to_owned();
-    }
-    "the form is `key = value`; text in \"quotes\", tables as [share.NAME], lists as [[share.NAME.consumer]]".to_owned()
+    let start = text.get(..at).and_then(|before| before.rfind('\n')).map_or(0, |start| start + 1);
+    hints::syntax(text[start..].lines().next().unwrap_or_default(), message).to_owned()
 }
 
 /// The last table header before a position: the best guess of what a broken line belongs to.

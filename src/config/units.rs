@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::value::{BadValue, list, quoted};
+use super::value::{BadValue, closest, list, quoted};
 
 /// systemd's limit.
 const UNIT_NAME_MAX: usize = 255;
@@ -88,6 +88,12 @@ pub(crate) fn parse_unit(text: &str) -> Result<Pausable, BadValue> {
     }
     let kinds = || WITH_PROCESSES.iter().chain(WITHOUT_PROCESSES).copied();
     let Some((stem, kind)) = text.rsplit_once('.').filter(|(_, kind)| is_kind(kind)) else {
+        if let Some((stem, kind)) = text.rsplit_once('.')
+            && let Some(meant) = closest(kind, kinds())
+        {
+            let help = format!("did you mean {}?", quoted(&format!("{stem}.{meant}")));
+            return bad(format!("there is no kind of unit {}", quoted(kind)), help);
+        }
         let help = format!("add the kind of unit: unit = {}", quoted(&format!("{text}.service")));
         return bad(format!("{} has no suffix", quoted(text)), help);
     };

@@ -133,14 +133,20 @@ fn validate_server(name: &str, server: &ServerFragment, problems: &mut Problems<
 fn credential_source(path: &str, given: &Sourced<String>, problems: &mut Problems<'_>) -> Option<CredentialSource> {
     if !names_credentials(&given.value) {
         // The value is not repeated: it may be the password itself.
-        problems.refuse(
-            InvalidKind::BadValue,
-            given.origin,
-            format!("{path}.credentials"),
-            "this is neither the path of a credentials file nor the name of a systemd credential",
-            "write the absolute path of a file, credentials = \"/etc/nasmount/NAME.cred\", or \"systemd:NAME\"; \
-             leave it out for guest access",
-        );
+        let text = given.value.as_str();
+        let login = text.contains(['=', '%', ',']);
+        let (message, help) = if text.starts_with("systemd:") {
+            ("this is not the name of a systemd credential", "write letters, digits and _ - . only: \"systemd:NAME\"")
+        } else if !login && (text.contains('/') || text.starts_with(['~', '.']) || text.contains(".cred")) {
+            let help = "write the whole path, such as \"/etc/nasmount/NAME.cred\": nobody expands `~`, and there is no \
+                        directory that it could start from";
+            ("the path of a credentials file is absolute", help)
+        } else {
+            let help = "write the absolute path of a file, credentials = \"/etc/nasmount/NAME.cred\", or \"systemd:NAME\"; \
+                        leave it out for guest access";
+            ("this is neither the path of a credentials file nor the name of a systemd credential", help)
+        };
+        problems.refuse(InvalidKind::BadValue, given.origin, format!("{path}.credentials"), message, help);
         return None;
     }
     Some(match given.value.strip_prefix("systemd:") {
@@ -311,10 +317,13 @@ fn known_server(path: &str, given: &Sourced<String>, input: &Input, problems: &m
         return Some(given.value.clone());
     }
     let names = || input.servers.keys().map(String::as_str).filter(|name| is_name(name));
-    let help = match closest(&given.value, names()) {
-        Some(meant) => format!("did you mean \"{meant}\"?"),
-        None if input.servers.is_empty() => format!("add a table [server.{}]", shown_name(&given.value)),
-        None => format!("known servers: {}", names().collect::<Vec<_>>().join(", ")),
+    let has_host = |server: &ServerFragment| server.host.as_ref().is_some_and(|host| host.value == given.value);
+    let by_host = input.servers.iter().find(|(name, server)| is_name(name) && has_host(server));
+    let help = match (by_host, closest(&given.value, names())) {
+        (Some((name, _)), _) => format!("write the name of its table: server = \"{name}\""),
+        (None, Some(meant)) => format!("did you mean \"{meant}\"?"),
+        (None, None) if input.servers.is_empty() => format!("add a table [server.{}]", shown_name(&given.value)),
+        (None, None) => format!("known servers: {}", names().collect::<Vec<_>>().join(", ")),
     };
     let message = format!("there is no server {}", quoted(&given.value));
     problems.refuse(InvalidKind::UnknownReference, given.origin, format!("{path}.server"), message, help);
