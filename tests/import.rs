@@ -10,12 +10,14 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use nasmount::cli::check::Output;
-use nasmount::cli::import::{Fstab, translate};
+use nasmount::cli::import::{Host as Surroundings, translate};
 use nasmount::cli::report::Exit;
 use nasmount::cli::takeover::{Places, export_files, import_files};
 use nasmount::config::{self, Colour, SourceText, shipped_profiles};
-use nasmount::plan::import::Share;
+use nasmount::plan::import::{Share, Sources};
+use nasmount::plan::mount_unit::UnitFile;
 use nasmount::sys::config_dir::{ConfigRoots, ConfigTexts};
+use nasmount::sys::unit_files;
 
 /// Every password in the corpus.
 const SECRETS: [&str; 2] = ["hunter2", "a,b,c"];
@@ -29,10 +31,15 @@ fn corpus() -> Vec<PathBuf> {
 }
 
 fn translated(fstab: &str, output: Output) -> (Exit, String, String) {
+    translated_with(fstab, &[], output)
+}
+
+fn translated_with(fstab: &str, units: &[UnitFile], output: Output) -> (Exit, String, String) {
     let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
     let texts = ConfigTexts { fragments: Vec::new(), profiles: shipped_profiles() };
-    let fstab = Fstab { text: fstab, shown: "/etc/fstab", directory: Path::new("/etc/nasmount") };
-    let (exit, written) = translate(&fstab, &texts, output, Colour::Never, &mut stdout, &mut stderr);
+    let sources = Sources { fstab, units };
+    let host = Surroundings { sources, fstab: "/etc/fstab", directory: Path::new("/etc/nasmount") };
+    let (exit, written) = translate(&host, &texts, output, Colour::Never, &mut stdout, &mut stderr);
     written.unwrap();
     (exit, String::from_utf8(stdout).unwrap(), String::from_utf8(stderr).unwrap())
 }
@@ -40,16 +47,45 @@ fn translated(fstab: &str, output: Output) -> (Exit, String, String) {
 #[test]
 fn each_fstab_becomes_what_is_expected() {
     let corpus = corpus();
-    assert!(corpus.len() >= 20, "the corpus has lost files");
+    assert!(corpus.len() >= 40, "the corpus has lost files");
     for file in corpus {
         let (exit, toml, said) = translated(&fs::read_to_string(&file).unwrap(), Output::Text);
-        let got = format!("exit {}\n--- stdout\n{toml}--- stderr\n{said}", exit as u8);
-        let expected = file.with_extension("expected");
-        if std::env::var_os("UPDATE").is_some() {
-            fs::write(&expected, &got).unwrap();
-        }
-        assert_eq!(got, fs::read_to_string(&expected).unwrap(), "{}", file.display());
+        is_as_expected(&file, exit, &toml, &said);
     }
+}
+
+fn is_as_expected(file: &Path, exit: Exit, toml: &str, said: &str) {
+    let got = format!("exit {}\n--- stdout\n{toml}--- stderr\n{said}", exit as u8);
+    let expected = file.with_extension("expected");
+    if std::env::var_os("UPDATE").is_some() {
+        fs::write(&expected, &got).unwrap();
+    }
+    assert_eq!(got, fs::read_to_string(&expected).unwrap_or_default(), "{}", file.display());
+}
+
+/// A directory of units each, and an `fstab` in some of them.
+#[test]
+fn each_directory_of_units_becomes_what_is_expected() {
+    let directories = unit_directories();
+    assert!(directories.len() >= 9, "the corpus has lost directories");
+    for directory in directories {
+        let units = unit_files::read(&directory).unwrap();
+        let fstab = fs::read_to_string(directory.join("fstab")).unwrap_or_default();
+        let (exit, toml, said) = translated_with(&fstab, &units, Output::Text);
+        is_as_expected(&directory, exit, &toml, &said);
+        let (_, json, _) = translated_with(&fstab, &units, Output::Json);
+        for secret in SECRETS {
+            assert!(![&toml, &said, &json].iter().any(|text| text.contains(secret)), "{}", directory.display());
+        }
+    }
+}
+
+/// Relative paths: they are in what is said.
+fn unit_directories() -> Vec<PathBuf> {
+    let entries = fs::read_dir("tests/import/units").unwrap().map(|entry| entry.unwrap().path());
+    let mut directories: Vec<PathBuf> = entries.filter(|path| path.is_dir()).collect();
+    directories.sort();
+    directories
 }
 
 #[test]
@@ -67,6 +103,8 @@ fn what_is_accepted_is_a_configuration_and_no_password_is_in_anything() {
         }
     }
 }
+
+const UNITS: &str = "etc/systemd/system";
 
 /// A host with this fstab, below a directory.
 struct Host(tempfile::TempDir);
@@ -89,7 +127,7 @@ impl Host {
 
     fn places(&self) -> Places {
         let roots = ConfigRoots::under(self.0.path(), None, None);
-        Places { roots, fstab: self.path("etc/fstab"), usual: true }
+        Places { roots, fstab: self.path("etc/fstab"), units: self.path(UNITS), usual: true }
     }
 
     /// The shares that were taken over, and what was said; credentials are looked for where the configuration says.
@@ -110,7 +148,10 @@ impl Host {
         fn walk(directory: &Path, root: &Path, found: &mut Vec<(String, u32)>) {
             for entry in fs::read_dir(directory).unwrap() {
                 let path = entry.unwrap().path();
-                if path.is_dir() {
+                if path.is_symlink() {
+                    let target = fs::read_link(&path).unwrap();
+                    found.push((format!("{} -> {}", path.strip_prefix(root).unwrap().display(), target.display()), 0));
+                } else if path.is_dir() {
                     walk(&path, root, found);
                 } else {
                     let mode = fs::metadata(&path).unwrap().permissions().mode() & 0o7777;
@@ -228,4 +269,91 @@ fn the_password_of_a_line_that_is_gone_is_kept() {
     assert_eq!(host.export(), "");
     assert_eq!(host.read("etc/fstab"), line("b"));
     assert!(host.read("etc/nasmount/imported/fstab.json.exported").contains("hunter2"));
+}
+
+/// Units as `systemctl edit` and `enable` leave them: a login, a drop-in, an automount, links.
+fn host_with_units() -> Host {
+    let host = Host::new("//nas/books /mnt/books cifs guest 0 0\n");
+    for directory in ["mnt-films.mount.d", "multi-user.target.wants", "player.service.requires"] {
+        fs::create_dir_all(host.path(UNITS).join(directory)).unwrap();
+    }
+    for (name, text) in [
+        (
+            "mnt-films.mount",
+            "# mine\r\n[Mount]\nWhat=//nas/films\nWhere=/mnt/films\nType=cifs\nOptions=user=bob,\\\n  pass=hunter2",
+        ),
+        ("mnt-films.mount.d/override.conf", "[Mount]\nTimeoutSec=5\n"),
+        ("mnt-films.automount", "[Automount]\nWhere=/mnt/films\n"),
+        ("mnt-other.mount", "[Mount]\nWhat=/dev/sdb1\nWhere=/mnt/other\n"),
+    ] {
+        fs::write(host.path(UNITS).join(name), text).unwrap();
+    }
+    fs::set_permissions(host.path(UNITS).join("mnt-films.mount"), fs::Permissions::from_mode(0o640)).unwrap();
+    for (name, target) in [
+        ("multi-user.target.wants/mnt-films.automount", "/etc/systemd/system/mnt-films.automount"),
+        ("player.service.requires/mnt-films.mount", "../mnt-films.mount"),
+        ("multi-user.target.wants/mnt-other.mount", "../mnt-other.mount"),
+    ] {
+        std::os::unix::fs::symlink(target, host.path(UNITS).join(name)).unwrap();
+    }
+    host
+}
+
+#[test]
+fn units_leave_systemd_and_can_be_had_back_byte_for_byte() {
+    let host = host_with_units();
+    let contents = |host: &Host| -> Vec<(String, u32, Vec<u8>)> {
+        let files = host.files().into_iter().filter(|(path, _)| path.starts_with(UNITS) || path == "etc/fstab");
+        files.map(|(path, mode)| (path.clone(), mode, fs::read(host.path(&path)).unwrap_or_default())).collect()
+    };
+    let before = contents(&host);
+    let (shares, said) = host.import();
+    let names: Vec<_> = shares.unwrap().into_iter().map(|share| share.name).collect();
+    assert_eq!(names, ["books", "films"], "{said}");
+    let of_units: Vec<_> =
+        host.files().into_iter().map(|(path, _)| path).filter(|path| path.starts_with(UNITS)).collect();
+    let others = ["mnt-other.mount", "multi-user.target.wants/mnt-other.mount -> ../mnt-other.mount"];
+    assert_eq!(of_units, others.map(|name| format!("{UNITS}/{name}")));
+    for (path, mode) in host.files().into_iter().filter(|(path, _)| !path.contains(" -> ")) {
+        assert!(mode & 0o077 == 0 || !host.read(&path).contains("hunter2"), "{path} can be read by everybody");
+    }
+    assert!(!said.contains("hunter2") && said.contains("mnt-films.mount: removed; `nasmount export-fstab`"), "{said}");
+    assert_eq!(host.read("etc/nasmount/nas-2.cred"), "username=bob\npassword=hunter2\n");
+
+    assert_eq!(host.export(), "");
+    assert_eq!(contents(&host), before);
+    assert!(host.import().0.is_some_and(|shares| shares.len() == 2), "and once more");
+}
+
+#[test]
+fn a_host_may_have_units_and_no_fstab() {
+    let host = host_with_units();
+    fs::remove_file(host.path("etc/fstab")).unwrap();
+    let before: Vec<_> = host.files();
+    assert!(host.import().0.is_some_and(|shares| shares.len() == 1));
+    assert!(host.read("etc/nasmount/conf.d/fstab.toml").starts_with("# These were units in "));
+    assert_eq!(host.export(), "");
+    let after = host.files().into_iter().filter(|(path, _)| !path.starts_with("etc/nasmount"));
+    assert_eq!(after.collect::<Vec<_>>(), before);
+}
+
+#[test]
+fn of_units_and_lines_all_are_taken_over_or_none() {
+    let host = host_with_units();
+    fs::write(host.path("etc/fstab"), "//nas/films /mnt/films cifs guest 0 0\n").unwrap(); // the unit's mount point
+    let before = host.files();
+    let (shares, said) = host.import();
+    assert!(shares.is_none() && said.contains("/mnt/films as well"), "{said}");
+    assert_eq!(host.files(), before);
+}
+
+#[test]
+fn a_unit_of_the_same_name_that_somebody_wrote_meanwhile_is_not_overwritten() {
+    let host = host_with_units();
+    assert!(host.import().0.is_some());
+    fs::write(host.path(UNITS).join("mnt-films.mount"), "[Mount]\n").unwrap();
+    let before = host.files();
+    let error = export_files(&host.places(), &mut Vec::new()).unwrap_err();
+    assert!(format!("{error:#}").contains("mnt-films.mount: File exists"), "{error:#}");
+    assert_eq!(host.files(), before);
 }

@@ -1,16 +1,17 @@
-//! `nasmount export-fstab`: the lines that `import-fstab --apply` took over are fstab's again.
+//! `nasmount export-fstab`: the lines that `import-fstab --apply` took over are fstab's again, and the units systemd's.
 
 use std::path::Path;
 
 use super::report::Exit;
 use super::takeover::{self, FSTAB, Places};
 use crate::config::Colour;
+use crate::sys::unit_files;
 
 /// `export-fstab`
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "The lines of /etc/fstab are as they were, byte for byte. nasmount unmounts their shares, consumers and all, \
-                        and systemd mounts them as fstab says. The imported file of the configuration is kept under another name, \
+    after_help = "The lines of /etc/fstab and the mount units are as they were, byte for byte. nasmount unmounts their shares, consumers and all, \
+                        and systemd mounts them as they say. The imported file of the configuration is kept under another name, \
                         credentials files stay."
 )]
 pub struct Arguments {
@@ -21,5 +22,9 @@ pub struct Arguments {
 
 /// Gives them back.
 pub fn run(config: Option<&Path>, arguments: &Arguments, colour: Colour) -> anyhow::Result<Exit> {
-    takeover::export(&Places::of_host(config, Path::new(FSTAB)), arguments.dry_run, colour)
+    takeover::export(
+        &Places::of_host(config, Path::new(FSTAB), unit_files::DIRECTORY.into()),
+        arguments.dry_run,
+        colour,
+    )
 }

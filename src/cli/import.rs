@@ -1,4 +1,5 @@
-//! `nasmount import-fstab`: what the CIFS lines of fstab are in nasmount's configuration, and, with `--apply`, their move there.
+//! `nasmount import-fstab`: what the CIFS lines of fstab and mount units are in nasmount's configuration, and, with `--apply`, their
+//! move there.
 
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -8,8 +9,9 @@ use super::report::{Exit, finish, write_error};
 use super::takeover::{self, Places};
 use crate::config::{self, Colour, Settings};
 use crate::plan::fstab::TAKEN;
-use crate::plan::import::{Import, Remark, import};
-use crate::sys::config_dir::{ConfigTexts, read_config_or_none, read_fstab};
+use crate::plan::import::{Import, Remark, Sources, import};
+use crate::sys::config_dir::ConfigTexts;
+use crate::sys::unit_files;
 
 /// Version of the form of `--json`.
 const SCHEMA: u32 = 1;
@@ -18,29 +20,34 @@ const SCHEMA: u32 = 1;
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Without --apply nothing is changed. With it, the configuration goes into a file of its own in conf.d, passwords \
-                        into credentials files that only root can read, and each line of fstab behind `#nasmount: `; mounts that \
-                        nobody uses are taken over, and nasmount is enabled and started. `nasmount export-fstab` is the way back."
+                        into credentials files that only root can read, each line of fstab behind `#nasmount: `, and mount units \
+                        into a record of it; mounts that nobody uses are taken over, and nasmount is enabled and started. \
+                        `nasmount export-fstab` is the way back."
 )]
 pub struct Arguments {
     /// Another fstab
     #[arg(long, value_name = "FILE", default_value = takeover::FSTAB)]
     fstab: PathBuf,
+    /// Another directory of mount units; /etc/systemd/system, unless there is another fstab
+    #[arg(long, value_name = "DIRECTORY")]
+    units: Option<PathBuf>,
     /// Print configuration, remarks and problems as JSON
     #[arg(long)]
     json: bool,
     /// Do it
-    #[arg(long, conflicts_with_all = ["json", "fstab"])]
+    #[arg(long, conflicts_with_all = ["json", "fstab", "units"])]
     apply: bool,
 }
 
 /// Prints the configuration on stdout, and what there is to know about it on stderr; or has it done.
 pub fn run(config: Option<&Path>, arguments: &Arguments, colour: Colour) -> anyhow::Result<Exit> {
-    let places = Places::of_host(config, &arguments.fstab);
+    let usual = arguments.fstab == Path::new(takeover::FSTAB);
+    let units = arguments.units.clone().or_else(|| usual.then(|| PathBuf::from(unit_files::DIRECTORY)));
+    let places = Places::of_host(config, &arguments.fstab, units.unwrap_or_default());
     if arguments.apply {
         return takeover::import(&places, colour);
     }
-    let read = read_fstab(&arguments.fstab).and_then(|text| Ok((text, read_config_or_none(&places.roots)?)));
-    let (text, texts) = match read {
+    let (text, units, texts) = match places.read() {
         Ok(read) => read,
         Err(error) => {
             let _ = write_error(&mut io::stderr().lock(), &error, Some(&error.hint()));
@@ -48,44 +55,44 @@ pub fn run(config: Option<&Path>, arguments: &Arguments, colour: Colour) -> anyh
         }
     };
     let shown = arguments.fstab.to_string_lossy();
-    let fstab = Fstab { text: &text, shown: &shown, directory: places.directory() };
+    let sources = Sources { fstab: &text, units: &units };
+    let host = Host { sources, fstab: &shown, directory: places.directory() };
     let output = if arguments.json { Output::Json } else { Output::Text };
     let mut stdout = io::BufWriter::new(io::stdout().lock());
-    let (exit, written) = translate(&fstab, &texts, output, colour, &mut stdout, &mut io::stderr().lock());
+    let (exit, written) = translate(&host, &texts, output, colour, &mut stdout, &mut io::stderr().lock());
     Ok(finish(exit, written.and_then(|()| stdout.flush())))
 }
 
-/// What an fstab is, besides the configuration that there is already.
-pub(super) fn imported(fstab: &str, texts: &ConfigTexts, directory: &Path) -> Import {
+/// What they are, besides the configuration that there is already.
+pub(super) fn imported(sources: Sources<'_>, texts: &ConfigTexts, directory: &Path) -> Import {
     let existing: Option<Settings> = config::load(&texts.fragments, &texts.profiles).ok().map(|loaded| loaded.settings);
-    import(fstab, existing.as_ref(), directory)
+    import(sources, existing.as_ref(), directory)
 }
 
-/// An fstab.
+/// What mounts shares on a host, and where it is.
 #[derive(Clone, Copy)]
-pub struct Fstab<'text> {
-    /// Its text.
-    pub text: &'text str,
-    /// What it is called.
-    pub shown: &'text str,
+pub struct Host<'a> {
+    /// The texts.
+    pub sources: Sources<'a>,
+    /// What the fstab is called.
+    pub fstab: &'a str,
     /// Where the configuration is, and credentials files are to be.
-    pub directory: &'text Path,
+    pub directory: &'a Path,
 }
 
 /// The same with its surroundings as arguments.
 pub fn translate(
-    fstab: &Fstab<'_>,
+    host: &Host<'_>,
     texts: &ConfigTexts,
     output: Output,
     colour: Colour,
     stdout: &mut impl Write,
     stderr: &mut impl Write,
 ) -> (Exit, io::Result<()>) {
-    let Fstab { text, shown, directory } = *fstab;
-    let imported = imported(text, texts, directory);
+    let imported = imported(host.sources, texts, host.directory);
     let loaded = takeover::with(texts, &imported.toml);
     let (invalid, warnings) = match config::load(&loaded.fragments, &loaded.profiles) {
-        _ if imported.lines.is_empty() => (Vec::new(), Vec::new()),
+        _ if imported.shares.is_empty() => (Vec::new(), Vec::new()),
         Ok(loaded) => (Vec::new(), loaded.warnings),
         Err(invalid) => (invalid, Vec::new()),
     };
@@ -98,40 +105,53 @@ pub fn translate(
         }
         Output::Text => stdout
             .write_all(imported.toml.as_bytes())
-            .and_then(|()| say_remarks(&imported, shown, stderr))
+            .and_then(|()| say_remarks(&imported, host.fstab, stderr))
             .and_then(|()| say_notices(stderr, &invalid, &warnings, colour))
-            .and_then(|()| say_what_next(&imported, fstab, exit, stderr)),
+            .and_then(|()| say_what_next(&imported, host, exit, stderr)),
     };
     (exit, written)
 }
 
 /// What becomes of each option that is not simply kept.
-pub(super) fn say_remarks(imported: &Import, shown: &str, stderr: &mut impl Write) -> io::Result<()> {
-    for Remark { line, option, message } in &imported.remarks {
+pub(super) fn say_remarks(imported: &Import, fstab: &str, stderr: &mut impl Write) -> io::Result<()> {
+    for Remark { file, line, option, message } in &imported.remarks {
+        let file = file.as_deref().unwrap_or(fstab);
         match option.as_str() {
-            "" => writeln!(stderr, "{shown}:{line}: {message}")?,
-            option => writeln!(stderr, "{shown}:{line}: {option}: {message}")?,
+            "" => writeln!(stderr, "{file}:{line}: {message}")?,
+            option => writeln!(stderr, "{file}:{line}: {option}: {message}")?,
         }
     }
-    match imported.lines.as_slice() {
-        [] => writeln!(stderr, "{shown} has no line of type cifs that can be taken over"),
+    match imported.shares.as_slice() {
+        [] => {
+            writeln!(stderr, "{fstab} has no line of type cifs that can be taken over, and there is no such mount unit")
+        }
         _ => Ok(()),
     }
 }
 
-fn say_what_next(imported: &Import, fstab: &Fstab<'_>, exit: Exit, stderr: &mut impl Write) -> io::Result<()> {
-    let Fstab { shown, directory, .. } = fstab;
-    let lines: Vec<String> = imported.lines.iter().map(ToString::to_string).collect();
-    if exit != Exit::Done || lines.is_empty() {
+fn say_what_next(imported: &Import, host: &Host<'_>, exit: Exit, stderr: &mut impl Write) -> io::Result<()> {
+    let Host { fstab, directory, .. } = host;
+    if exit != Exit::Done || imported.shares.is_empty() {
         return Ok(());
     }
+    let lines: Vec<String> = imported.lines.iter().map(ToString::to_string).collect();
+    let lines = match lines.as_slice() {
+        [] => String::new(),
+        [line] => format!(" line {line} of {fstab} becomes a comment (`{TAKEN}...`),"),
+        lines => format!(" lines {} of {fstab} become comments (`{TAKEN}...`),", lines.join(", ")),
+    };
+    let units = match imported.units.as_slice() {
+        [] => String::new(),
+        units => format!(
+            " {} {} into {}/imported,",
+            units.join(", "),
+            if units.len() == 1 { "goes" } else { "go" },
+            directory.display()
+        ),
+    };
+    let directory = directory.display();
     writeln!(
         stderr,
-        "\nNothing has been changed. With --apply the above goes into {}/conf.d, {} {} of {shown} {} (`{TAKEN}...`), \
-         and nasmount is enabled and started.",
-        directory.display(),
-        if lines.len() == 1 { "line" } else { "lines" },
-        lines.join(", "),
-        if lines.len() == 1 { "becomes a comment" } else { "become comments" },
+        "\nNothing has been changed. With --apply the above goes into {directory}/conf.d,{lines}{units} and nasmount is enabled and started."
     )
 }

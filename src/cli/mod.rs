@@ -94,9 +94,9 @@ enum Command {
     Diagnose(diagnose::Arguments),
     /// List the profiles that shares can name, or print one
     Profiles(profiles::Arguments),
-    /// Print what the CIFS lines of /etc/fstab are in nasmount's configuration, or take them over
+    /// Print what the CIFS lines of /etc/fstab and mount units are in nasmount's configuration, or take them over
     ImportFstab(import::Arguments),
-    /// Give the lines of /etc/fstab back that were taken over
+    /// Give the lines of /etc/fstab and the mount units back that were taken over
     ExportFstab(export::Arguments),
     /// Print what happened to a share in the last hours, for `replay`
     Dump(dump::Arguments),

@@ -1,5 +1,6 @@
 //! Mounts follow their lines: from fstab to nasmount, and back.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -123,9 +124,9 @@ pub fn may_be_exported(shares: &[Share]) -> anyhow::Result<()> {
     }
 }
 
-/// Has nasmount let go of what is not in its configuration any more, and systemd mount these lines. `done` is undone if nasmount
-/// refuses.
-pub fn export(entries: &[Entry], empty: bool, done: Done) -> anyhow::Result<Exit> {
+/// Has nasmount let go of what is not in its configuration any more, and systemd mount these lines and start these units. `done` is
+/// undone if nasmount refuses.
+pub fn export(entries: &[Entry], units: &BTreeSet<String>, empty: bool, done: Done) -> anyhow::Result<Exit> {
     block_on(async {
         let systemd = Systemd::connect().await.context("cannot reach systemd")?;
         systemd.reload().await.context("systemd cannot read its units anew")?;
@@ -142,7 +143,7 @@ pub fn export(entries: &[Entry], empty: bool, done: Done) -> anyhow::Result<Exit
             systemd.reload().await.context("systemd cannot read its units anew")?;
         }
         let mut exit = Exit::Done;
-        for unit in entries.iter().filter_map(unit_of) {
+        for unit in entries.iter().filter_map(unit_of).chain(units.iter().cloned()) {
             match systemd.start_and_wait(&unit).await {
                 Ok(Start::Failed(state)) => {
                     say(&format!("{unit}: {state}; `systemctl status '{unit}'` says why"));

@@ -1,14 +1,18 @@
-//! Lines of fstab change hands: `import-fstab --apply`, and `export-fstab`, the way back.
+//! Lines of fstab and mount units change hands: `import-fstab --apply`, and `export-fstab`, the way back.
 //!
 //! What an import writes, all of it or nothing, in this order:
 //!
 //! ```text
 //! /etc/nasmount/SERVER.cred          logins that stood on lines, for root only
-//! /etc/nasmount/imported/fstab.json  the passwords that are not in fstab any more, for root only
+//! /etc/nasmount/imported/fstab.json  the passwords that are not in fstab any more, and units, for root only
 //! /etc/nasmount/nasmount.toml        if there is none yet: a comment
 //! /etc/nasmount/conf.d/fstab.toml    servers and shares; fstab-2.toml for those of a second import
 //! /etc/fstab                         the lines become comments
+//! /etc/systemd/system                units, their drop-ins, and the links that have them started, go
 //! ```
+//!
+//! nasmount makes a unit of the same name for each share, and one of the administrator's would stand before it; its drop-ins would change
+//! it.
 
 use std::collections::BTreeSet;
 use std::io::{self, Write as _};
@@ -24,11 +28,13 @@ use super::report::{self, Exit, write_error};
 use super::{Hinted, is_root, succession};
 use crate::config::{self, Colour, SourceText};
 use crate::plan::fstab::{self, Given, Masked};
-use crate::plan::import::{Import, Share};
+use crate::plan::import::{Import, Share, Sources};
+use crate::plan::mount_unit::{Content, UnitFile, UnitText};
 use crate::sys::changes::{self, Change};
 use crate::sys::config_dir::{
     ConfigRoots, ConfigTexts, ReadError, files_of, read_config, read_config_or_none, read_fstab, read_private,
 };
+use crate::sys::unit_files;
 
 /// Where fstab is.
 pub const FSTAB: &str = "/etc/fstab";
@@ -40,7 +46,7 @@ const MAIN_TEXT: &str =
     "# Servers and shares of nasmount. Those that were lines of /etc/fstab are in conf.d, and can be changed there.\n";
 
 const NOTHING_CHANGED: &str = "nothing was changed; `nasmount import-fstab` prints the configuration that is meant, with its line of fstab \
-                               above each share: mend that line, or make it a comment";
+                               or its unit above each share: mend that, or take it out";
 
 /// Which files are meant.
 #[derive(Clone, Debug)]
@@ -49,6 +55,8 @@ pub struct Places {
     pub roots: ConfigRoots,
     /// The fstab.
     pub fstab: PathBuf,
+    /// Directory of the administrator's units; empty for none.
+    pub units: PathBuf,
     /// Is the configuration the one that the service reads?
     pub usual: bool,
 }
@@ -58,12 +66,39 @@ pub struct Places {
 struct Record {
     configuration: PathBuf,
     masked: Masked,
+    #[serde(default)]
+    units: Kept,
+}
+
+/// What was there of units.
+#[derive(Clone, Default, Serialize, Deserialize)]
+struct Kept {
+    files: Vec<KeptFile>,
+    links: Vec<KeptLink>,
+}
+
+/// A unit's file, which may have a password.
+#[derive(Clone, Serialize, Deserialize)]
+struct KeptFile {
+    path: PathBuf,
+    mode: u32,
+    #[serde(with = "crate::plan::fstab::exposed_text")]
+    text: SecretString,
+}
+
+/// A link by which another unit had a unit started.
+#[derive(Clone, Serialize, Deserialize)]
+struct KeptLink {
+    path: PathBuf,
+    target: PathBuf,
 }
 
 /// What to do without the lines of fstab, or with them again.
 struct Export {
     fstab: String,
     lines: Vec<usize>,
+    /// Units that are started at boot again.
+    units: BTreeSet<String>,
     changes: Vec<Change>,
     /// Shares that are no longer nasmount's.
     shares: Vec<Share>,
@@ -73,8 +108,29 @@ struct Export {
 
 impl Places {
     /// Those of this host.
-    pub fn of_host(config: Option<&Path>, fstab: &Path) -> Self {
-        Self { roots: ConfigRoots::system(config), fstab: fstab.to_owned(), usual: config.is_none() }
+    pub fn of_host(config: Option<&Path>, fstab: &Path, units: PathBuf) -> Self {
+        Self { roots: ConfigRoots::system(config), fstab: fstab.to_owned(), units, usual: config.is_none() }
+    }
+
+    /// Text of the fstab, units, and configuration.
+    pub(super) fn read(&self) -> Result<(String, Vec<UnitFile>, ConfigTexts), ReadError> {
+        let failed = |source| ReadError::Read { path: self.units.clone(), source };
+        let units = if self.has_units() { unit_files::read(&self.units).map_err(failed)? } else { Vec::new() };
+        Ok((self.fstab_text()?, units, read_config_or_none(&self.roots)?))
+    }
+
+    fn has_units(&self) -> bool {
+        !self.units.as_os_str().is_empty()
+    }
+
+    /// A host whose shares are units may have no fstab at all.
+    fn fstab_text(&self) -> Result<String, ReadError> {
+        match read_fstab(&self.fstab) {
+            Err(ReadError::Read { source, .. }) if source.kind() == io::ErrorKind::NotFound && self.has_units() => {
+                Ok(String::new())
+            }
+            read => read,
+        }
     }
 
     /// Where the configuration, and what belongs to it, is.
@@ -133,14 +189,14 @@ pub fn import(places: &Places, colour: Colour) -> anyhow::Result<Exit> {
 
 /// The part of it that concerns files; the shares that were taken over, or `None` if something was wrong, and then nothing is changed.
 pub fn import_files(places: &Places, colour: Colour, err: &mut impl io::Write) -> anyhow::Result<Option<Vec<Share>>> {
-    let read = read_fstab(&places.fstab).and_then(|text| Ok((text, read_config_or_none(&places.roots)?)));
-    let (text, texts) = match read {
+    let (text, units, texts) = match places.read() {
         Ok(read) => read,
         Err(error) => return refused(err, &error),
     };
-    let found = imported(&text, &texts, places.directory());
+    let sources = Sources { fstab: &text, units: &units };
+    let found = imported(sources, &texts, places.directory());
     say_remarks(&found, &places.fstab_shown(), err)?;
-    if found.lines.is_empty() {
+    if found.shares.is_empty() {
         return Ok(Some(Vec::new()));
     }
     let all = with(&texts, &found.toml);
@@ -149,7 +205,7 @@ pub fn import_files(places: &Places, colour: Colour, err: &mut impl io::Write) -
         writeln!(err, "{NOTHING_CHANGED}")?;
         return Ok(None);
     }
-    let changes = changes_of_import(places, &text, &texts, &found)?;
+    let changes = changes_of_import(places, sources, &texts, &found)?;
     let done = match changes::make(&changes) {
         Err(error) if error.is_taken() => {
             let hint = "it is of an earlier import, or somebody else's: move it away, and try again";
@@ -180,27 +236,84 @@ fn refused<T>(err: &mut impl io::Write, error: &ReadError) -> anyhow::Result<Opt
     Ok(None)
 }
 
-fn changes_of_import(places: &Places, text: &str, texts: &ConfigTexts, found: &Import) -> anyhow::Result<Vec<Change>> {
+fn changes_of_import(
+    places: &Places,
+    sources: Sources<'_>,
+    texts: &ConfigTexts,
+    found: &Import,
+) -> anyhow::Result<Vec<Change>> {
     const PUBLIC: u32 = 0o644;
     const PRIVATE: u32 = 0o600;
     let create = |path: &Path, text: SecretString, mode| Change::Create { path: path.to_owned(), text, mode };
     let (configuration, record) = places.free(texts);
-    let taken = fstab::take(text, &found.lines);
+    let taken = fstab::take(sources.fstab, &found.lines);
+    let units = Kept::of(sources.units, &found.units, &places.units)?;
     let mut changes: Vec<Change> =
         found.logins.iter().map(|login| create(&login.path, login.text.clone(), PRIVATE)).collect();
-    let kept = Record { configuration: configuration.clone(), masked: taken.masked };
+    let kept = Record { configuration: configuration.clone(), masked: taken.masked, units: units.clone() };
     changes.push(create(&record, serde_json::to_string_pretty(&kept)?.into(), PRIVATE));
     if texts.fragments.is_empty() {
         changes.push(create(&places.roots.main, MAIN_TEXT.into(), PUBLIC));
     }
     let toml = format!(
-        "# These were lines of {}. `nasmount export-fstab` gives them back.\n\n{}",
-        places.fstab_shown(),
+        "# These were {}. `nasmount export-fstab` gives them back.\n\n{}",
+        match (found.lines.as_slice(), found.units.as_slice()) {
+            (_, []) => format!("lines of {}", places.fstab_shown()),
+            ([], _) => format!("units in {}", places.units.display()),
+            _ => format!("lines of {} and units in {}", places.fstab_shown(), places.units.display()),
+        },
         found.toml
     );
     changes.push(create(&configuration, toml.into(), PUBLIC));
-    changes.push(Change::Replace { path: places.fstab.clone(), before: text.into(), text: taken.text.into() });
+    if !found.lines.is_empty() {
+        let before = sources.fstab.into();
+        changes.push(Change::Replace { path: places.fstab.clone(), before, text: taken.text.into() });
+    }
+    changes.extend(units.taken());
     Ok(changes)
+}
+
+impl Kept {
+    fn of(units: &[UnitFile], taken: &[String], directory: &Path) -> anyhow::Result<Self> {
+        let texts = units.iter().filter(|unit| taken.contains(&unit.name)).flat_map(|unit| match &unit.content {
+            Content::Texts(texts) => texts.as_slice(),
+            Content::Masked | Content::Link(_) | Content::Unreadable(_) => &[],
+        });
+        let file =
+            |text: &UnitText| KeptFile { path: (&text.path).into(), mode: text.mode, text: text.text.as_str().into() };
+        let links = match taken {
+            [] => Vec::new(),
+            taken => {
+                unit_files::links(directory, taken).with_context(|| format!("cannot read {}", directory.display()))?
+            }
+        };
+        let links = links.into_iter().map(|unit_files::Link { path, target }| KeptLink { path, target });
+        Ok(Self { files: texts.map(file).collect(), links: links.collect() })
+    }
+
+    fn taken(&self) -> impl Iterator<Item = Change> {
+        let link = |KeptLink { path, target }: &KeptLink| Change::Unlink { path: path.clone(), target: target.clone() };
+        let file = |kept: &KeptFile| Change::Remove { path: kept.path.clone(), before: kept.text.clone() };
+        self.links.iter().map(link).chain(self.files.iter().map(file))
+    }
+
+    fn given_back(&self) -> impl Iterator<Item = Change> {
+        let file = |KeptFile { path, mode, text }: &KeptFile| Change::Create {
+            path: path.clone(),
+            text: text.clone(),
+            mode: *mode,
+        };
+        let link = |KeptLink { path, target }: &KeptLink| Change::Link { path: path.clone(), target: target.clone() };
+        self.files.iter().map(file).chain(self.links.iter().map(link))
+    }
+
+    /// What is started at boot: what a target wants.
+    fn started(&self) -> impl Iterator<Item = String> {
+        self.links.iter().filter_map(|link| {
+            let (wanting, unit) = (link.path.parent()?.file_stem()?.to_str()?, link.path.file_name()?.to_str()?);
+            wanting.ends_with(".target").then(|| unit.to_owned())
+        })
+    }
 }
 
 /// What was changed, a line each.
@@ -208,7 +321,13 @@ fn told(changes: &[Change], lines: &[usize], [one, many]: [&str; 2]) -> String {
     let line = |change: &Change| match change {
         Change::Create { path, .. } => format!("{}: written\n", path.display()),
         Change::Rename { path, to } => format!("{}: is {} now\n", path.display(), to.display()),
-        Change::Remove { path, .. } => format!("{}: removed\n", path.display()),
+        Change::Remove { path, .. } if path.extension().is_some_and(|extension| extension == "json") => {
+            format!("{}: removed\n", path.display())
+        }
+        Change::Remove { path, .. } | Change::Unlink { path, .. } => {
+            format!("{}: removed; `nasmount export-fstab` gives it back\n", path.display())
+        }
+        Change::Link { path, .. } => format!("{}: is back\n", path.display()),
         Change::Replace { path, .. } => {
             let lines: Vec<String> = lines.iter().map(ToString::to_string).collect();
             match lines.as_slice() {
@@ -226,7 +345,7 @@ pub fn export(places: &Places, dry_run: bool, colour: Colour) -> anyhow::Result<
     places.may_be_changed()?;
     let Some(export) = plan_export(places, colour, &mut io::stderr().lock())? else { return Ok(Exit::Usage) };
     if export.changes.is_empty() {
-        let said = writeln!(io::stderr(), "{} has no line that nasmount has taken over", places.fstab_shown());
+        let said = writeln!(io::stderr(), "nasmount has taken over no line of {}, and no unit", places.fstab_shown());
         return Ok(report::finish(Exit::Done, said));
     }
     let told = told(&export.changes, &export.lines, ["mounts again", "mount again"]);
@@ -238,7 +357,7 @@ pub fn export(places: &Places, dry_run: bool, colour: Colour) -> anyhow::Result<
     let _ = io::stderr().write_all(told.as_bytes()); // nobody reads it: no reason to stop half-way
     let lines = export.fstab.lines().enumerate().filter(|(index, _)| export.lines.contains(&(index + 1)));
     let entries: Vec<_> = lines.filter_map(|(_, line)| fstab::entry(line)).collect();
-    succession::export(&entries, export.empty, done)
+    succession::export(&entries, &export.units, export.empty, done)
 }
 
 /// The part of it that concerns files, for tests.
@@ -250,7 +369,7 @@ pub fn export_files(places: &Places, err: &mut impl io::Write) -> anyhow::Result
 
 /// `None` if something is wrong.
 fn plan_export(places: &Places, colour: Colour, err: &mut impl io::Write) -> anyhow::Result<Option<Export>> {
-    let read = read_fstab(&places.fstab).and_then(|text| Ok((text, read_config_or_none(&places.roots)?)));
+    let read = places.fstab_text().and_then(|text| Ok((text, read_config_or_none(&places.roots)?)));
     let (before, texts) = match read {
         Ok(read) => read,
         Err(error) => return refused(err, &error),
@@ -267,6 +386,8 @@ fn plan_export(places: &Places, colour: Colour, err: &mut impl io::Write) -> any
         // the first of all: until then the records alone have the passwords
         changes.push(Change::Replace { path: places.fstab.clone(), before: before.into(), text: text.clone().into() });
     }
+    let units = records.iter().flat_map(|(_, _, record)| record.units.started()).collect();
+    changes.extend(records.iter().flat_map(|(_, _, record)| record.units.given_back()));
     for (path, text, record) in records {
         if texts.fragments.iter().any(|fragment| fragment.path == record.configuration) {
             let to = free_name(&record.configuration, &files_of(&places.roots.drop_ins)?);
@@ -285,7 +406,7 @@ fn plan_export(places: &Places, colour: Colour, err: &mut impl io::Write) -> any
             Change::Rename { path, to } // of a line that is gone: the password may be nowhere else
         });
     }
-    Ok(Some(Export { fstab: text, lines, changes, shares, empty }))
+    Ok(Some(Export { fstab: text, lines, units, changes, shares, empty }))
 }
 
 /// The shares that go with these imports, and whether none is left; `None` if the rest is no valid configuration.
@@ -336,4 +457,17 @@ fn records(places: &Places) -> anyhow::Result<Vec<(PathBuf, SecretString, Record
         records.push((path, text, record));
     }
     Ok(records)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_a_target_wants_is_started_at_boot() {
+        let link = |path: &str| KeptLink { path: path.into(), target: "../x".into() };
+        let links = ["/u/multi-user.target.wants/mnt-a.automount", "/u/player.service.requires/mnt-a.mount"];
+        let kept = Kept { files: Vec::new(), links: links.map(link).into() };
+        assert_eq!(kept.started().collect::<Vec<_>>(), ["mnt-a.automount"]);
+    }
 }

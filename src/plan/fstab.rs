@@ -62,8 +62,13 @@ pub fn entry(line: &str) -> Option<Entry> {
         source: unescaped(source),
         mount_point: unescaped(mount_point),
         kind: kind.to_owned(),
-        options: pieces(&unescaped(options)).map(unquoted).collect(),
+        options: self::options(&unescaped(options)).collect(),
     })
+}
+
+/// Options as mount(8) takes them apart, without their quotes.
+pub(super) fn options(text: &str) -> impl Iterator<Item = String> {
+    pieces(text).map(unquoted)
 }
 
 /// Whether mount(8) would not take the line: after the options come two numbers, or there is a blank within the options.
@@ -190,6 +195,22 @@ mod exposed {
     pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Secrets, D::Error> {
         let plain = BTreeMap::<String, String>::deserialize(deserializer)?;
         Ok(plain.into_iter().map(|(name, secret)| (name, secret.into())).collect())
+    }
+}
+
+/// A text that may have passwords, in a file that only root can read.
+pub mod exposed_text {
+    use secrecy::{ExposeSecret as _, SecretString};
+    use serde::{Deserialize as _, Deserializer, Serializer};
+
+    /// Writes it.
+    pub fn serialize<S: Serializer>(text: &SecretString, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(text.expose_secret())
+    }
+
+    /// Reads it.
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SecretString, D::Error> {
+        Ok(String::deserialize(deserializer)?.into())
     }
 }
 

@@ -1,5 +1,5 @@
-//! What the CIFS lines of fstab(5) become in nasmount's configuration: a text to be read and taken over by a person, and a word about
-//! every option that is not simply kept.
+//! What the CIFS lines of fstab(5) and mount units of systemd become in nasmount's configuration: a text to be read and taken over by a
+//! person, and a word about every option that is not simply kept.
 //!
 //! Passwords go nowhere but into a login's own file: neither text nor remarks have them.
 
@@ -12,7 +12,18 @@ use serde::Serialize;
 
 use super::catalogue::{self, Form};
 use super::fstab::{self, Entry};
+use super::mount_unit::{self, Content, Mount, UnitFile};
 use crate::config::settings::{CredentialSource, Settings};
+use crate::config::units::mount_unit as unit_of;
+
+/// What mounts shares on a host without nasmount.
+#[derive(Clone, Copy)]
+pub struct Sources<'a> {
+    /// The text of its fstab.
+    pub fstab: &'a str,
+    /// Its administrator's `.mount` and `.automount` units, by name.
+    pub units: &'a [UnitFile],
+}
 
 /// The result.
 #[derive(Clone, Debug, Default, Serialize)]
@@ -21,6 +32,8 @@ pub struct Import {
     pub toml: String,
     /// Lines of fstab that it stands for, from 1.
     pub lines: Vec<usize>,
+    /// Units that it stands for, by name.
+    pub units: Vec<String>,
     /// What else there is to know, in the order of the lines.
     pub remarks: Vec<Remark>,
     /// The shares that it has, in the order of the lines.
@@ -31,7 +44,7 @@ pub struct Import {
     pub logins: Vec<Login>,
 }
 
-/// A share that stood on a line.
+/// A share that stood on a line, or in a unit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Share {
     /// Its name in the configuration.
@@ -40,7 +53,7 @@ pub struct Share {
     pub mount_point: String,
 }
 
-/// A login that stood on a line.
+/// A login that stood there.
 #[derive(Clone, Debug)]
 pub struct Login {
     /// The file in which it belongs.
@@ -49,12 +62,23 @@ pub struct Login {
     pub text: SecretString,
 }
 
-/// About one option, or a line as a whole.
+/// A line of a file.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Place {
+    /// A unit's file; none is fstab.
+    pub(super) file: Option<String>,
+    /// From 1.
+    pub(super) line: usize,
+}
+
+/// About one option, or a line or a unit as a whole.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Remark {
-    /// Line of fstab, from 1.
+    /// File of the unit; none is fstab.
+    pub file: Option<String>,
+    /// Its line, from 1.
     pub line: usize,
-    /// Name of the option; empty for the line.
+    /// Name of the option, or of a unit's setting with its `=`; empty for the whole.
     pub option: String,
     /// What becomes of it, and why.
     pub message: String,
@@ -68,9 +92,11 @@ struct Server {
     known: bool,
 }
 
-/// One line on its way.
+/// One line, or unit, on its way.
 struct Line<'text> {
-    number: usize,
+    at: Place,
+    /// What stands above the share.
+    comment: String,
     host: String,
     source: String,
     mount_point: String,
@@ -98,20 +124,43 @@ enum Means {
     Inline(String),
 }
 
-/// Translates the text of an fstab into what is to be added to a configuration, with credentials files in `directory`.
-pub fn import(fstab: &str, existing: Option<&Settings>, directory: &Path) -> Import {
-    let mut remarks = Vec::new();
-    let (mut tables, mut shares, mut lines): (Vec<String>, Vec<Share>, Vec<usize>) = Default::default();
+impl Remark {
+    pub(super) fn new(at: &Place, option: &str, message: impl Into<String>) -> Self {
+        Self { file: at.file.clone(), line: at.line, option: option.to_owned(), message: message.into() }
+    }
+}
+
+/// Translates what mounts shares into what is to be added to a configuration, with credentials files in `directory`.
+pub fn import(sources: Sources<'_>, existing: Option<&Settings>, directory: &Path) -> Import {
+    let mut import = Import::default();
+    let mut tables: Vec<String> = Vec::new();
     let mut servers: Vec<Server> = existing.into_iter().flat_map(known_servers).collect();
     let mut names = existing.into_iter().flat_map(|known| known.shares.keys()).map(ToString::to_string).collect();
-    for (index, text) in fstab.lines().enumerate() {
-        let Some(mut line) = read_line(index + 1, text, &mut remarks) else { continue };
+    let mut take = |mut line: Line<'_>| {
         let server = line.server(&mut servers, directory);
         let name = unique(&line.mount_point, "share", &mut names);
         tables.push(line.share(&name, &server));
-        lines.push(line.number);
-        shares.push(Share { name, mount_point: line.mount_point });
+        Share { name, mount_point: line.mount_point }
+    };
+    for (index, text) in sources.fstab.lines().enumerate() {
+        let Some(line) = read_line(index + 1, text, &mut import.remarks) else { continue };
+        import.shares.push(take(line));
+        import.lines.push(index + 1);
     }
+    for unit in sources.units {
+        let (Some(line), automount) = read_unit(unit, sources.units, &mut import.remarks) else { continue };
+        import.shares.push(take(line));
+        import.units.extend(std::iter::once(unit.name.clone()).chain(automount));
+    }
+    let shares = import.shares.iter().map(|share| share.mount_point.as_str());
+    let known = existing.into_iter().flat_map(|known| known.shares.values()).filter_map(|it| it.mount_point.to_str());
+    import.remarks.extend(masked(sources.units, &shares.chain(known).map(unit_of).collect()));
+    let (toml, logins) = written(servers, &tables, directory);
+    Import { toml, logins, ..import }
+}
+
+/// The tables of new servers and all shares, and the logins that they need.
+fn written(servers: Vec<Server>, shares: &[String], directory: &Path) -> (String, Vec<Login>) {
     let (mut toml, mut logins) = (String::new(), Vec::new());
     for Server { name, host, login, .. } in servers.into_iter().filter(|server| !server.known) {
         let _ = writeln!(toml, "[server.{name}]\nhost = {}", quoted(&host));
@@ -126,8 +175,18 @@ pub fn import(fstab: &str, existing: Option<&Settings>, directory: &Path) -> Imp
         }
         toml.push('\n');
     }
-    toml.push_str(&tables.join("\n"));
-    Import { toml, lines, remarks, shares, logins }
+    toml.push_str(&shares.join("\n"));
+    (toml, logins)
+}
+
+/// Masked units that would keep systemd from the one that nasmount makes for a share.
+fn masked(units: &[UnitFile], wanted: &BTreeSet<String>) -> impl Iterator<Item = Remark> {
+    let masked = units.iter().filter(|unit| matches!(unit.content, Content::Masked) && wanted.contains(&unit.name));
+    masked.map(|UnitFile { name, path, .. }| {
+        let message =
+            format!("left alone: it is masked, and nothing can require the share's path: `systemctl unmask {name}`");
+        Remark::new(&Place { file: Some(path.clone()), line: 1 }, "", message)
+    })
 }
 
 fn known_servers(settings: &Settings) -> impl Iterator<Item = Server> {
@@ -145,56 +204,105 @@ fn known_servers(settings: &Settings) -> impl Iterator<Item = Server> {
 
 /// `None` if the line is none of CIFS, or cannot be one of nasmount's.
 fn read_line<'text>(number: usize, text: &str, remarks: &'text mut Vec<Remark>) -> Option<Line<'text>> {
-    let Entry { source, mount_point, kind, options } = fstab::entry(text)?;
-    if !fstab::is_cifs(&kind, &source) {
-        return None;
-    }
-    let mut refuse = |message: String| remarks.push(Remark { line: number, option: String::new(), message });
+    let entry = fstab::entry(text).filter(|entry| fstab::is_cifs(&entry.kind, &entry.source))?;
+    let at = Place { file: None, line: number };
     if fstab::is_broken(text) {
-        refuse("left out, as mount(8) does: there is a blank within its options, or more than six fields".to_owned());
+        let message = "left out, as mount(8) does: there is a blank within its options, or more than six fields";
+        remarks.push(Remark::new(&at, "", message));
         return None;
     }
-    if let Some(port) = options.iter().find_map(|option| option.strip_prefix("port=")).filter(|port| *port != "445") {
-        refuse(format!("left out: its server is asked at port {port}, and nasmount asks at 445 only"));
-        return None;
-    }
-    let spec = source.replace('\\', "/");
-    let Some((host, source)) = spec.strip_prefix("//").and_then(|rest| rest.split_once('/')) else {
-        refuse(format!("left out: {spec} is not //SERVER/SHARE"));
-        return None;
-    };
-    if !mount_point.starts_with('/') {
-        refuse(format!("left out: {mount_point} is not a directory's path"));
-        return None;
-    }
-    let (host, source) = (host.to_owned(), source.trim_matches('/').to_owned());
-    let mount_point = if mount_point.len() > 1 { mount_point.trim_end_matches('/').to_owned() } else { mount_point };
-    let mut line = Line {
-        number,
-        host,
-        source,
-        mount_point,
-        login: Means::default(),
-        says_guest: false,
-        kerberos: false,
-        said: Vec::new(),
-        options: Vec::new(),
-        read_only: false,
-        remarks,
-    };
-    for option in options {
-        match option.split_once('=') {
-            Some((name, value)) if value.contains('\n') => line.remark(name, "left out: a line feed is in its value"),
-            _ => line.take(&option),
-        }
-    }
-    line.settle_login();
-    Some(line)
+    Line::new(at, format!("line {number}"), entry, remarks)
 }
 
-impl Line<'_> {
+/// The same of a unit; and its automount unit, if it has one.
+fn read_unit<'text>(
+    unit: &UnitFile,
+    all: &[UnitFile],
+    remarks: &'text mut Vec<Remark>,
+) -> (Option<Line<'text>>, Option<String>) {
+    let Mount { source, mount_point, options, at, description, remarks: said } = match mount_unit::read(unit) {
+        Some(Ok(mount)) => mount,
+        Some(Err(left)) => {
+            remarks.push(left);
+            return (None, None);
+        }
+        None => return (None, None),
+    };
+    let entry = Entry { source, mount_point, kind: "cifs".to_owned(), options };
+    if !Line::is_possible(&at, &entry, remarks) {
+        return (None, None);
+    }
+    remarks.extend(said);
+    let name = unit.name.replace(".mount", ".automount");
+    let automount = all.iter().find(|other| other.name == name).map(|automount| {
+        let said = mount_unit::read_automount(automount);
+        let taken = said.is_ok() && !matches!(automount.content, Content::Masked);
+        remarks.extend(said.unwrap_or_else(|left| vec![left]));
+        taken.then_some(name)
+    });
+    let comment = match description {
+        Some(description) => format!("{}: {}", unit.name, description.replace(char::is_control, " ")),
+        None => unit.name.clone(),
+    };
+    (Line::new(at, comment, entry, remarks), automount.flatten())
+}
+
+impl<'text> Line<'text> {
+    /// Can it be one of nasmount's? Why not is remarked on.
+    fn is_possible(at: &Place, entry: &Entry, remarks: &mut Vec<Remark>) -> bool {
+        let Entry { source, mount_point, options, .. } = entry;
+        let spec = source.replace('\\', "/");
+        let port = options.iter().find_map(|option| option.strip_prefix("port=")).filter(|port| *port != "445");
+        let why = if let Some(port) = port {
+            format!("left out: its server is asked at port {port}, and nasmount asks at 445 only")
+        } else if !spec.strip_prefix("//").is_some_and(|rest| rest.contains('/')) {
+            format!("left out: {spec} is not //SERVER/SHARE")
+        } else if !mount_point.starts_with('/') {
+            format!("left out: {mount_point} is not a directory's path")
+        } else {
+            return true;
+        };
+        remarks.push(Remark::new(at, "", why));
+        false
+    }
+
+    fn new(at: Place, comment: String, entry: Entry, remarks: &'text mut Vec<Remark>) -> Option<Self> {
+        if !Self::is_possible(&at, &entry, remarks) {
+            return None;
+        }
+        let Entry { source, mount_point, options, .. } = entry;
+        let spec = source.replace('\\', "/");
+        let (host, source) = spec.strip_prefix("//").and_then(|rest| rest.split_once('/'))?;
+        let mount_point =
+            if mount_point.len() > 1 { mount_point.trim_end_matches('/').to_owned() } else { mount_point };
+        let mut line = Self {
+            at,
+            comment,
+            host: host.to_owned(),
+            source: source.trim_matches('/').to_owned(),
+            mount_point,
+            login: Means::default(),
+            says_guest: false,
+            kerberos: false,
+            said: Vec::new(),
+            options: Vec::new(),
+            read_only: false,
+            remarks,
+        };
+        for option in options {
+            match option.split_once('=') {
+                Some((name, value)) if value.contains('\n') => {
+                    line.remark(name, "left out: a line feed is in its value");
+                }
+                _ => line.take(&option),
+            }
+        }
+        line.settle_login();
+        Some(line)
+    }
+
     fn remark(&mut self, option: &str, message: impl Into<String>) {
-        self.remarks.push(Remark { line: self.number, option: option.to_owned(), message: message.into() });
+        self.remarks.push(Remark::new(&self.at, option, message));
     }
 
     fn take(&mut self, option: &str) {
@@ -341,8 +449,8 @@ impl Line<'_> {
     fn share(&self, name: &str, server: &str) -> String {
         let (profile, why) = self.profile();
         let mut text = format!(
-            "# line {}\n[share.{name}]\nserver = \"{server}\"\nsource = {}\nmount_point = {}\nprofile = \"{profile}\" # {why}\n",
-            self.number,
+            "# {}\n[share.{name}]\nserver = \"{server}\"\nsource = {}\nmount_point = {}\nprofile = \"{profile}\" # {why}\n",
+            self.comment,
             quoted(&self.source),
             quoted(&self.mount_point)
         );

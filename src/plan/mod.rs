@@ -6,7 +6,7 @@
 //! - [`diagnosis`]: what each step from a name to the data showed, and what that means.
 //! - [`diff`]: a new configuration and the one in force become steps.
 //! - [`doctor`]: facts about a host become findings.
-//! - [`fstab`], [`import`]: lines of fstab, and what they become.
+//! - [`fstab`], [`mount_unit`], [`import`]: lines of fstab and mount units, and what they become.
 //! - [`options`]: a share and an address become the parameters of one mount;
 //! - [`units`]: what is configured of a unit, over all the shares that it needs.
 //!
@@ -20,5 +20,6 @@ pub mod doctor;
 pub mod fstab;
 pub mod import;
 pub mod layers;
+pub mod mount_unit;
 pub mod options;
 pub mod units;

@@ -35,8 +35,22 @@ pub enum Change {
     Remove {
         /// Which.
         path: PathBuf,
-        /// What is in it, to be able to undo that.
+        /// What must be in it.
         before: SecretString,
+    },
+    /// A new symbolic link; that there is one already is an error, unless it leads there.
+    Link {
+        /// Which.
+        path: PathBuf,
+        /// What is in it.
+        target: PathBuf,
+    },
+    /// No link any more.
+    Unlink {
+        /// Which.
+        path: PathBuf,
+        /// What must be in it.
+        target: PathBuf,
     },
     /// Another name.
     Rename {
@@ -89,7 +103,8 @@ impl Change {
     fn attempt(&self) -> String {
         match self {
             Self::Create { path, .. } | Self::Replace { path, .. } => format!("write {}", path.display()),
-            Self::Remove { path, .. } => format!("remove {}", path.display()),
+            Self::Link { path, .. } => format!("make the link {}", path.display()),
+            Self::Remove { path, .. } | Self::Unlink { path, .. } => format!("remove {}", path.display()),
             Self::Rename { path, to } => format!("rename {} to {}", path.display(), to.display()),
         }
     }
@@ -114,8 +129,28 @@ impl Done {
             }
             Change::Remove { path, before } => {
                 let mode = fs::metadata(path)?.mode() & 0o7777;
+                if !has_text(path, before)? {
+                    return Err(changed_meanwhile());
+                }
                 fs::remove_file(path)?;
                 self.undo.push(Change::Create { path: path.clone(), text: before.clone(), mode });
+                sync(directory(path)?)
+            }
+            Change::Link { path, target } => {
+                if fs::read_link(path).is_ok_and(|there| there == *target) {
+                    return Ok(());
+                }
+                self.create_directory(directory(path)?)?;
+                std::os::unix::fs::symlink(target, path)?;
+                self.created.push(path.clone());
+                sync(directory(path)?)
+            }
+            Change::Unlink { path, target } => {
+                if fs::read_link(path)? != *target {
+                    return Err(changed_meanwhile());
+                }
+                fs::remove_file(path)?;
+                self.undo.push(Change::Link { path: path.clone(), target: target.clone() });
                 sync(directory(path)?)
             }
             Change::Rename { path, to } => {
@@ -154,7 +189,8 @@ impl Done {
             failed = failed.and(made.map_err(|source| ChangeError { attempt: change.attempt(), source }));
         }
         for path in self.created.iter().rev() {
-            let removed = if path.is_dir() { fs::remove_dir(path) } else { fs::remove_file(path) };
+            let removed =
+                if path.is_dir() && !path.is_symlink() { fs::remove_dir(path) } else { fs::remove_file(path) };
             let attempt = || format!("remove {}", path.display());
             failed = failed.and(removed.map_err(|source| ChangeError { attempt: attempt(), source }));
         }
@@ -168,6 +204,10 @@ fn directory(path: &Path) -> io::Result<&Path> {
 
 fn sync(directory: &Path) -> io::Result<()> {
     fs::File::open(directory)?.sync_all()
+}
+
+fn changed_meanwhile() -> io::Error {
+    io::Error::other("somebody else has changed it in this moment: try again")
 }
 
 fn has_text(path: &Path, text: &SecretString) -> io::Result<bool> {
@@ -203,7 +243,7 @@ fn replace(path: &Path, before: &SecretString, text: &SecretString) -> io::Resul
     std::os::unix::fs::chown(&beside, Some(metadata.uid()), Some(metadata.gid()))?;
     if !has_text(path, before)? {
         fs::remove_file(&beside)?;
-        return Err(io::Error::other("somebody else has changed it in this moment: try again"));
+        return Err(changed_meanwhile());
     }
     fs::rename(&beside, path)?;
     sync(directory(path)?)
@@ -241,7 +281,10 @@ mod tests {
         fs::set_permissions(root.join("fstab"), fs::Permissions::from_mode(0o640)).unwrap();
         fs::write(root.join("a"), "a").unwrap();
         fs::write(root.join("c"), "c").unwrap();
+        std::os::unix::fs::symlink("../c", root.join("d")).unwrap();
         let done = make(&[
+            Change::Unlink { path: root.join("d"), target: "../c".into() },
+            Change::Link { path: root.join("new/e"), target: "/nowhere".into() },
             create(root.join("new/conf.d/x"), "x"),
             Change::Rename { path: root.join("a"), to: root.join("b") },
             Change::Remove { path: root.join("c"), before: "c".into() },
@@ -252,9 +295,11 @@ mod tests {
         assert_eq!((text(&root.join("new/conf.d/x")), mode(&root.join("new/conf.d/x"))), ("x".into(), 0o600));
         assert_eq!(mode(&root.join("new/conf.d")), 0o755);
         assert_eq!(listed(root), ["b", "fstab", "new"]);
+        assert_eq!(fs::read_link(root.join("new/e")).unwrap(), Path::new("/nowhere"));
         done.undo().unwrap();
         assert_eq!((text(&root.join("fstab")), mode(&root.join("fstab"))), ("old".into(), 0o640));
-        assert_eq!(listed(root), ["a", "c", "fstab"]);
+        assert_eq!(listed(root), ["a", "c", "d", "fstab"]);
+        assert_eq!(fs::read_link(root.join("d")).unwrap(), Path::new("../c"));
         assert_eq!(text(&root.join("c")), "c");
     }
 
@@ -277,6 +322,9 @@ mod tests {
             (replace("none", "old"), "No such file"),
             (create(root.join("there"), "mine"), "File exists"),
             (Change::Rename { path: root.join("fstab"), to: root.join("taken") }, "File exists"),
+            (Change::Remove { path: root.join("fstab"), before: "old".into() }, "changed it in this moment"),
+            (Change::Unlink { path: root.join("link"), target: "taken".into() }, "changed it in this moment"),
+            (Change::Link { path: root.join("link"), target: "taken".into() }, "File exists"),
         ] {
             let error = make(&[create(root.join("first/x"), "x"), change]).unwrap_err();
             assert!(error.source.to_string().contains(why), "{error}: {}", error.source);

@@ -207,7 +207,7 @@ fn refuse_open_to_all(path: &Path, metadata: &fs::Metadata) -> Result<(), ReadEr
 }
 
 /// Reads a text of limited size without ever waiting for it.
-fn read_text(path: &Path) -> Result<String, ReadError> {
+pub(super) fn read_text(path: &Path) -> Result<String, ReadError> {
     let path = path.to_owned();
     let failed = |source| ReadError::Read { path: path.clone(), source };
     // Opening a FIFO would wait for a writer.

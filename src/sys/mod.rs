@@ -37,6 +37,7 @@ pub mod route;
 pub mod sockets;
 pub mod state_file;
 pub mod systemd;
+pub mod unit_files;
 pub mod unit_watch;
 pub mod user_systemd;
 pub mod worker;

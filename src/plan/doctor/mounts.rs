@@ -85,7 +85,7 @@ impl Others<'_> {
 }
 
 const BESIDE: &str = "what nasmount does to the server's connections in an outage concerns all its mounts: this one waits and fails with the \
-                      shares, and nobody pauses who uses it. `nasmount import-fstab` shows how a line would be a share";
+                      shares, and nobody pauses who uses it. `nasmount import-fstab` shows how it would be a share";
 
 /// The hosts that a source and its options name.
 fn hosts<'a>(source: &'a str, options: &'a str) -> Vec<&'a str> {
