@@ -72,17 +72,18 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Exit> {
         return Ok(Exit::NoSuchShare);
     };
     let dependents: Vec<Dependent> = known.iter().flat_map(dependents).collect();
-    let text = if arguments.json {
-        serde_json::to_string_pretty(&serde_json::json!({ "schema": SCHEMA, "consumers": dependents }))? + "\n"
-    } else {
-        render(&dependents)
-    };
+    let text =
+        if arguments.json { serde_json::to_string_pretty(&document(&dependents))? + "\n" } else { render(&dependents) };
     for Known { share, holders, .. } in &known {
         if let Err(why) = holders {
             let _ = writeln!(std::io::stderr(), "{}: cannot see who has files open: {why}", share.name);
         }
     }
     Ok(report::finish(Exit::Done, std::io::stdout().write_all(text.as_bytes())))
+}
+
+fn document(dependents: &[Dependent]) -> serde_json::Value {
+    serde_json::json!({ "schema": SCHEMA, "consumers": dependents })
 }
 
 async fn ask(only: Option<&str>) -> anyhow::Result<Option<Vec<Known>>> {
@@ -257,12 +258,14 @@ mod tests {
         let tdarr = of("container:tdarr");
         assert_eq!((tdarr.configured, tdarr.files, tdarr.missing), (true, Some(4), vec![]));
         assert_eq!(found.len(), 5);
+        crate::cli::validate::conforms("consumers", &document(&found));
     }
 
     #[test]
     fn what_only_root_may_know_is_not_made_up() {
         let found = dependents(&known(Err("only root may do that".into())));
         assert!(found.iter().all(|dependent| dependent.files.is_none()));
+        crate::cli::validate::conforms("consumers", &document(&found));
         assert!(
             render(&found).contains("player.service   yes         yes           ?           paused"),
             "{}",

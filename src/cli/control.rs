@@ -284,6 +284,15 @@ fn say(command: &str, outcomes: &BTreeMap<String, Outcome>, after: &StatusReport
     if !json {
         return Ok(exit);
     }
+    let text = serde_json::to_string_pretty(&document(command, outcomes, after)?)?;
+    Ok(report::finish(exit, writeln!(std::io::stdout(), "{text}")))
+}
+
+fn document(
+    command: &str,
+    outcomes: &BTreeMap<String, Outcome>,
+    after: &StatusReport,
+) -> anyhow::Result<serde_json::Value> {
     let share = |(share, outcome): (&String, &Outcome)| -> anyhow::Result<serde_json::Value> {
         let mut value = serde_json::to_value(outcome).context("cannot write JSON")?;
         value["name"] = share.as_str().into();
@@ -291,10 +300,7 @@ fn say(command: &str, outcomes: &BTreeMap<String, Outcome>, after: &StatusReport
         Ok(value)
     };
     let shares = outcomes.iter().map(share).collect::<anyhow::Result<Vec<_>>>()?;
-    let text = serde_json::to_string_pretty(&serde_json::json!({
-        "schema": SCHEMA, "command": command, "shares": shares,
-    }))?;
-    Ok(report::finish(exit, writeln!(std::io::stdout(), "{text}")))
+    Ok(serde_json::json!({ "schema": SCHEMA, "command": command, "shares": shares }))
 }
 
 fn line(share: &str, outcome: &Outcome, now: Option<&ShareStatus>) -> String {
@@ -369,5 +375,33 @@ mod tests {
             "media: refused: the share is in maintenance\n  hint: `nasmount maintenance off media` first\n"
         );
         assert_eq!(refused.exit(), Exit::Refused);
+    }
+
+    #[test]
+    fn each_outcome_of_each_command_has_its_form() {
+        use crate::share::Refusal;
+        let (operation, state) = ("mount".to_owned(), State::Holding);
+        let outcomes = [
+            Outcome::Done,
+            Outcome::AlreadySo,
+            Outcome::Accepted,
+            Outcome::NotReached,
+            Outcome::Failed { message: "why".into() },
+            Outcome::Refused(Refusal::NotSurveyed),
+            Outcome::Refused(Refusal::Shutdown),
+            Outcome::Refused(Refusal::InMaintenance),
+            Outcome::Refused(Refusal::Stuck { operation }),
+            Outcome::Refused(Refusal::ServerAway { state }),
+            Outcome::Refused(Refusal::HeldByOutage { state }),
+        ];
+        let mut outcomes: BTreeMap<String, Outcome> = (1..).map(|n: u32| n.to_string()).zip(outcomes).collect();
+        outcomes.insert("media".into(), Outcome::Done);
+        let shares = vec![share("online", 1.0, serde_json::json!({}))];
+        let after = StatusReport { schema: 1, version: "0".into(), servers: Vec::new(), shares };
+        let wishes = [Wish::Mount, Wish::Unmount, Wish::Remount, Wish::Hold, Wish::Release];
+        let more = [Wish::StartMaintenance(0), Wish::EndMaintenance];
+        for command in wishes.into_iter().chain(more).map(name).chain(["wait"]) {
+            crate::cli::validate::conforms("outcome", &document(command, &outcomes, &after).unwrap());
+        }
     }
 }

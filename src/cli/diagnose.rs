@@ -388,6 +388,13 @@ mod tests {
             Document { schema: SCHEMA, share: Some("films"), host: "10.10.0.35", state: None, diagnosis: &diagnosis };
         let json = serde_json::to_value(&document).unwrap();
         assert_eq!((&json["schema"], &json["share"], &json["state"]), (&1.into(), &"films".into(), &().into()));
+        crate::cli::validate::conforms("diagnose", &json);
+        let mut all = Diagnosis::default();
+        all.skip_rest(&[Step::OF_SERVER.as_slice(), &Step::OF_SHARE].concat());
+        for state in State::ALL {
+            let document = Document { schema: SCHEMA, share: None, host: "a.b", state: Some(state), diagnosis: &all };
+            crate::cli::validate::conforms("diagnose", &serde_json::to_value(&document).unwrap());
+        }
         assert_eq!(json["steps"].as_array().unwrap().len(), 6, "{json}");
         let port = serde_json::json!({
             "step": "port", "outcome": "failed", "message": "10.10.0.35:445 refuses connections", "seconds": 0.001,

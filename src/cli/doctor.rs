@@ -220,6 +220,7 @@ mod tests {
             "do": "sed -i 7d"
         });
         assert_eq!(json["findings"][0], first);
+        crate::cli::validate::conforms("doctor", &json);
         let json: serde_json::Value = serde_json::from_str(&render(&[], Form::Json)).unwrap();
         assert_eq!(json, serde_json::json!({ "schema": 1, "severity": "ok", "findings": [] }));
     }

@@ -229,6 +229,7 @@ options = { uid = 1000, actimeo = 5 }
         assert!(matches!(option("soft"), (None, from, Some("yes")) if from.starts_with("built-in:media.toml:")));
         assert_eq!(option("nosharesock"), (None, "nasmount", None));
         assert_eq!(option("echo_interval"), (Some("47"), "the patience; the profile has 17", None));
+        crate::cli::validate::conforms("explain", &serde_json::to_value(&explanation).unwrap());
         let text = render(&explanation);
         for line in [
             "films: //10.10.0.35/films on /mnt/films, profile media",

@@ -21,6 +21,9 @@ pub mod status;
 pub mod succession;
 pub mod takeover;
 pub mod trust;
+#[cfg(test)]
+#[path = "../../tests/schemas/validate.rs"]
+mod validate;
 
 use std::io::{IsTerminal as _, Write as _};
 use std::path::{Path, PathBuf};

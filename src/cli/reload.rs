@@ -29,14 +29,18 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Exit> {
         Outcome::Planned { .. } => Exit::Failed,
     };
     if arguments.json {
-        let mut document = serde_json::to_value(&outcome)?;
-        document["schema"] = JSON_SCHEMA.into();
-        let text = serde_json::to_string_pretty(&document)? + "\n";
+        let text = serde_json::to_string_pretty(&document(&outcome)?)? + "\n";
         return Ok(report::finish(exit, std::io::stdout().write_all(text.as_bytes())));
     }
     let (out, err) = told(&outcome, arguments.dry_run);
     let written = std::io::stderr().write_all(err.as_bytes());
     Ok(report::finish(exit, written.and_then(|()| std::io::stdout().write_all(out.as_bytes()))))
+}
+
+fn document(outcome: &Outcome) -> serde_json::Result<serde_json::Value> {
+    let mut document = serde_json::to_value(outcome)?;
+    document["schema"] = JSON_SCHEMA.into();
+    Ok(document)
 }
 
 /// What goes to stdout, the plan of a dry run, and what to stderr, all else.
@@ -57,7 +61,16 @@ fn told(outcome: &Outcome, dry_run: bool) -> (String, String) {
 
 #[cfg(test)]
 mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
     use super::*;
+
+    #[test]
+    fn each_outcome_has_its_form() {
+        let (steps, notes, failed) = (vec!["share a: mount it".to_owned()], Vec::new(), Vec::new());
+        for outcome in [Outcome::Invalid { problems: "why".into() }, Outcome::Planned { steps, notes, failed }] {
+            crate::cli::validate::conforms("reload", &document(&outcome).unwrap());
+        }
+    }
 
     #[test]
     fn a_plan_goes_to_stdout_and_what_was_done_to_stderr() {

@@ -50,10 +50,7 @@ pub fn run(arguments: &Arguments, detail: Detail) -> anyhow::Result<Exit> {
         None if arguments.json => serde_json::to_string_pretty(&report)? + "\n",
         None => render(&report),
         Some((holders, copies)) if arguments.json => {
-            let mut document = serde_json::to_value(&report)?;
-            document["holders"] = in_json(&holders)?;
-            document["copies"] = in_json(&copies)?;
-            serde_json::to_string_pretty(&document)? + "\n"
+            serde_json::to_string_pretty(&document(&report, &holders, &copies)?)? + "\n"
         }
         Some((holders, copies)) => render(&report) + &render_holders(&holders) + &render_copies(&copies),
     };
@@ -79,6 +76,17 @@ fn ask_for_users(report: &StatusReport) -> anyhow::Result<(Found<Holder>, Found<
         }
         Ok((holders, copies))
     })
+}
+
+fn document(
+    report: &StatusReport,
+    holders: &Found<Holder>,
+    copies: &Found<NamespaceCopy>,
+) -> serde_json::Result<serde_json::Value> {
+    let mut document = serde_json::to_value(report)?;
+    document["holders"] = in_json(holders)?;
+    document["copies"] = in_json(copies)?;
+    Ok(document)
 }
 
 /// A list for each share, or an object with the reason why there is none.
@@ -280,6 +288,11 @@ mod tests {
     use super::*;
     use crate::status::CopyContent;
 
+    fn conforms(holders: &Found<Holder>, copies: &Found<NamespaceCopy>) {
+        let report = StatusReport { schema: 1, version: "0".into(), servers: Vec::new(), shares: Vec::new() };
+        crate::cli::validate::conforms("status", &document(&report, holders, copies).unwrap());
+    }
+
     #[test]
     fn what_operator_and_server_did_is_said() {
         let report: StatusReport = serde_json::from_value(serde_json::json!({
@@ -320,6 +333,7 @@ mod tests {
         };
         let unseen = ("books".to_owned(), Err("only root may do that".to_owned()));
         let holders = Found::from([unseen, ("films".to_owned(), Ok(vec![])), ("music".to_owned(), Ok(vec![holder]))]);
+        conforms(&holders, &Found::new());
         let text = render_holders(&holders);
         assert_eq!(
             text,
@@ -347,6 +361,7 @@ mod tests {
             ("films".to_owned(), Ok(films)),
             ("music".to_owned(), Ok(vec![copy(7, CopyContent::Barrier, true)])),
         ]);
+        conforms(&Found::new(), &copies);
         assert_eq!(
             render_copies(&copies),
             "\nbooks: cannot see what containers have of it: no\n\nfilms: seen elsewhere\n  \

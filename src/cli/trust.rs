@@ -6,6 +6,9 @@ use super::client::{Client, block_on};
 use super::report::{self, Exit};
 use crate::share::Verdict;
 
+/// Version of the form of `--json`.
+const SCHEMA: u32 = 1;
+
 /// Which server.
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
@@ -26,9 +29,25 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Exit> {
         return Ok(Exit::NoSuchShare);
     };
     let text = match (arguments.json, verdict) {
-        (true, _) => format!("{}\n", serde_json::json!({ "schema": 1, "server": server, "outcome": verdict })),
+        (true, _) => format!("{}\n", document(server, verdict)),
         (false, Verdict::Accepted) => format!("{server}: the machine that answers now is trusted\n"),
         (false, Verdict::AlreadySo) => format!("{server}: nobody else answers in its place\n"),
     };
     Ok(report::finish(Exit::Done, std::io::stdout().write_all(text.as_bytes())))
+}
+
+fn document(server: &str, verdict: Verdict) -> serde_json::Value {
+    serde_json::json!({ "schema": SCHEMA, "server": server, "outcome": verdict })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_outcome_has_its_form() {
+        for verdict in [Verdict::Accepted, Verdict::AlreadySo] {
+            crate::cli::validate::conforms("trust", &document("tower", verdict));
+        }
+    }
 }
