@@ -3,6 +3,7 @@
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
+use secrecy::{ExposeSecret as _, SecretString};
 use serde::Serialize;
 
 use super::report::{Exit, finish, write_error};
@@ -129,7 +130,7 @@ fn check_credentials(loaded: &Loaded, warnings: &mut Vec<Warning>) -> Vec<Invali
             let Some(text) = readable(path).map_err(unreadable)? else {
                 return Ok(None); // one that this user cannot read is for root to check
             };
-            let parsed = parse_credentials(&text);
+            let parsed = parse_credentials(text.expose_secret());
             parsed.map(Some).map_err(|error| (format!("cannot use {shown}: {error}"), error.help().to_owned()))
         });
         match parsed {
@@ -146,7 +147,7 @@ fn check_credentials(loaded: &Loaded, warnings: &mut Vec<Warning>) -> Vec<Invali
     invalid
 }
 
-fn readable(path: &Path) -> io::Result<Option<String>> {
+fn readable(path: &Path) -> io::Result<Option<SecretString>> {
     match read_credentials(path) {
         Ok(text) => Ok(Some(text)),
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(None),

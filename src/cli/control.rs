@@ -187,6 +187,12 @@ pub fn wait_until_online(shares: Vec<String>, timeout: Duration) -> anyhow::Resu
     wait_for(&WaitArguments { which: Which { shares, all: false }, timeout, json: false })
 }
 
+/// `mount` of one share.
+pub fn mount_again(share: String, timeout: Duration) -> anyhow::Result<Exit> {
+    let which = Which { shares: vec![share], all: false };
+    run(&Arguments { which, no_wait: false, timeout, json: false }, Wish::Mount)
+}
+
 /// When it counts that something has come true.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Latch {

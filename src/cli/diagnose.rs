@@ -7,6 +7,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::time::Duration;
 
+use secrecy::ExposeSecret as _;
 use serde::Serialize;
 
 use super::client::{Client, block_on};
@@ -14,7 +15,7 @@ use super::report::{Exit, finish, report};
 use super::{Hinted, is_root};
 use crate::config;
 use crate::config::credentials::parse_credentials;
-use crate::config::settings::{CredentialSource, ServerSettings, ShareSettings};
+use crate::config::settings::{CredentialSource, ServerSettings, Settings, ShareSettings};
 use crate::plan::diagnosis::{
     Diagnosis, Ending, Finding, Look, Outcome, Step, Subject, Trial, TrialFailure, Trouble, Writing, add_trial,
     add_way, address_of, dialects_of, next_part, of_clock, of_dialect, of_latency, of_name, of_port, of_signing,
@@ -107,11 +108,8 @@ pub fn run(config: Option<&Path>, arguments: &Arguments) -> anyhow::Result<Exit>
     Ok(exit)
 }
 
-/// The names of shares have neither dots nor colons.
-fn find(config: Option<&Path>, subject: &str) -> Result<Asked, Exit> {
-    if subject.contains(['.', ':']) {
-        return Ok(Asked::Host(subject.to_owned()));
-    }
+/// The configuration; that it cannot be used has been said.
+pub(super) fn settings(config: Option<&Path>) -> Result<Settings, Exit> {
     let texts = read_config(&ConfigRoots::system(config)).map_err(|error| {
         report(&error, Some(&error.hint()));
         Exit::Usage
@@ -121,7 +119,15 @@ fn find(config: Option<&Path>, subject: &str) -> Result<Asked, Exit> {
         report(&error, Some(&error.hint));
         Exit::Usage
     })?;
-    let mut settings = loaded.settings;
+    Ok(loaded.settings)
+}
+
+/// The names of shares have neither dots nor colons.
+fn find(config: Option<&Path>, subject: &str) -> Result<Asked, Exit> {
+    if subject.contains(['.', ':']) {
+        return Ok(Asked::Host(subject.to_owned()));
+    }
+    let mut settings = settings(config)?;
     let share = settings.shares.into_values().find(|share| share.id.to_string() == subject);
     let both = share.and_then(|share| Some((settings.servers.remove(&share.server)?, share)));
     both.map(|both| Asked::Share(both.into())).ok_or_else(|| {
@@ -154,6 +160,16 @@ async fn diagnose(asked: &Asked, file: Option<String>) -> Diagnosis {
         try_share(&mut diagnosis, &Subject { share, credentials, address }, &Writing::of(share, file)).await;
     }
     diagnosis.skip_rest(&Step::OF_SHARE);
+    diagnosis
+}
+
+/// One try of another login, up to the first look at the share, if all is well with the server.
+pub(super) async fn try_login(server: &ServerSettings, share: &ShareSettings, login: Login) -> Diagnosis {
+    let mut diagnosis = Diagnosis::default();
+    if let Some(address) = look_at_server(&mut diagnosis, &server.host, Some(share)).await {
+        let subject = Subject { share, credentials: &server.credentials, address };
+        try_with(&mut diagnosis, &subject, &Writing::NotAsked, login).await;
+    }
     diagnosis
 }
 
@@ -227,16 +243,16 @@ async fn look_at_port(diagnosis: &mut Diagnosis, server: SocketAddr, share: Opti
 }
 
 async fn try_share(diagnosis: &mut Diagnosis, subject: &Subject<'_>, writing: &Writing) {
-    let login = match login(subject.credentials) {
+    match login(subject.credentials) {
         Ok((login, message)) => {
             diagnosis.judge(Step::Credentials, Ok(message), None);
-            login
+            try_with(diagnosis, subject, writing, login).await;
         }
-        Err(trouble) => {
-            diagnosis.judge(Step::Credentials, Err(trouble), None);
-            return;
-        }
-    };
+        Err(trouble) => _ = diagnosis.judge(Step::Credentials, Err(trouble), None),
+    }
+}
+
+async fn try_with(diagnosis: &mut Diagnosis, subject: &Subject<'_>, writing: &Writing, login: Login) {
     let log = KernelLog::from_now();
     let (answers, ended) = match worker::ask(&Request::LookAtKernel, layers::LOCAL_STEP).await {
         Ok(Answer::Kernel { mount_params, dirty_limits }) => {
@@ -278,7 +294,7 @@ fn login(credentials: &CredentialSource) -> Result<(Login, String), Trouble> {
             "`systemctl status nasmount`: a systemd credential is there while it runs, if the unit has LoadCredential=";
         failed(format!("cannot read {shown}: {error}"), "the login cannot be read", fix.to_owned())
     })?;
-    parse_credentials(&text).map_err(|error| {
+    parse_credentials(text.expose_secret()).map_err(|error| {
         failed(format!("{shown}: {error}"), "the credentials file is not as it should be", error.help().to_owned())
     })?;
     let message = format!("{shown} has a login");

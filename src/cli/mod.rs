@@ -11,6 +11,7 @@ pub mod explain;
 pub mod export;
 pub mod generator;
 pub mod import;
+pub mod login;
 pub mod man;
 pub mod mount_helper;
 pub mod profiles;
@@ -36,7 +37,7 @@ use tracing::level_filters::LevelFilter;
 use crate::config::Colour;
 use crate::daemon;
 use crate::daemon::recorder::ErrorWatch;
-use crate::sys::{config_dir, worker};
+use crate::sys::{config_dir, secret, worker};
 use client::Wish;
 use report::Exit;
 
@@ -83,6 +84,8 @@ enum Command {
     Wait(control::WaitArguments),
     /// Trust the machine that answers at a server's address now, although it is another one than before
     Trust(trust::Arguments),
+    /// Write the login of a server into its credentials file, if the server takes it
+    Login(login::Arguments),
     /// Check the configuration; silent when it is fine
     Check {
         /// Print the problems as JSON
@@ -187,7 +190,23 @@ impl Hinted {
     }
 }
 
+/// Those that have logins in their memory, if only to check a file.
+fn reads_logins(command: &Command) -> bool {
+    matches!(
+        command,
+        Command::Check { .. }
+            | Command::Daemon
+            | Command::Diagnose(_)
+            | Command::ExportFstab(_)
+            | Command::ImportFstab(_)
+            | Command::Login(_)
+    )
+}
+
 fn dispatch(cli: Cli) -> anyhow::Result<Exit> {
+    if reads_logins(&cli.command) {
+        secret::keep_out_of_core_dumps().context("cannot keep logins out of core dumps")?;
+    }
     match cli.command {
         Command::Status(arguments) => {
             let detail = if cli.verbose > 0 { status::Detail::Users } else { status::Detail::Usual };
@@ -202,6 +221,7 @@ fn dispatch(cli: Cli) -> anyhow::Result<Exit> {
         Command::Consumers(arguments) => return consumers::run(&arguments),
         Command::Wait(arguments) => return control::wait_for(&arguments),
         Command::Trust(arguments) => return trust::run(&arguments),
+        Command::Login(arguments) => return login::run(cli.config.as_deref(), &arguments),
         Command::Check { json } => {
             let output = if json { check::Output::Json } else { check::Output::Text };
             return Ok(check::run(&check::CheckArgs { config: cli.config, output, colour: colour(cli.no_color) }));
@@ -284,6 +304,7 @@ fn start_log(cli: &Cli) {
         | Command::Wait(_)
         | Command::Consumers(_)
         | Command::Trust(_)
+        | Command::Login(_)
         | Command::Check { .. }
         | Command::Doctor(_)
         | Command::Explain(_)

@@ -17,7 +17,7 @@ use secrecy::{ExposeSecret, SecretString};
 use crate::plan::catalogue::VALUE_MAX;
 
 /// What some editors put at the beginning of UTF-8 texts.
-const BYTE_ORDER_MARK: char = '\u{feff}';
+pub(crate) const BYTE_ORDER_MARK: char = '\u{feff}';
 
 /// A login. `Debug` shows no password.
 #[derive(Clone, Debug, Default)]
@@ -149,7 +149,8 @@ impl Credentials {
     }
 }
 
-fn known_key(name: &str) -> Option<&'static str> {
+/// The key that a line's text before its `=` stands for.
+pub(crate) fn known_key(name: &str) -> Option<&'static str> {
     let name = name.to_ascii_lowercase();
     // `pass2` before `pass`: it would match that, too.
     [("pass2", "password2"), ("password2", "password2"), ("pass", "password"), ("user", "username"), ("dom", "domain")]

@@ -7,6 +7,7 @@
 //! - [`diff`]: a new configuration and the one in force become steps.
 //! - [`doctor`]: facts about a host become findings.
 //! - [`fstab`], [`mount_unit`], [`import`]: lines of fstab and mount units, and what they become.
+//! - [`login`]: what was typed becomes a credentials file.
 //! - [`options`]: a share and an address become the parameters of one mount;
 //! - [`units`]: what is configured of a unit, over all the shares that it needs.
 //!
@@ -20,6 +21,7 @@ pub mod doctor;
 pub mod fstab;
 pub mod import;
 pub mod layers;
+pub mod login;
 pub mod mount_unit;
 pub mod options;
 pub mod units;

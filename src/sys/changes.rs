@@ -8,6 +8,7 @@ use std::io::{self, Write as _};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
+use secrecy::zeroize::Zeroizing;
 use secrecy::{ExposeSecret as _, SecretString};
 
 /// One of them.
@@ -198,6 +199,22 @@ impl Done {
     }
 }
 
+/// A file that is there belongs to whoever runs this, and nobody else can read it.
+pub fn make_private(path: &Path) -> io::Result<()> {
+    const OTHERS: u32 = 0o077;
+    let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
+    let file = fs::OpenOptions::new().read(true).custom_flags(flags).open(path)?;
+    let metadata = file.metadata()?;
+    let (user, group) = (rustix::process::geteuid(), rustix::process::getegid());
+    if (metadata.uid(), metadata.gid()) != (user.as_raw(), group.as_raw()) {
+        rustix::fs::fchown(&file, Some(user), Some(group))?;
+    }
+    if metadata.mode() & OTHERS != 0 {
+        file.set_permissions(fs::Permissions::from_mode(0o600))?;
+    }
+    file.sync_all()
+}
+
 fn directory(path: &Path) -> io::Result<&Path> {
     path.parent().ok_or_else(|| io::ErrorKind::InvalidInput.into())
 }
@@ -211,7 +228,7 @@ fn changed_meanwhile() -> io::Error {
 }
 
 fn has_text(path: &Path, text: &SecretString) -> io::Result<bool> {
-    Ok(fs::read(path)? == text.expose_secret().as_bytes())
+    Ok(*Zeroizing::new(fs::read(path)?) == *text.expose_secret().as_bytes())
 }
 
 fn write_new(path: &Path, text: &SecretString, mode: u32) -> io::Result<()> {
@@ -331,6 +348,21 @@ mod tests {
             assert_eq!(listed(root), ["fstab", "link", "taken", "there"]);
             assert_eq!(text(&root.join("fstab")), "other");
         }
+    }
+
+    #[test]
+    fn a_file_becomes_private_and_a_link_does_not() {
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().join("tower.cred");
+        fs::write(&path, "username=bob\n").unwrap();
+        for (before, after) in [(0o644, 0o600), (0o777, 0o600), (0o600, 0o600), (0o400, 0o400)] {
+            fs::set_permissions(&path, fs::Permissions::from_mode(before)).unwrap();
+            make_private(&path).unwrap();
+            assert_eq!(mode(&path), after, "{before:o}");
+        }
+        let link = root.path().join("link");
+        std::os::unix::fs::symlink(&path, &link).unwrap();
+        assert!(make_private(&link).is_err());
     }
 
     #[test]

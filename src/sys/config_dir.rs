@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use std::{fs, io};
 
 use secrecy::SecretString;
+use secrecy::zeroize::Zeroizing;
 
 use super::mountinfo;
 use crate::config::{SourceText, shipped_profiles};
@@ -208,6 +209,11 @@ fn refuse_open_to_all(path: &Path, metadata: &fs::Metadata) -> Result<(), ReadEr
 
 /// Reads a text of limited size without ever waiting for it.
 pub(super) fn read_text(path: &Path) -> Result<String, ReadError> {
+    let mut bytes = read_bytes(path)?;
+    String::from_utf8(std::mem::take(&mut *bytes)).map_err(|_| ReadError::NotText { path: path.to_owned() })
+}
+
+fn read_bytes(path: &Path) -> Result<Zeroizing<Vec<u8>>, ReadError> {
     let path = path.to_owned();
     let failed = |source| ReadError::Read { path: path.clone(), source };
     // Opening a FIFO would wait for a writer.
@@ -218,12 +224,26 @@ pub(super) fn read_text(path: &Path) -> Result<String, ReadError> {
         return Err(ReadError::NotAFile { path });
     }
     refuse_open_to_all(&path, &metadata)?;
-    let mut bytes = Vec::new();
-    file.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes).map_err(failed)?;
+    if metadata.len() > FILE_BYTES_MAX {
+        return Err(ReadError::TooLarge { path });
+    }
+    let bytes = read_at_most(file, metadata.len(), FILE_BYTES_MAX + 1).map_err(failed)?;
     if bytes.len() as u64 > FILE_BYTES_MAX {
         return Err(ReadError::TooLarge { path });
     }
-    String::from_utf8(bytes).map_err(|_| ReadError::NotText { path })
+    Ok(bytes)
+}
+
+/// In a buffer that does not grow unless the file does: that would leave copies of a password behind.
+fn read_at_most(file: fs::File, expected: u64, most: u64) -> io::Result<Zeroizing<Vec<u8>>> {
+    const MORE: u64 = 64; // what `read_to_end` asks for to see the end
+    let mut bytes = Zeroizing::new(Vec::with_capacity((expected.min(most) + MORE) as usize));
+    file.take(most).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+fn as_secret(bytes: &[u8]) -> Option<SecretString> {
+    std::str::from_utf8(bytes).ok().map(SecretString::from)
 }
 
 /// What is where a share is to be mounted.
@@ -267,11 +287,10 @@ pub(super) fn is_from_elsewhere(fstype: &str) -> bool {
 }
 
 /// Text of a credentials file: some lines.
-pub fn read_credentials(path: &Path) -> io::Result<String> {
+pub fn read_credentials(path: &Path) -> io::Result<SecretString> {
     const MOST: u64 = 64 * 1024;
-    let mut text = String::new();
-    fs::File::open(path)?.take(MOST).read_to_string(&mut text)?;
-    Ok(text)
+    let bytes = read_at_most(fs::File::open(path)?, MOST, MOST)?;
+    as_secret(&bytes).ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "it is not UTF-8 text"))
 }
 
 /// The built-in profiles, then those found.
@@ -294,7 +313,7 @@ pub fn files_of(directory: &Path) -> io::Result<BTreeSet<PathBuf>> {
 
 /// A text that has passwords.
 pub fn read_private(path: &Path) -> Result<SecretString, ReadError> {
-    read_text(path).map(SecretString::from)
+    as_secret(&read_bytes(path)?).ok_or_else(|| ReadError::NotText { path: path.to_owned() })
 }
 
 /// The text of an fstab.

@@ -16,7 +16,10 @@ use rustix::mount::{
     fsconfig_set_string, fsmount, fsopen, fspick,
 };
 
+use secrecy::ExposeSecret as _;
+
 use crate::config::credentials::parse_credentials;
+use crate::sys::config_dir::read_credentials;
 
 use super::{Answer, Attempt as _, Attribute, DirtyData, Failed, Login, MountRequest, Reply, Stage, clone};
 
@@ -110,8 +113,8 @@ fn configure(context: &OwnedFd, request: &MountRequest, wanted: impl Fn(&str) ->
 /// Without credentials: an empty user name, which Samba maps to its guest; 6.1 does not know `guest` here (measured).
 fn log_in(login: &Login, set: &impl Fn(&str, &str) -> Result<(), Failed>) -> Result<(), Failed> {
     let Login::File(path) = login else { return set("username", "") };
-    let text = fs::read_to_string(path).attempt(|| format!("cannot read the credentials file {}", path.display()))?;
-    let credentials = parse_credentials(&text).map_err(|error| Failed {
+    let text = read_credentials(path).attempt(|| format!("cannot read the credentials file {}", path.display()))?;
+    let credentials = parse_credentials(text.expose_secret()).map_err(|error| Failed {
         attempt: format!("cannot use the credentials file {}", path.display()),
         cause: error.to_string(),
         errno: Some(libc::EINVAL),
