@@ -19,7 +19,9 @@ use rustix::mount::{
 use secrecy::ExposeSecret as _;
 
 use crate::config::credentials::parse_credentials;
+use crate::plan::options::KernelOptions;
 use crate::sys::config_dir::read_credentials;
+use crate::sys::kernel;
 
 use super::{Answer, Attempt as _, Attribute, DirtyData, Failed, Login, MountRequest, Reply, Stage, clone};
 
@@ -120,7 +122,10 @@ fn log_in(login: &Login, set: &impl Fn(&str, &str) -> Result<(), Failed>) -> Res
         errno: Some(libc::EINVAL),
         stage: Stage::Configuration,
     })?;
-    credentials.parameters().into_iter().try_for_each(|(key, value)| set(key, value))
+    let kernel = kernel::mount_params().map_or_else(KernelOptions::unknown, |text| KernelOptions::parse(&text));
+    // one that does not know the second password (before 6.9) would refuse the whole mount for it
+    let known = |key: &str| key != "password2" || kernel.knows(key) != Some(false);
+    credentials.parameters().into_iter().filter(|(key, _)| known(key)).try_for_each(|(key, value)| set(key, value))
 }
 
 /// What the kernel wrote into the context: a reason for parse errors, nothing for refused logins (measured).
