@@ -5,11 +5,17 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 
-use crate::guest::Guest;
+use crate::guest::{Guest, number};
 use crate::nas::{self, Fault, Nas};
 use crate::nasmount::{DEADLINE, Nasmount, ShareOf, barred, mount_point};
 
 const CREDENTIALS: &str = "/etc/nasmount/case.cred";
+/// The password of nasuser, and its NT hash.
+const PASSWORD: &str = "pw1,with comma";
+const HASH: &str = "21FF60CD1905A2A6905477942E23410A";
+/// What it is changed to.
+const OTHER_PASSWORD: &str = "pw2;after it";
+const OTHER_HASH: &str = "98F5C5C98AA9FB14CB91537EFE8C0D9D";
 /// The shares, and the class of the failure that blocks each.
 const BLOCKED: [(&str, &str); 3] = [("secret", "credentials"), ("unknown", "missing"), (NO_DIRECTORY, "configuration")];
 /// Its mount point is a file at first.
@@ -70,15 +76,49 @@ pub fn run(guest: &Guest) -> Result<String> {
     let said = guest.ok(&format!("journalctl -b --since @{begun} | grep -c 'wrong' || true"))?;
     ensure!(said == "0", "the password is in the journal");
 
-    guest.ok(&format!("printf 'username=nasuser\\npassword=pw1,with comma\\n' >{CREDENTIALS}"))?;
-    guest.ok("nasmount mount secret")?;
-    nasmount.wait_for_state("secret", "online")?;
+    logs_in(guest, &nasmount, first)?;
     let mount_point = mount_point(NO_DIRECTORY);
     guest.ok(&format!("grep -qx kept {mount_point} && rm {mount_point} && nasmount mount {NO_DIRECTORY}"))?;
     nasmount.wait_for_state(NO_DIRECTORY, "online")?;
     comes_with_its_marker(guest, &nasmount, second)?;
     nasmount.remove()?;
     Ok(format!("{}; with the right password, without the file and with the marker they came online", facts.join("; ")))
+}
+
+/// A wrong login is tried once and not written, the right one brings the share back, and a changed one leaves it alone until it is
+/// mounted anew.
+fn logs_in(guest: &Guest, nasmount: &Nasmount<'_>, nas: Nas<'_>) -> Result<()> {
+    let log_in = |password: &str| {
+        let output = guest.run(&format!("printf '%s\\n' '{password}' | nasmount login secret --stdin"))?;
+        ensure!(!format!("{output:?}").contains(password), "the password is shown: {output:?}");
+        Ok(output)
+    };
+    let file = || guest.ok(&format!("cat {CREDENTIALS}; stat -c '%a %U:%G' {CREDENTIALS}"));
+    let attempts = || guest.ok("journalctl -b -k | grep -c 'Attempting to mount ..10.99.1.2.secret'");
+    let (file_before, attempts_before) = (file()?, number(&attempts()?)?);
+    let refused = log_in("wrong, too")?;
+    ensure!(refused.code == 3 && refused.stderr.contains("another password"), "{refused:?}");
+    ensure!(file()? == file_before, "a refused login was written: {}", file()?);
+    let tried = number(&attempts()?)? - attempts_before;
+    ensure!(tried == 1.0, "it was tried {tried} times");
+    nasmount.wait_for_state("secret", "blocked")?;
+
+    let taken = log_in(PASSWORD)?;
+    ensure!(taken.code == 0 && taken.stderr.contains("secret: online"), "{taken:?}");
+    ensure!(file()? == format!("username=nasuser\npassword={PASSWORD}\n600 root:root"), "{}", file()?);
+    nasmount.wait_for_state("secret", "online")?;
+
+    let since = nasmount.share("secret")?["since"].clone();
+    nas.change(&format!("password {OTHER_HASH}"))?;
+    let changed = log_in(OTHER_PASSWORD)?;
+    ensure!(changed.code == 0 && changed.stderr.contains("nasmount remount secret"), "{changed:?}");
+    let share = nasmount.share("secret")?;
+    ensure!(share["state"] == "online" && share["since"] == since, "it was not left alone: {share}");
+    guest.ok("nasmount remount secret").context("with the new password")?;
+    nas.change(&format!("password {HASH}"))?; // other cases use this NAS, too
+    let said = guest.ok("journalctl -b | grep -ciE 'wrong, too|pw2;after it' || true")?;
+    ensure!(said == "0", "a password is in the journal");
+    Ok(())
 }
 
 fn comes_with_its_marker(guest: &Guest, nasmount: &Nasmount<'_>, nas: Nas<'_>) -> Result<()> {
