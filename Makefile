@@ -19,7 +19,7 @@ BASHDIR = $(PREFIX)/share/bash-completion/completions
 ZSHDIR = $(PREFIX)/share/zsh/site-functions
 FISHDIR = $(PREFIX)/share/fish/vendor_completions.d
 
-UNITS = nasmount.service nasmount-barrier.service nasmount-rescue.service nasmount-wait@.service
+UNITS = nasmount.service nasmount-barrier.service nasmount-resume-all.service nasmount-wait@.service
 
 .PHONY: build release demo bench test images check unit vm vm-trixie vm-bookworm install uninstall clean
 
@@ -80,7 +80,7 @@ install:
 uninstall:
 	@if [ -z "$(DESTDIR)" ]; then \
 	  systemctl disable --now nasmount.service; \
-	  { $(BINDIR)/nasmount rescue && $(BINDIR)/nasmount clear; } || exit 1; \
+	  { $(BINDIR)/nasmount resume-all && $(BINDIR)/nasmount clear; } || exit 1; \
 	  systemctl stop nasmount-barrier.service; \
 	fi
 	for unit in $(UNITS); do rm -f $(DESTDIR)$(UNITDIR)/$$unit; done

@@ -128,9 +128,9 @@ enum Command {
     /// Do one thing that may hang
     #[command(hide = true)]
     Worker,
-    /// Continue what is paused, when the daemon cannot come back (nasmount-rescue.service)
+    /// Continue what is paused, when the daemon cannot come back (nasmount-resume-all.service)
     #[command(hide = true)]
-    Rescue,
+    ResumeAll,
     /// Take shares, barriers and clones off this host, when the services have stopped (make uninstall)
     #[command(hide = true)]
     Clear,
@@ -253,7 +253,7 @@ fn dispatch(cli: Cli) -> anyhow::Result<Exit> {
             daemon::barrier::run()?;
         }
         Command::Worker => worker::serve().context("cannot serve a request")?,
-        Command::Rescue => daemon::rescue::run()?,
+        Command::ResumeAll => daemon::resume_all::run()?,
         Command::Clear => {
             let _alone = daemon::lock()?;
             worker::clear().context("cannot clear the host")?;
@@ -293,7 +293,7 @@ fn run_daemon(config: Option<PathBuf>, colour: Colour) -> anyhow::Result<Exit> {
 /// Talk goes to stderr, for the daemon and its kin at INFO, for people at WARN.
 fn start_log(cli: &Cli) {
     let usual = match cli.command {
-        Command::Daemon | Command::Barrier | Command::Rescue => LevelFilter::INFO,
+        Command::Daemon | Command::Barrier | Command::ResumeAll => LevelFilter::INFO,
         Command::Status(_)
         | Command::Mount(_)
         | Command::Unmount(_)

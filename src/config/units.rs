@@ -31,7 +31,7 @@ const ESSENTIAL: &[&str] = &[
     "systemd-networkd.service",
     "systemd-resolved.service",
     "NetworkManager.service",
-    "nasmount-rescue.service",
+    "nasmount-resume-all.service",
     "network.target",
     "network-pre.target",
     "network-online.target",

@@ -18,7 +18,7 @@ mod network;
 mod orphans;
 pub mod recorder;
 pub mod reload;
-pub mod rescue;
+pub mod resume_all;
 mod server_actor;
 mod share_actor;
 mod shutdown;

@@ -16,7 +16,7 @@ pub const DEADLINE: Duration = Duration::from_secs(120);
 /// Installs the files of the Makefile's target `install`; under PREFIX=/usr/local.
 const INSTALL: &str = "set -e
 install -D -m 755 /host/bin/nasmount /usr/local/bin/nasmount
-for unit in nasmount nasmount-barrier nasmount-rescue nasmount-wait@; do
+for unit in nasmount nasmount-barrier nasmount-resume-all nasmount-wait@; do
   install -D -m 644 /host/systemd/$unit.service /usr/local/lib/systemd/system/$unit.service
   sed -i 's|@BINDIR@|/usr/local/bin|' /usr/local/lib/systemd/system/$unit.service
 done

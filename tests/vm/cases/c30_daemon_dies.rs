@@ -95,8 +95,8 @@ pub fn cannot_come_back(guest: &Guest) -> Result<String> {
     guest.wait_for("the consumers to be paused", DEADLINE, &paused(UNIT))?;
     guest.ok("mv /etc/nasmount/nasmount.toml /run/ && echo 'nonsense' >/etc/nasmount/nasmount.toml")?;
     guest.ok("systemctl kill --signal=KILL nasmount")?;
-    guest.wait_for("the rescue of the consumers", DEADLINE, &format!("! {}", paused(UNIT)))?;
-    guest.ok("journalctl -b -u nasmount-rescue | grep -q continued").context("somebody else continued them")?;
+    guest.wait_for("the consumers to go on", DEADLINE, &format!("! {}", paused(UNIT)))?;
+    guest.ok("journalctl -b -u nasmount-resume-all | grep -q continued").context("somebody else continued them")?;
     barred(guest, &path, "ls").context("without a daemon that could come back")?;
 
     outage.heal()?;

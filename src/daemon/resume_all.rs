@@ -21,7 +21,7 @@ pub fn run() -> anyhow::Result<()> {
         let systemd = Systemd::connect().await.context("cannot reach systemd")?;
         let state = systemd.active_state(DAEMON).await.context("cannot ask for the daemon's state")?;
         if state != "failed" && state != "inactive" {
-            info!(state, "the daemon is coming back; nothing to rescue");
+            info!(state, "the daemon is coming back; nothing is continued");
             return Ok(());
         }
         let paused = StateFiles::of_host().read_units(UnitList::Paused).context("cannot read what is paused")?;
