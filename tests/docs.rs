@@ -136,7 +136,9 @@ fn barriers_are_laid_before_any_ordinary_service() {
 fn every_unit_names_files_that_are_installed() {
     let makefile = read("Makefile");
     assert!(makefile.contains("HELPERDIR = /sbin\n"));
-    for unit in ["nasmount.service", "nasmount-barrier.service", "nasmount-resume-all.service", "nasmount-wait@.service"] {
+    for unit in
+        ["nasmount.service", "nasmount-barrier.service", "nasmount-resume-all.service", "nasmount-wait@.service"]
+    {
         let text = read(&format!("systemd/{unit}"));
         assert!(makefile.contains(unit), "the Makefile does not install {unit}");
         let start = text.lines().find(|line| line.starts_with("ExecStart=")).unwrap();

@@ -9,20 +9,26 @@ use super::check::load_and_check;
 use super::client::{Client, block_on};
 use super::report::{Exit, finish};
 use crate::config::consumer::system_unit;
+use crate::config::units::mount_unit;
 use crate::config::{self, Invalid, Settings};
-use crate::plan::doctor::facts::{Daemon, Generator, ServiceFacts};
+use crate::plan::beside::Found;
+use crate::plan::doctor::facts::{Contents, Daemon, Generator, HostFacts, ServiceFacts, Underneath};
 use crate::plan::doctor::{Finding, Severity, examine, worst};
 use crate::plan::units::units;
 use crate::status::StatusReport;
 use crate::sys::config_dir::{ConfigRoots, read_config};
 use crate::sys::host_facts;
 use crate::sys::systemd::Systemd;
+use crate::sys::worker::{self, Answer, Request};
 
 /// Version of the form of `--json`.
 const SCHEMA: u32 = 1;
 
 /// systemd answers within milliseconds; more means that PID 1 or the bus hangs.
 const SYSTEMD_ANSWERS_WITHIN: Duration = Duration::from_secs(10);
+
+/// Listing what lies under a share takes seconds if it is a hundred thousand files.
+const LISTED_WITHIN: Duration = Duration::from_secs(20);
 
 /// `doctor`
 #[derive(Debug, clap::Args)]
@@ -83,14 +89,14 @@ fn look(config: Option<&Path>) -> (Scope, Vec<Finding>) {
     };
     let settings = &loaded.settings;
     let mount_points = settings.shares.values().map(|share| share.mount_point.as_path());
-    let host = host_facts::gather(Path::new("/"), mount_points);
-    let generator = if roots == ConfigRoots::system(None) { Generator::ReadsIt } else { Generator::ReadsAnother };
-    let services = block_on(async { Ok(ask(settings, generator).await) }).unwrap_or_else(|error| ServiceFacts {
-        systemd: None,
-        daemon: Err(format!("{error:#}")),
-        consumers: BTreeMap::new(),
-        generator,
+    let mut host = host_facts::gather(Path::new("/"), mount_points);
+    let _ = block_on(async {
+        look_under(&mut host).await;
+        Ok(())
     });
+    let generator = if roots == ConfigRoots::system(None) { Generator::ReadsIt } else { Generator::ReadsAnother };
+    let services = block_on(async { Ok(ask(settings, generator).await) })
+        .unwrap_or_else(|error| ServiceFacts { daemon: Err(format!("{error:#}")), ..nothing_known(generator) });
     let mut findings = examine(settings, &host, &services, env!("CARGO_PKG_VERSION"));
     if let Some(first) = warnings.first() {
         let what = format!("`nasmount check` has a warning: {}", first.0.message);
@@ -99,6 +105,21 @@ fn look(config: Option<&Path>) -> (Scope, Vec<Finding>) {
         findings.insert(at, Finding::new("configuration-doubtful", Severity::Warning, what, why, "nasmount check"));
     }
     (Scope::Host, findings)
+}
+
+/// Where something is mounted, a worker looks at what lies under it; only root's can. What cannot be looked at is no finding.
+async fn look_under(host: &mut HostFacts) {
+    for (path, what) in
+        host.mount_points.iter_mut().filter(|(_, what)| super::is_root() && **what == Underneath::Covered)
+    {
+        let asked = worker::ask(&Request::ListBeside { mount_point: path.clone() }, LISTED_WITHIN).await;
+        if let Ok(Answer::Beside(found)) = asked
+            && !found.is_empty()
+        {
+            let Found { files, directories, bytes, more, .. } = found;
+            *what = Underneath::Holds(Contents { entries: files + directories, bytes, more });
+        }
+    }
 }
 
 fn not_valid(invalid: &[Invalid]) -> Finding {
@@ -112,14 +133,46 @@ fn not_valid(invalid: &[Invalid]) -> Finding {
 }
 
 async fn ask(settings: &Settings, generator: Generator) -> ServiceFacts {
-    let report = match Client::connect().await {
-        Ok(client) => client.status().await,
+    let mut facts = nothing_known(generator);
+    facts.daemon = match Client::connect().await {
+        Ok(client) => {
+            let report = client.status().await;
+            if report.is_ok() && super::is_root() {
+                ask_who_has_them(settings, &client, &mut facts).await;
+            }
+            report.map(daemon)
+        }
         Err(error) => Err(error),
-    };
+    }
+    .map_err(|error| format!("{error:#}"));
     // what systemd does not say is not known, and no finding
-    let systemd = tokio::time::timeout(SYSTEMD_ANSWERS_WITHIN, ask_systemd(settings)).await;
-    let (systemd, consumers) = systemd.ok().and_then(Result::ok).unwrap_or_default();
-    ServiceFacts { systemd, daemon: report.map(daemon).map_err(|error| format!("{error:#}")), consumers, generator }
+    let _ = tokio::time::timeout(SYSTEMD_ANSWERS_WITHIN, ask_systemd(settings, &mut facts)).await;
+    facts
+}
+
+fn nothing_known(generator: Generator) -> ServiceFacts {
+    ServiceFacts {
+        systemd: None,
+        daemon: Err(String::new()),
+        consumers: BTreeMap::new(),
+        generator,
+        sandboxes: BTreeMap::new(),
+        requiring: BTreeMap::new(),
+        holding: BTreeMap::new(),
+        copies: BTreeMap::new(),
+    }
+}
+
+/// Only root may ask; what is not said is no finding.
+async fn ask_who_has_them(settings: &Settings, client: &Client, facts: &mut ServiceFacts) {
+    for share in settings.shares.keys().map(ToString::to_string) {
+        if let Ok(copies) = client.copies(&share).await {
+            facts.copies.insert(share.clone(), copies);
+        }
+        if let Ok(holders) = client.holders(&share).await {
+            facts.holding.insert(share, holders.into_iter().filter_map(|holder| holder.unit).collect());
+        }
+    }
 }
 
 fn daemon(report: StatusReport) -> Daemon {
@@ -127,17 +180,26 @@ fn daemon(report: StatusReport) -> Daemon {
     Daemon { version: report.version, addresses: report.servers.into_iter().filter_map(address).collect() }
 }
 
-type Consumers = BTreeMap<String, Option<Vec<String>>>;
-
-async fn ask_systemd(settings: &Settings) -> zbus::Result<(Option<String>, Consumers)> {
+async fn ask_systemd(settings: &Settings, facts: &mut ServiceFacts) -> zbus::Result<()> {
     let systemd = Systemd::connect().await?;
-    let mut consumers = Consumers::new();
+    facts.systemd = systemd.version().await.ok();
     for unit in units(settings).into_keys().filter(|consumer| system_unit(consumer).is_some()) {
         if let Ok(after) = systemd.starts_after(&unit).await {
-            consumers.insert(unit, after);
+            if after.is_some()
+                && unit.ends_with(".service")
+                && let Ok(sandbox) = systemd.sandbox(&unit).await
+            {
+                facts.sandboxes.insert(unit.clone(), sandbox);
+            }
+            facts.consumers.insert(unit, after);
         }
     }
-    Ok((systemd.version().await.ok(), consumers))
+    for share in settings.shares.values() {
+        if let Ok(requiring) = systemd.pulled_in_by(&mount_unit(&share.mount_point.to_string_lossy())).await {
+            facts.requiring.insert(share.id.to_string(), requiring);
+        }
+    }
+    Ok(())
 }
 
 fn exit(scope: Scope, form: Form, worst: Severity) -> Exit {

@@ -18,6 +18,7 @@ pub mod profiles;
 pub mod reload;
 pub mod replay;
 pub mod report;
+pub mod rescue;
 pub mod status;
 pub mod succession;
 pub mod takeover;
@@ -104,6 +105,8 @@ enum Command {
     ImportFstab(import::Arguments),
     /// Give the lines of /etc/fstab and the mount units back that were taken over
     ExportFstab(export::Arguments),
+    /// List files that lie beside a share, hidden under it; move them aside, or onto the share without overwriting anything
+    Rescue(rescue::Arguments),
     /// Print what happened to a share in the last hours, for `replay`
     Dump(dump::Arguments),
     /// Put a recording through the state machine and print what it decides
@@ -236,6 +239,7 @@ fn dispatch(cli: Cli) -> anyhow::Result<Exit> {
         Command::ExportFstab(arguments) => {
             return export::run(cli.config.as_deref(), &arguments, colour(cli.no_color));
         }
+        Command::Rescue(arguments) => return rescue::run(cli.config.as_deref(), &arguments),
         Command::Dump(arguments) => return dump::run(&arguments),
         Command::Reload(arguments) => return reload::run(&arguments),
         Command::Replay(arguments) => {
@@ -316,6 +320,7 @@ fn start_log(cli: &Cli) {
         | Command::Replay(_)
         | Command::Reload(_)
         | Command::Completions { .. }
+        | Command::Rescue(_)
         | Command::Man { .. }
         | Command::Worker
         | Command::Clear => LevelFilter::WARN,

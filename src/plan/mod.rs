@@ -1,6 +1,7 @@
 //! From what is configured to what is done, without doing it.
 //!
 //! - [`layers`]: the stack of time-outs, computed in one place, because each only makes sense below or above another.
+//! - [`beside`]: what lies in the directory under a share, and what becomes of it.
 //! - [`catalogue`]: what the kernel's CIFS client understands, and what nasmount does not leave to the user.
 //! - [`dependency`]: how other units depend on a share.
 //! - [`diagnosis`]: what each step from a name to the data showed, and what that means.
@@ -14,6 +15,7 @@
 //! Everything here is pure: executing it is the business of `daemon` and `sys`.
 
 pub mod catalogue;
+pub mod beside;
 pub mod dependency;
 pub mod diagnosis;
 pub mod diff;

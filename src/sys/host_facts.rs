@@ -142,7 +142,7 @@ fn look(mount_point: &Path, host: u64) -> Result<Underneath, Errno> {
 }
 
 /// Identity of the mount on which an open file is, as in mountinfo.
-fn mount_of(file: &OwnedFd) -> Option<u64> {
+pub(super) fn mount_of(file: &OwnedFd) -> Option<u64> {
     let info = text(Path::new(&format!("/proc/self/fdinfo/{}", file.as_raw_fd())))?;
     info.lines().find_map(|line| line.strip_prefix("mnt_id:")?.trim().parse().ok())
 }

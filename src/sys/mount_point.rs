@@ -44,17 +44,21 @@ pub fn create(mount_point: &Path) -> io::Result<()> {
 
 /// Protects it, if it is empty. Nothing may be mounted on it.
 pub fn protect(mount_point: &Path) -> io::Result<Protection> {
-    let directory = open_directory(mount_point)?;
-    let flags = ioctl_getflags(&directory);
+    protect_open(&open_directory(mount_point)?)
+}
+
+/// The same for one that is open, whatever is mounted on it.
+pub fn protect_open(directory: &OwnedFd) -> io::Result<Protection> {
+    let flags = ioctl_getflags(directory);
     if flags.is_ok_and(|flags| flags.contains(IFlags::IMMUTABLE)) {
         return Ok(Protection::Whole);
     }
     let is_entry = |name: &[u8]| name != b"." && name != b"..";
-    if Dir::read_from(&directory)?.flatten().any(|entry| is_entry(entry.file_name().to_bytes())) {
+    if Dir::read_from(directory)?.flatten().any(|entry| is_entry(entry.file_name().to_bytes())) {
         return Ok(Protection::HoldsFiles);
     }
-    fchmod(&directory, Mode::empty())?;
-    let set = flags.and_then(|flags| ioctl_setflags(&directory, flags | IFlags::IMMUTABLE));
+    fchmod(directory, Mode::empty())?;
+    let set = flags.and_then(|flags| ioctl_setflags(directory, flags | IFlags::IMMUTABLE));
     match set {
         Ok(()) => Ok(Protection::Whole),
         // no flags at all, not this one, or none for a container's root

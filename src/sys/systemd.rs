@@ -12,6 +12,7 @@ use zbus::proxy::CacheProperties;
 use zbus::wire::OwnedObjectPath;
 use zbus::{Connection, connection, proxy};
 
+use crate::plan::doctor::facts::{Propagation, Sandbox};
 use crate::share::consumers::RunId;
 
 /// A method call that takes longer means that PID 1 or the bus hangs.
@@ -64,6 +65,35 @@ trait Unit {
     fn after(&self) -> zbus::Result<Vec<String>>;
     #[zbus(property(emits_changed_signal = "false"), name = "InvocationID")]
     fn invocation_id(&self) -> zbus::Result<Vec<u8>>;
+}
+
+/// What is in it is systemd.exec(5)'s. A path to bind: source, destination, whether it may be missing, flags.
+#[proxy(interface = "org.freedesktop.systemd1.Service", default_service = "org.freedesktop.systemd1")]
+trait Service {
+    #[zbus(property(emits_changed_signal = "false"))]
+    fn mount_flags(&self) -> zbus::Result<u64>;
+    #[zbus(property(emits_changed_signal = "false"))]
+    fn root_directory(&self) -> zbus::Result<String>;
+    #[zbus(property(emits_changed_signal = "false"))]
+    fn root_image(&self) -> zbus::Result<String>;
+    #[zbus(property(emits_changed_signal = "false"))]
+    fn inaccessible_paths(&self) -> zbus::Result<Vec<String>>;
+    #[zbus(property(emits_changed_signal = "false"))]
+    fn temporary_file_system(&self) -> zbus::Result<Vec<(String, String)>>;
+    #[zbus(property(emits_changed_signal = "false"))]
+    fn bind_paths(&self) -> zbus::Result<Vec<(String, String, bool, u64)>>;
+    #[zbus(property(emits_changed_signal = "false"))]
+    fn bind_read_only_paths(&self) -> zbus::Result<Vec<(String, String, bool, u64)>>;
+    #[zbus(property(emits_changed_signal = "false"))]
+    fn read_write_paths(&self) -> zbus::Result<Vec<String>>;
+    #[zbus(property(emits_changed_signal = "false"))]
+    fn read_only_paths(&self) -> zbus::Result<Vec<String>>;
+    #[zbus(property(emits_changed_signal = "false"))]
+    fn exec_paths(&self) -> zbus::Result<Vec<String>>;
+    #[zbus(property(emits_changed_signal = "false"))]
+    fn no_exec_paths(&self) -> zbus::Result<Vec<String>>;
+    #[zbus(property(emits_changed_signal = "false"))]
+    fn protect_home(&self) -> zbus::Result<String>;
 }
 
 /// Id, unit, type, state, and the paths of its and the unit's objects.
@@ -177,6 +207,31 @@ impl Systemd {
     pub async fn starts_after(&self, unit: &str) -> zbus::Result<Option<Vec<String>>> {
         let proxy = self.unit(unit).await?;
         if proxy.load_state().await? == "not-found" { Ok(None) } else { proxy.after().await.map(Some) }
+    }
+
+    /// What the settings of a service do to the mounts that it sees.
+    pub async fn sandbox(&self, service: &str) -> zbus::Result<Sandbox> {
+        let path = self.unit_path(service).await?;
+        let proxy =
+            ServiceProxy::builder(&self.connection).path(path).cache_properties(CacheProperties::No).build().await?;
+        let is_private = proxy.mount_flags().await? & libc::MS_PRIVATE != 0;
+        let root = [proxy.root_directory().await?, proxy.root_image().await?];
+        let temporary = proxy.temporary_file_system().await?.into_iter().map(|(path, _)| path);
+        let bound = [proxy.bind_paths().await?, proxy.bind_read_only_paths().await?].concat();
+        Ok(Sandbox {
+            propagation: if is_private { Propagation::None } else { Propagation::FromHost },
+            root: root.into_iter().find(|root| !root.is_empty() && root != "/"),
+            hidden: proxy.inaccessible_paths().await?.into_iter().chain(temporary).collect(),
+            bound: bound.into_iter().map(|(source, ..)| source).collect(),
+            itself: [
+                proxy.read_write_paths().await?,
+                proxy.read_only_paths().await?,
+                proxy.exec_paths().await?,
+                proxy.no_exec_paths().await?,
+            ]
+            .concat(),
+            home: proxy.protect_home().await?,
+        })
     }
 
     /// Its version, as its distributor writes it: `257.13-1~deb13u1`.

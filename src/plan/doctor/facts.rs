@@ -1,7 +1,9 @@
 //! What is known of a host: gathered by `sys::host_facts` and the command, judged here.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
+
+use crate::status::NamespaceCopy;
 
 /// A file and its text.
 #[derive(Clone, PartialEq, Eq)]
@@ -53,7 +55,7 @@ pub enum Underneath {
     Protected,
     /// An empty directory into which whoever may can write.
     Open,
-    /// A directory that is not empty, nor immutable.
+    /// A directory that is not empty, nor immutable; or one that is not empty under what is mounted on it.
     Holds(Contents),
 }
 
@@ -98,6 +100,41 @@ pub struct ServiceFacts {
     pub consumers: BTreeMap<String, Option<Vec<String>>>,
     /// Whether the configuration is the one that nasmount's generator reads.
     pub generator: Generator,
+    /// What consumers see of the host's mounts, of those that are services.
+    pub sandboxes: BTreeMap<String, Sandbox>,
+    /// Units whose start has systemd start a share's, by share.
+    pub requiring: BTreeMap<String, Vec<String>>,
+    /// Units with files open on a share, by share; empty for who may not look.
+    pub holding: BTreeMap<String, BTreeSet<String>>,
+    /// Where else a share can be seen, by share; empty for who may not look.
+    pub copies: BTreeMap<String, Vec<NamespaceCopy>>,
+}
+
+/// What a service's settings do to the mounts that it sees (systemd.exec(5)).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Sandbox {
+    /// Whether it sees what is mounted after its start.
+    pub propagation: Propagation,
+    /// `RootDirectory=` or `RootImage=`, if it has a root of its own.
+    pub root: Option<String>,
+    /// `InaccessiblePaths=` and `TemporaryFileSystem=`.
+    pub hidden: Vec<String>,
+    /// What `BindPaths=` and `BindReadOnlyPaths=` take from the host.
+    pub bound: Vec<String>,
+    /// `ReadWritePaths=`, `ReadOnlyPaths=`, `ExecPaths=` and `NoExecPaths=`: bound onto themselves.
+    pub itself: Vec<String>,
+    /// `ProtectHome=`.
+    pub home: String,
+}
+
+/// How mounts of the host reach a service.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Propagation {
+    /// They do: `MountFlags=slave` or `shared`, or none.
+    #[default]
+    FromHost,
+    /// They do not: `MountFlags=private`.
+    None,
 }
 
 /// Which configuration nasmount's generator makes units of.

@@ -5,6 +5,7 @@
 //! no finding, unless it is worth looking at by hand.
 
 mod bugs;
+mod consumers;
 pub mod facts;
 mod kernel;
 mod mounts;
@@ -12,11 +13,12 @@ mod programs;
 
 use serde::Serialize;
 
-use super::dependency::can_wait;
-use crate::config::settings::{Settings, ShareSettings};
-use crate::config::units::mount_unit;
-use facts::{Generator, HostFacts, ServiceFacts};
+use crate::config::settings::Settings;
+use facts::{HostFacts, ServiceFacts};
 use mounts::Others;
+
+pub use bugs::{Kernel, Version};
+pub use mounts::size;
 
 /// The first systemd that nasmount was made for.
 const OLDEST_SYSTEMD: u32 = 252;
@@ -100,8 +102,8 @@ pub fn examine(settings: &Settings, host: &HostFacts, services: &ServiceFacts, o
     }
     kernel::kernel(settings, &host.kernel, &mut found);
     service(services, own_version, &mut found);
-    consumers(settings, services, &mut found);
-    host.mount_points.iter().for_each(|(path, what)| found.extend(mounts::underneath(path, what)));
+    consumers::consumers(settings, services, &mut found);
+    host.mount_points.iter().for_each(|(path, what)| found.extend(mounts::underneath(settings, path, what)));
     found.extend(host.updatedb.as_deref().and_then(|text| programs::updatedb(settings, text)));
     found.extend(programs::node_exporter(settings, &host.node_exporter));
     found.sort_by_key(|finding| core::cmp::Reverse(finding.severity));
@@ -128,33 +130,6 @@ fn service(services: &ServiceFacts, own_version: &str, found: &mut Vec<Finding>)
         let what = format!("systemd {version} is older than {OLDEST_SYSTEMD}");
         let why = "nasmount's units were never run on it: consumers may not wait for their shares";
         found.push(Finding::new("systemd-too-old", Severity::Warning, what, why, "upgrade systemd"));
-    }
-}
-
-fn consumers(settings: &Settings, services: &ServiceFacts, found: &mut Vec<Finding>) {
-    for (unit, after) in &services.consumers {
-        let shares = settings.shares.values();
-        let shares = shares.filter(|share| share.consumers.iter().any(|consumer| consumer.unit == *unit));
-        let names =
-            |shares: &[&ShareSettings]| shares.iter().map(|share| share.id.to_string()).collect::<Vec<_>>().join(", ");
-        let Some(after) = after else {
-            if unit.ends_with(".scope") {
-                continue; // it is there only while it runs
-            }
-            let what = format!("systemd does not know {unit}, a consumer of {}", names(&shares.collect::<Vec<_>>()));
-            let why = "nothing is paused under that name in an outage; is it right?";
-            let stem = unit.rsplit_once('.').map_or(unit.as_str(), |(stem, _)| stem);
-            let remedy = format!("systemctl list-unit-files | grep -i {}", quoted(stem));
-            found.push(Finding::new("consumer-unknown", Severity::Warning, what, why, remedy));
-            continue;
-        };
-        let is_waited_for = |share: &&ShareSettings| after.contains(&mount_unit(&share.mount_point.to_string_lossy()));
-        let missed: Vec<&ShareSettings> = shares.filter(|share| !is_waited_for(share)).collect();
-        if !missed.is_empty() && can_wait(unit) && services.generator == Generator::ReadsIt {
-            let what = format!("the start of {unit} does not wait for {}", names(&missed));
-            let why = "systemd has not read what nasmount's generator writes: started while the share is away, it finds no share";
-            found.push(Finding::new("consumer-hasty", Severity::Warning, what, why, "systemctl daemon-reload"));
-        }
     }
 }
 

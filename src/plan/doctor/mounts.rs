@@ -96,7 +96,7 @@ fn hosts<'a>(source: &'a str, options: &'a str) -> Vec<&'a str> {
     addresses.chain([host]).collect()
 }
 
-pub(super) fn underneath(path: &Path, what: &Underneath) -> Option<Finding> {
+pub(super) fn underneath(settings: &Settings, path: &Path, what: &Underneath) -> Option<Finding> {
     let shown = path.display();
     match what {
         Underneath::Covered | Underneath::NoDirectory | Underneath::Protected => None,
@@ -113,17 +113,20 @@ pub(super) fn underneath(path: &Path, what: &Underneath) -> Option<Finding> {
         Underneath::Holds(Contents { entries, bytes, more }) => {
             let least = if *more { "at least " } else { "" };
             let (noun, size) = (if *entries == 1 { "entry" } else { "entries" }, size(*bytes));
-            let what = format!("{shown} is not empty without its share: {least}{entries} {noun}, {size}");
+            let what = format!("{shown} is not empty under its share: {least}{entries} {noun}, {size}");
             let why = "the share hides them, and nasmount cannot protect the directory; a service may have written them while it was away";
-            let name = path.to_string_lossy();
-            let remedy = format!("mv -nT {} {}", quoted(&name), quoted(&format!("{name}.found")));
+            let share = settings.shares.values().find(|share| share.mount_point == path)?;
+            let remedy = format!(
+                "`nasmount rescue {}` lists them; with --merge they go onto the share, with --aside DIR elsewhere",
+                share.id
+            );
             Some(Finding::new("mount-point-holds-files", Severity::Warning, what, why, remedy))
         }
     }
 }
 
-/// With one decimal: `12.3 MiB`.
-pub(super) fn size(bytes: u64) -> String {
+/// A number of bytes with one decimal: `12.3 MiB`.
+pub fn size(bytes: u64) -> String {
     if bytes < 1024 {
         return format!("{bytes} bytes");
     }

@@ -1,11 +1,13 @@
 //! Each finding, made of a healthy host with one thing changed.
 #![expect(clippy::unwrap_used, reason = "tests")]
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
-use super::facts::{Contents, Daemon, KernelFacts, TextFile, Underneath, UnitFile};
+use super::facts::{Contents, Daemon, Generator, KernelFacts, Propagation, Sandbox, TextFile, Underneath, UnitFile};
 use super::*;
 use crate::config::{self, SourceText, shipped_profiles};
+use crate::status::{CopyContent, NamespaceCopy};
 
 const CONFIGURATION: &str = r#"
 [server.tower]
@@ -68,8 +70,23 @@ fn healthy() -> (HostFacts, ServiceFacts) {
         ]
         .into(),
         generator: Generator::ReadsIt,
+        sandboxes: BTreeMap::from([(
+            "player.service".to_owned(),
+            Sandbox { home: "yes".into(), ..Sandbox::default() },
+        )]),
+        requiring: BTreeMap::from([("films".to_owned(), vec!["player.service".to_owned()])]),
+        holding: BTreeMap::from([(
+            "films".to_owned(),
+            BTreeSet::from(["player.service".to_owned(), "session-1.scope".to_owned()]),
+        )]),
+        copies: BTreeMap::from([("films".to_owned(), vec![copy(CopyContent::Current, true)])]),
     };
     (host, services)
+}
+
+fn copy(content: CopyContent, follows: bool) -> NamespaceCopy {
+    let (command, unit, path) = ("tdarr".to_owned(), Some("docker-1a.scope".to_owned()), "/films".to_owned());
+    NamespaceCopy { pid: 7, command, unit, path, content, follows }
 }
 
 fn unit(name: &str, text: &str) -> UnitFile {
@@ -315,15 +332,94 @@ fn consumers_should_be_known_and_wait() {
 }
 
 #[test]
+fn who_uses_a_share_without_being_a_consumer_is_named() {
+    let requires = |services: &mut ServiceFacts| {
+        services.requiring.insert("music".into(), vec!["mpd.service".into(), "x.target".into()])
+    };
+    let (id, severity, what, remedy) = one(|_, services| drop(requires(services)));
+    assert_eq!((id, severity), ("dependent-unconfigured", Severity::Note));
+    assert_eq!(what, "mpd.service requires music, and is no consumer of it");
+    assert_eq!(
+        remedy,
+        "add to the configuration: [[share.music.consumer]] unit = \"mpd.service\"; then nasmount reload"
+    );
+    let units = ["mpd.service", "user@1000.service", "session-2.scope"].map(str::to_owned);
+    let holds = |services: &mut ServiceFacts| services.holding.insert("music".into(), BTreeSet::from(units.clone()));
+    let (id, severity, what, _) = one(|_, services| drop(holds(services)));
+    assert_eq!((id, severity), ("holder-unconfigured", Severity::Note));
+    assert_eq!(what, "mpd.service has files open on music, does not wait for it, and is no consumer of it");
+    let both = after(|_, services| {
+        requires(services);
+        holds(services);
+    });
+    assert_eq!(kinds(&both), [("dependent-unconfigured", Severity::Note)], "said once");
+}
+
+#[test]
+fn a_copy_that_does_not_follow_is_a_warning() {
+    let with = |copy: NamespaceCopy| one(|_, services| drop(services.copies.insert("films".into(), vec![copy])));
+    let (id, severity, what, remedy) = with(copy(CopyContent::Current, false));
+    assert_eq!((id, severity), ("copy-left-behind", Severity::Warning));
+    assert_eq!(
+        what,
+        "docker-1a.scope (tdarr, process 7) has films at /films: it does not follow the host: in an outage its calls hang"
+    );
+    assert!(remedy.contains("`-v /mnt:/mnt:rslave`"), "{remedy}");
+    let (.., what, _) = with(NamespaceCopy { unit: None, ..copy(CopyContent::Stale, false) });
+    assert!(what.starts_with("tdarr (process 7) has films at /films: it has a mount that was given up"), "{what}");
+    let of_this_host =
+        NamespaceCopy { pid: 1, unit: None, path: "/srv/b b".into(), ..copy(CopyContent::Barrier, false) };
+    assert_eq!(with(of_this_host).3, "umount '/srv/b b'; bind the directory above it instead");
+}
+
+#[test]
+fn a_service_that_does_not_see_its_share_is_a_warning() {
+    let with =
+        |sandbox: Sandbox| after(|_, services| drop(services.sandboxes.insert("player.service".into(), sandbox)));
+    let paths = |path: &str| vec!["/elsewhere".to_owned(), path.to_owned()];
+    let none = Sandbox::default;
+    for (sandbox, said, hidden) in [
+        (Sandbox { root: Some("/srv/root".into()), ..none() }, "a root of its own (/srv/root)", false),
+        (Sandbox { propagation: Propagation::None, ..none() }, "MountFlags=private", false),
+        (Sandbox { hidden: paths("-/mnt"), ..none() }, "TemporaryFileSystem= of -/mnt", true),
+        (Sandbox { hidden: paths("/mnt/my films"), ..none() }, "TemporaryFileSystem= of /mnt/my films", true),
+        (Sandbox { bound: paths("/mnt/my films"), ..none() }, "BindReadOnlyPaths= of /mnt/my films", false),
+        (Sandbox { itself: paths("+/mnt/my films/x"), ..none() }, "a setting for +/mnt/my films/x", false),
+    ] {
+        let found = with(sandbox);
+        assert_eq!(kinds(&found), [("consumer-blind", Severity::Warning)], "{said}");
+        assert!(
+            found[0].what.starts_with("player.service, a consumer of films, has ") && found[0].what.contains(said),
+            "{found:?}"
+        );
+        assert_eq!(found[0].why.contains("does not see the share at all"), hidden, "{found:?}");
+        assert!(found[0].remedy.starts_with("systemctl edit player.service: "), "{found:?}");
+    }
+    for harmless in [
+        Sandbox { hidden: paths("/mnt/other"), home: "tmpfs".into(), ..none() },
+        Sandbox { bound: paths("/mnt"), itself: paths("/mnt/my films"), ..none() },
+        Sandbox { bound: paths("/mnt/my films 2"), ..none() },
+    ] {
+        assert_eq!(with(harmless.clone()), [], "{harmless:?}");
+    }
+    let text = CONFIGURATION.replace("OPTIONS", "").replace("/mnt/my films", "/home/bob/films");
+    let settings = config::load(&[SourceText { path: "x".into(), text }], &shipped_profiles()).unwrap().settings;
+    let (mut host, mut services) = healthy();
+    host.node_exporter.clear();
+    services.generator = Generator::ReadsAnother;
+    assert_eq!(kinds(&examine(&settings, &host, &services, "0.1.0")), [("consumer-blind", Severity::Warning)]);
+}
+
+#[test]
 fn what_lies_under_a_share_is_found() {
     let at = |what: Underneath| one(|host, _| drop(host.mount_points.insert("/mnt/my films".into(), what)));
     let contents = Contents { entries: 3, bytes: 5 << 29, more: false };
     let (id, severity, what, remedy) = at(Underneath::Holds(contents));
     assert_eq!((id, severity), ("mount-point-holds-files", Severity::Warning));
-    assert_eq!(what, "/mnt/my films is not empty without its share: 3 entries, 2.5 GiB");
-    assert_eq!(remedy, "mv -nT '/mnt/my films' '/mnt/my films.found'");
+    assert_eq!(what, "/mnt/my films is not empty under its share: 3 entries, 2.5 GiB");
+    assert!(remedy.starts_with("`nasmount rescue films` lists them; with --merge"), "{remedy}");
     let (.., what, _) = at(Underneath::Holds(Contents { entries: 1, bytes: 0, more: true }));
-    assert_eq!(what, "/mnt/my films is not empty without its share: at least 1 entry, 0 bytes");
+    assert_eq!(what, "/mnt/my films is not empty under its share: at least 1 entry, 0 bytes");
     let (id, severity, ..) = at(Underneath::Open);
     assert_eq!((id, severity), ("mount-point-open", Severity::Note));
     let (id, severity, what, _) = at(Underneath::Unseen("Permission denied (os error 13)".into()));

@@ -202,7 +202,7 @@ pub(super) fn forget(share: &str) -> Reply {
 }
 
 /// Opening the root directory does not ask the server (`cifs_dir_ops` has no open).
-fn open_root(share: &str) -> Result<OwnedFd, Failed> {
+pub(super) fn open_root(share: &str) -> Result<OwnedFd, Failed> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     rustix::fs::open(paths::SHARE_IN_NAMESPACE, flags, Mode::empty())
         .attempt(|| format!("cannot open the root of share {share}"))

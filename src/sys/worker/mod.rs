@@ -5,11 +5,15 @@
 //! abandoned, and never waited for.
 
 mod abandoned;
+mod attributes;
+mod beside;
 mod clone;
 mod copies;
+mod follow;
 pub mod holders;
 mod host;
 mod mount;
+mod rescue;
 mod trial;
 
 use std::collections::BTreeSet;
@@ -25,11 +29,14 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::process::{Child, Command};
 
 use crate::config::settings::ShareSettings;
+use crate::plan::beside::{Doing, Found, Said};
 use crate::plan::diagnosis::Passed;
 use crate::plan::options::{self, MountPlan};
 use crate::share::detector::LocalTrouble;
 use crate::share::event::Attachment;
 use crate::status::{Holder, NamespaceCopy};
+
+pub use self::follow::{Ended, follow, follow_steps};
 
 use self::abandoned::Abandoned;
 use super::barrier_socket::Barred;
@@ -118,6 +125,13 @@ pub enum Request {
         /// Its mount point.
         mount_point: PathBuf,
     },
+    /// What lies in the bare directory under a mount point.
+    ListBeside {
+        /// The mount point.
+        mount_point: PathBuf,
+    },
+    /// Move that elsewhere; answers for each file, and at last as the others do.
+    Rescue(Box<RescueRequest>),
     /// Take a share that is no longer configured off the host.
     Retire {
         /// Share.
@@ -193,6 +207,29 @@ pub struct TrialRequest {
     pub share_alone: Option<String>,
     /// Name of a file to write and to delete, if that is wanted.
     pub write: Option<String>,
+}
+
+/// What to do about the files that lie beside a share.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct RescueRequest {
+    /// Share.
+    pub share: String,
+    /// Its mount point.
+    pub mount_point: PathBuf,
+    /// Where they are to go.
+    pub to: Destination,
+    /// Whether they go.
+    pub doing: Doing,
+}
+
+/// Where files go that lie beside a share.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Destination {
+    /// Into a directory of the share's name in this one.
+    Aside(PathBuf),
+    /// Onto the share.
+    Share,
 }
 
 /// How much a mount may leave unwritten.
@@ -295,6 +332,10 @@ pub enum Answer {
     Addresses(BTreeSet<IpAddr>),
     /// To `TryShare`, several times.
     Passed(Passed),
+    /// To `ListBeside`.
+    Beside(Found),
+    /// To `Rescue`, several times.
+    Rescued(Said),
 }
 
 /// Of what a clone is.
@@ -468,57 +509,6 @@ async fn ask_unless_others_hang(
     }
 }
 
-/// How a worker that answers several times ended.
-#[derive(Clone, Debug)]
-pub enum Ended {
-    /// It did all of it.
-    Done,
-    /// It failed.
-    Failed(Failed),
-    /// It was left to itself.
-    Hangs,
-}
-
-/// Starts a worker that answers several times, and collects its answers until it ends or the limit is over.
-pub async fn follow(request: &Request, limit: Duration) -> (Vec<Answer>, Ended) {
-    let failed = |attempt: &str, error: &io::Error| Ended::Failed(Failed::local(attempt, error));
-    let mut child = match start(request).await {
-        Ok(child) => child,
-        Err(error) => return (Vec::new(), failed("cannot start a worker", &error)),
-    };
-    let mut output = Vec::new();
-    let mut hangs = false;
-    if let Some(mut stdout) = child.stdout.take() {
-        let mut over = std::pin::pin!(tokio::time::sleep(limit));
-        while !hangs {
-            tokio::select! {
-                read = stdout.read_buf(&mut output) => if !matches!(read, Ok(1..)) { break },
-                () = &mut over => hangs = true,
-            }
-        }
-    }
-    let (answers, ended) = read_replies(&output);
-    if hangs && ended.is_none() {
-        let _ = child.start_kill(); // one that hangs in the kernel survives it
-        return (answers, Ended::Hangs);
-    }
-    let ended = ended.unwrap_or_else(|| failed("the worker was ended", &io::ErrorKind::UnexpectedEof.into()));
-    (answers, ended)
-}
-
-/// One behind the other, as far as they are whole; the last one says how it ended, if it came to that.
-fn read_replies(output: &[u8]) -> (Vec<Answer>, Option<Ended>) {
-    let mut answers = Vec::new();
-    for reply in serde_json::Deserializer::from_slice(output).into_iter::<Reply>().map_while(Result::ok) {
-        match reply {
-            Ok(Answer::Done) => return (answers, Some(Ended::Done)),
-            Ok(answer) => answers.push(answer),
-            Err(failed) => return (answers, Some(Ended::Failed(failed))),
-        }
-    }
-    (answers, None)
-}
-
 /// The worker's side: serves the request on standard input.
 pub fn serve() -> io::Result<()> {
     rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))?;
@@ -557,6 +547,8 @@ fn perform(request: Request) -> Reply {
         Request::DropClone { share } => clone::forget(&share),
         Request::ListHolders { share } => holders::list(&share),
         Request::ListCopies { share, source, mount_point } => copies::list(&share, &source, &mount_point),
+        Request::ListBeside { mount_point } => beside::list(&mount_point),
+        Request::Rescue(request) => rescue::run(&request),
         Request::Retire { share, mount_point } => host::retire(&share, &mount_point),
         Request::UnmountOther { mount_point } => host::unmount_other(&mount_point),
         Request::DestroySockets { server } => super::sockets::destroy(server)
@@ -566,26 +558,5 @@ fn perform(request: Request) -> Reply {
             .map(|trouble| Answer::Route { trouble })
             .attempt(|| format!("cannot look at the way to {server}")),
         Request::Resolve { host } => host::resolve(&host),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    #![expect(clippy::unwrap_used, reason = "tests")]
-    use super::*;
-    use crate::plan::diagnosis::Part;
-
-    #[test]
-    fn replies_come_one_behind_the_other_and_the_last_may_be_cut_off() {
-        let part = |part| Answer::Passed(Passed { part, seconds: 0.5, said: "said".to_owned() });
-        let failed = Failed::local("cannot mount", &io::Error::from_raw_os_error(libc::EACCES));
-        let replies: [Reply; 3] = [Ok(part(Part::Options)), Ok(part(Part::Create)), Err(failed)];
-        let output: Vec<u8> = replies.iter().flat_map(|reply| serde_json::to_vec(reply).unwrap()).collect();
-        let (answers, ended) = read_replies(&output);
-        assert!(matches!(&answers[..], [Answer::Passed(_), Answer::Passed(second)] if second.part == Part::Create));
-        assert!(matches!(ended, Some(Ended::Failed(failed)) if failed.errno == Some(libc::EACCES)));
-        let (answers, ended) = read_replies(&output[..output.len() - 1]);
-        assert!(answers.len() == 2 && ended.is_none(), "{ended:?}");
-        assert!(matches!(read_replies(b"{\"Ok\":\"done\"}"), (answers, Some(Ended::Done)) if answers.is_empty()));
     }
 }

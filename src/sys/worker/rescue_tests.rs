@@ -1,0 +1,245 @@
+#![expect(clippy::unwrap_used, reason = "tests")]
+//! In temporary directories: the kernel's side of a share is the VM's to show.
+
+use std::os::unix::fs::{PermissionsExt as _, symlink};
+use std::os::unix::net::UnixListener;
+
+use super::*;
+
+/// Two directories, and what is said while things go from one to the other.
+struct Scene {
+    directory: tempfile::TempDir,
+}
+
+impl Scene {
+    fn new() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        ["beside", "share"].iter().for_each(|name| fs::create_dir(directory.path().join(name)).unwrap());
+        Self { directory }
+    }
+
+    fn path(&self, path: &str) -> PathBuf {
+        self.directory.path().join(path)
+    }
+
+    fn write(&self, path: &str, content: &str) {
+        let path = self.path(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, content).unwrap();
+    }
+
+    fn read(&self, path: &str) -> Option<String> {
+        fs::read_to_string(self.path(path)).ok()
+    }
+
+    fn open(&self, path: &str) -> OwnedFd {
+        fs::File::open(self.path(path)).unwrap().into()
+    }
+
+    fn go(&self, way: Way, doing: Doing) -> (Vec<Said>, Result<(), Failed>) {
+        let mut all = Vec::new();
+        let mut say = |said| {
+            all.push(said);
+            Ok(())
+        };
+        let temporary = temporary("host");
+        let mut mover = Mover { way, doing, temporary, at: PathBuf::new(), say: &mut say };
+        let ended = mover.directory(&self.open("beside"), Some(&self.open("share")), 0);
+        all.retain(|said| *said != Said::GoingOn);
+        (all, ended)
+    }
+
+    /// Everything in a directory, as paths.
+    fn tree(&self, under: &str) -> Vec<String> {
+        let mut found = Found::default();
+        count(&self.open(under), &mut PathBuf::new(), 0, &mut found).unwrap();
+        found.names
+    }
+}
+
+fn left(said: &Said) -> (&str, &str) {
+    let Said::Left(Left { path, why }) = said else { panic!("{said:?}") };
+    (path, why)
+}
+
+fn moved(bytes: u64) -> Said {
+    Said::Moved { files: 1, bytes }
+}
+
+#[test]
+fn files_are_merged_and_none_is_overwritten() {
+    for way in [Way::Merge, Way::Copy, Way::Rename] {
+        let scene = Scene::new();
+        scene.write("beside/films/new", "new");
+        scene.write("beside/films/same", "equal");
+        scene.write("beside/films/other", "mine!");
+        scene.write("share/films/same", "equal");
+        scene.write("share/films/other", "yours");
+        scene.write("share/films/theirs", "theirs");
+        let (said, ended) = scene.go(way, Doing::Move);
+        ended.unwrap();
+        assert_eq!(said[0], moved(3), "{way:?}");
+        assert_eq!(left(&said[1]), ("films/other", "something else has that name there"));
+        assert_eq!(said[2..], [Said::Same]);
+        assert_eq!(scene.tree("share"), ["films/new", "films/other", "films/same", "films/theirs"]);
+        assert_eq!(scene.read("share/films/other").unwrap(), "yours");
+        assert_eq!(scene.tree("beside"), ["films/other"]);
+        fs::remove_file(scene.path("share/films/other")).unwrap();
+        let (said, _) = scene.go(way, Doing::Move);
+        assert_eq!(said, [moved(5)], "again: {way:?}");
+        assert_eq!(fs::read_dir(scene.path("beside")).unwrap().count(), 0, "{way:?}");
+    }
+}
+
+#[test]
+fn a_dry_run_says_the_same_and_changes_nothing() {
+    for way in [Way::Merge, Way::Rename] {
+        let scene = Scene::new();
+        scene.write("beside/a/new", "new");
+        scene.write("beside/b/same", "equal");
+        scene.write("beside/b/other", "mine!");
+        scene.write("share/b/same", "equal");
+        scene.write("share/b/other", "yours");
+        let before = (scene.tree("beside"), scene.tree("share"));
+        let (looked, _) = scene.go(way, Doing::Look);
+        assert_eq!((scene.tree("beside"), scene.tree("share")), before);
+        let (said, _) = scene.go(way, Doing::Move);
+        assert_eq!(looked, said, "{way:?}");
+    }
+}
+
+#[test]
+fn a_large_file_is_copied_whole_with_its_time() {
+    let scene = Scene::new();
+    let content = "0123456789abcdef".repeat((CHUNK * CHUNKS_PER_STEP + 5000) / 16);
+    scene.write("beside/film", &content);
+    let file = fs::File::options().write(true).open(scene.path("beside/film")).unwrap();
+    let time = std::time::UNIX_EPOCH + std::time::Duration::from_secs(1_000_000_000);
+    file.set_modified(time).unwrap();
+    let (said, _) = scene.go(Way::Merge, Doing::Move);
+    assert_eq!(left(&said[0]).1, "a process has it open for writing; stop that first");
+    drop(file);
+    let (said, _) = scene.go(Way::Merge, Doing::Move);
+    assert_eq!(said, [moved(content.len() as u64)]);
+    assert_eq!(scene.read("share/film").unwrap(), content);
+    assert_eq!(fs::metadata(scene.path("share/film")).unwrap().modified().unwrap(), time);
+}
+
+#[test]
+fn links_and_what_is_no_file() {
+    let scene = Scene::new();
+    symlink("../elsewhere", scene.path("beside/link")).unwrap();
+    symlink("here", scene.path("beside/same")).unwrap();
+    symlink("here", scene.path("share/same")).unwrap();
+    symlink("one", scene.path("beside/two")).unwrap();
+    symlink("two", scene.path("share/two")).unwrap();
+    let _socket = UnixListener::bind(scene.path("beside/socket")).unwrap();
+    scene.write("beside/twin", "twin");
+    fs::hard_link(scene.path("beside/twin"), scene.path("beside/twin2")).unwrap();
+    scene.write("beside/dir/x", "x");
+    scene.write("share/dir", "a file");
+    scene.write("outside/x", "x");
+    scene.write("beside/trap/x", "y");
+    symlink("../outside", scene.path("share/trap")).unwrap();
+    let (said, ended) = scene.go(Way::Merge, Doing::Move);
+    ended.unwrap();
+    assert_eq!(left(&said[0]), ("dir", "something else has that name there"));
+    assert_eq!(said[1..3], [moved(12), Said::Same]);
+    assert_eq!(left(&said[3]), ("socket", "it is a socket, which is not copied"));
+    assert_eq!(left(&said[4]), ("trap", "something else has that name there"), "a link is not followed");
+    assert_eq!(said[5..7], [moved(4), moved(4)]);
+    assert_eq!(left(&said[7]).0, "two");
+    assert_eq!(said.len(), 8);
+    assert_eq!(scene.read("share/twin2").unwrap(), "twin");
+    assert_eq!(fs::read_link(scene.path("share/link")).unwrap(), Path::new("../elsewhere"));
+    assert_eq!(scene.read("outside/x").unwrap(), "x");
+}
+
+#[test]
+fn what_an_ended_run_left_is_cleared_and_the_name_is_kept_free() {
+    let scene = Scene::new();
+    let name = temporary("host").into_string().unwrap();
+    scene.write("beside/film", "film");
+    scene.write(&format!("share/{name}"), "half");
+    let (said, _) = scene.go(Way::Merge, Doing::Move);
+    assert_eq!(said, [moved(4)]);
+    assert_eq!(scene.tree("share"), ["film"]);
+    scene.write(&format!("beside/{name}"), "whole");
+    let (said, _) = scene.go(Way::Merge, Doing::Move);
+    assert_eq!(left(&said[0]).1, "nasmount uses that name itself");
+    assert_eq!(scene.read(&format!("beside/{name}")).unwrap(), "whole");
+    assert_eq!(temporary("n/a\0s-1\n").to_str().unwrap(), ".nasmount-rescue-nas-1.part");
+}
+
+#[test]
+fn what_is_moved_aside_keeps_its_mode() {
+    for way in [Way::Copy, Way::Rename] {
+        let scene = Scene::new();
+        scene.write("beside/private/key", "key");
+        for (path, mode) in [("beside/private/key", 0o640), ("beside/private", 0o710)] {
+            fs::set_permissions(scene.path(path), fs::Permissions::from_mode(mode)).unwrap();
+        }
+        scene.go(way, Doing::Move).1.unwrap();
+        let mode = |path| fs::metadata(scene.path(path)).unwrap().permissions().mode() & 0o7777;
+        assert_eq!((mode("share/private/key"), mode("share/private")), (0o640, 0o710), "{way:?}");
+    }
+}
+
+/// A file system of two pages, in a mount namespace that ends with the thread; only root may make one.
+#[test]
+fn a_full_disk_ends_it_and_loses_nothing() {
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    std::thread::spawn(|| {
+        let scene = Scene::new();
+        nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS).unwrap();
+        let private = rustix::mount::MountPropagationFlags::PRIVATE | rustix::mount::MountPropagationFlags::REC;
+        rustix::mount::mount_change("/", private).unwrap();
+        let flags = rustix::mount::MountFlags::empty();
+        rustix::mount::mount("small", scene.path("share"), "tmpfs", flags, c"size=64k").unwrap();
+        scene.write("beside/a", "a");
+        scene.write("beside/b", &"b".repeat(100_000));
+        scene.write("beside/c", "c");
+        let (said, ended) = scene.go(Way::Merge, Doing::Move);
+        assert_eq!(said, [moved(1)]);
+        let failed = ended.unwrap_err();
+        assert_eq!(failed.errno, Some(libc::ENOSPC));
+        assert_eq!(failed.attempt, "cannot go on at b");
+        assert_eq!((scene.tree("share"), scene.tree("beside")), (vec!["a".into()], vec!["b".into(), "c".into()]));
+        rustix::mount::unmount(scene.path("share"), rustix::mount::UnmountFlags::empty()).unwrap();
+    })
+    .join()
+    .unwrap();
+}
+
+#[test]
+fn an_immutable_directory_is_unlocked_for_the_while() {
+    let scene = Scene::new();
+    scene.write("beside/a", "a");
+    let bare = scene.open("beside");
+    let Ok(flags) = ioctl_getflags(&bare) else { return }; // this file system has none
+    if ioctl_setflags(&bare, flags | IFlags::IMMUTABLE).is_err() {
+        return; // only root may
+    }
+    let is_locked = || ioctl_getflags(&bare).unwrap().contains(IFlags::IMMUTABLE);
+    let unlocked = Unlocked::new(&bare).unwrap();
+    let (locked_meanwhile, (said, _)) = (is_locked(), scene.go(Way::Merge, Doing::Move));
+    drop(unlocked);
+    let locked_after = is_locked();
+    ioctl_setflags(&bare, flags).unwrap();
+    assert_eq!((locked_meanwhile, locked_after, said), (false, true, vec![moved(1)]));
+}
+
+#[test]
+fn a_name_that_the_server_refuses_is_explained() {
+    let mut say = |_| Ok(());
+    let at = PathBuf::from("a:b");
+    let mover = Mover { way: Way::Merge, doing: Doing::Move, temporary: temporary("h"), at, say: &mut say };
+    let Trouble::Leave(why) = mover.because(c"a:b", Errno::NOENT) else { panic!("the others can be moved") };
+    assert!(why.starts_with("its name has a character") && why.contains("No such file"), "{why}");
+    assert!(
+        matches!(mover.because(c"a", Errno::HOSTDOWN), Trouble::Stop(failed) if failed.errno == Some(libc::EHOSTDOWN))
+    );
+    assert!(matches!(mover.because(c"a", Errno::ACCESS), Trouble::Leave(_)));
+}
