@@ -508,6 +508,9 @@ fn options_that_hurt_or_change_nothing_are_a_warning() {
     for (options, said) in [
         ("soft = false", "this changes nothing: a mount that is not `hard` is soft"),
         ("hard = true", "a hard mount cannot be given up"),
+        ("cache = \"loose\"", "two who write to one file overwrite"),
+        ("rsize = 8384512", "one transfer of more than 4 MiB"),
+        ("vers = \"2.1\"", "SMB 2 cannot encrypt"),
     ] {
         let text = format!(
             "[server.a]\nhost = \"10.0.0.1\"\n[share.b]\nserver = \"a\"\nsource = \"b\"\nmount_point = \"{}\"\noptions = {{ {options} }}\n",

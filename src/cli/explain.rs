@@ -15,7 +15,9 @@ use super::Hinted;
 use super::report::{Exit, finish, report};
 use crate::config::settings::{HoldFor, OptionValue, ShareSettings};
 use crate::config::{self, Loaded, OptionOrigin};
-use crate::plan::layers::{KERNEL_ECHO_FACTOR, Layers};
+use crate::plan::doctor::Version;
+use crate::plan::hazards::{Warned, warnings};
+use crate::plan::layers::{KERNEL_ECHO_FACTOR, KERNEL_WAITS_FOR_RECONNECT, Layers};
 use crate::plan::options::{Adjustment, DirtyLimitSupport, KernelOptions, MountPlan, mount_options};
 use crate::sys::config_dir::{ConfigRoots, read_config};
 use crate::sys::{kernel, mountinfo};
@@ -44,6 +46,8 @@ pub struct Explanation {
     options: Vec<Explained>,
     /// Where the mount is not what was configured.
     adjusted: Vec<String>,
+    /// Options that may hurt, that this kernel does not know, or that are others in force.
+    warnings: Vec<Warned>,
     times: Times,
 }
 
@@ -70,6 +74,10 @@ struct Times {
     hold: Option<f64>,
     /// Without nasmount the kernel gives up between these.
     kernel: [f64; 2],
+    /// The longest that a call can wait which begins when the server falls silent; `null` for ever.
+    worst_stall: Option<f64>,
+    /// The same without nasmount; longer still if the server takes connections and does not answer on them.
+    worst_stall_alone: Option<f64>,
 }
 
 /// Prints it.
@@ -88,24 +96,29 @@ pub fn run(config: Option<&Path>, arguments: &Arguments) -> anyhow::Result<Exit>
         if kernel::can_limit_unwritten_data() { DirtyLimitSupport::Supported } else { DirtyLimitSupport::Unsupported };
     let mounted = mountinfo::cifs_on(&share.mount_point).context("cannot read the mount table")?;
     let mounted = mounted.map(|mount| mount.options);
-    let explanation = explain(&loaded, share, &options, limits, mounted.as_deref())?;
+    let host = Host { options: &options, version: kernel::version(), limits, mounted: mounted.as_deref() };
+    let explanation = explain(&loaded, share, &host)?;
     let text = if arguments.json { serde_json::to_string_pretty(&explanation)? + "\n" } else { render(&explanation) };
     Ok(finish(Exit::Done, std::io::stdout().write_all(text.as_bytes())))
 }
 
-fn explain(
-    loaded: &Loaded,
-    share: &ShareSettings,
-    kernel: &KernelOptions,
+/// What the options meet.
+struct Host<'a> {
+    /// Those that the kernel knows.
+    options: &'a KernelOptions,
+    version: Option<Version>,
     limits: DirtyLimitSupport,
-    mounted: Option<&str>,
-) -> anyhow::Result<Explanation> {
+    /// What it shows of the mount.
+    mounted: Option<&'a str>,
+}
+
+fn explain(loaded: &Loaded, share: &ShareSettings, host: &Host<'_>) -> anyhow::Result<Explanation> {
     let server = loaded.settings.servers.get(&share.server).context("a share without a server")?;
     // a name's address is the daemon's to find out
     let address = server.host.parse().unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
-    let MountPlan { adjustments, options: planned, .. } = mount_options(share, address, kernel, limits);
+    let MountPlan { adjustments, options: planned, .. } = mount_options(share, address, host.options, host.limits);
     let shown: BTreeMap<&str, Option<&str>> =
-        mounted.into_iter().flat_map(|options| options.split(',')).map(split).collect();
+        host.mounted.into_iter().flat_map(|options| options.split(',')).map(split).collect();
     let origins = loaded.option_origins.get(&share.id);
     let explained = |name: &str, value: Option<&str>| Explained {
         name: name.to_owned(),
@@ -123,7 +136,9 @@ fn explain(
         Some(OptionValue::Value(seconds)) => seconds.parse().context("echo_interval")?,
         Some(OptionValue::Flag) | None => bail!("a share without echo_interval"),
     };
+    let warnings = warnings(share, host.options, host.version, |name| shown.get(name).copied().flatten());
     let layers = Layers::new(&server.probe, share.patience, share.probe_interval, echo_interval, share.hold_for)?;
+    let ends = !share.options.contains_key("hard");
     Ok(Explanation {
         schema: SCHEMA,
         share: share.id.to_string(),
@@ -132,7 +147,11 @@ fn explain(
         profile: share.profile.clone(),
         options: options.chain(own).collect(),
         adjusted: adjustments.iter().map(adjusted).collect(),
+        warnings,
         times: Times {
+            worst_stall: ends
+                .then(|| (server.probe.interval + server.probe.timeout_max + layers.given_up).as_secs_f64()),
+            worst_stall_alone: ends.then(|| (layers.kernel_latest + KERNEL_WAITS_FOR_RECONNECT).as_secs_f64()),
             detection: layers.detection.as_secs_f64(),
             patience: share.patience.as_secs_f64(),
             given_up: layers.given_up.as_secs_f64(),
@@ -168,7 +187,7 @@ fn adjusted(adjustment: &Adjustment) -> String {
 }
 
 fn render(explanation: &Explanation) -> String {
-    let Explanation { share, source, mount_point, profile, options, adjusted, times, .. } = explanation;
+    let Explanation { share, source, mount_point, profile, options, adjusted, warnings, times, .. } = explanation;
     let mut text = format!("{share}: {source} on {mount_point}, profile {profile}\n\n");
     let mut table = Table::new();
     table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
@@ -178,7 +197,10 @@ fn render(explanation: &Explanation) -> String {
     }
     text.extend(table.lines().map(|line| line.trim_end().to_owned() + "\n"));
     text.extend(adjusted.iter().map(|adjusted| format!("\n{adjusted}\n")));
-    let Times { detection, patience, given_up, hold, kernel: [earliest, latest] } = times;
+    for Warned { option, why, instead } in warnings {
+        let _ = writeln!(text, "\n{option}: {why}\n  do: {instead}");
+    }
+    let Times { detection, patience, given_up, hold, kernel: [earliest, latest], .. } = times;
     let _ = writeln!(
         text,
         "\nA server that falls silent is dead after {detection} s at the latest; from then on an access to the path meets what \
@@ -193,6 +215,17 @@ fn render(explanation: &Explanation) -> String {
         text,
         "The kernel alone gives up after {earliest} to {latest} s, {KERNEL_ECHO_FACTOR} times echo_interval: the safety net for a dead daemon."
     );
+    let _ = match (times.worst_stall, times.worst_stall_alone) {
+        (Some(worst), Some(alone)) => writeln!(
+            text,
+            "The worst that these options allow: a call that begins when the server falls silent ends after {worst} s; without nasmount \
+             after {alone} s, or never, if the server takes connections and does not answer on them."
+        ),
+        _ => writeln!(
+            text,
+            "The worst that these options allow: a call ends only when the server is back, because the mount is hard."
+        ),
+    };
     text
 }
 
@@ -213,9 +246,14 @@ options = { uid = 1000, actimeo = 5 }
 "#;
 
     fn explained(kernel: &KernelOptions, mounted: Option<&str>) -> Explanation {
-        let loaded = config::load(&[SourceText::new("nasmount.toml", CONFIGURATION)], &shipped_profiles()).unwrap();
+        explained_of(CONFIGURATION, kernel, mounted)
+    }
+
+    fn explained_of(configuration: &str, kernel: &KernelOptions, mounted: Option<&str>) -> Explanation {
+        let loaded = config::load(&[SourceText::new("nasmount.toml", configuration)], &shipped_profiles()).unwrap();
         let share = loaded.settings.shares.values().next().unwrap();
-        explain(&loaded, share, kernel, DirtyLimitSupport::Supported, mounted).unwrap()
+        let host = Host { options: kernel, version: None, limits: DirtyLimitSupport::Supported, mounted };
+        explain(&loaded, share, &host).unwrap()
     }
 
     #[test]
@@ -236,6 +274,8 @@ options = { uid = 1000, actimeo = 5 }
             "for 120 s without an error, and for 132 s at the longest",
             "After 900 s the consumers are stopped",
             "after 131 to 148 s",
+            "falls silent ends after 138 s; without nasmount after 158 s, or never",
+            "actimeo=5: 1 is in force\n  do: `nasmount remount`",
         ] {
             assert!(text.contains(line), "{text}");
         }
@@ -249,5 +289,23 @@ options = { uid = 1000, actimeo = 5 }
     fn what_the_kernel_lacks_is_said() {
         let explanation = explained(&KernelOptions::parse("soft:noflag\nvers:string\n"), None);
         assert!(explanation.adjusted.iter().any(|line| line.starts_with("retrans=3 is left out: ")), "{explanation:?}");
+    }
+
+    #[test]
+    fn what_may_hurt_is_said_with_what_to_do() {
+        let hurting = CONFIGURATION.replace("actimeo = 5", "hard = true, cache = \"loose\", mfsymlinks = true");
+        let explanation = explained_of(&hurting, &KernelOptions::unknown(), None);
+        let warned: Vec<&str> = explanation.warnings.iter().map(|warned| warned.option.as_str()).collect();
+        assert_eq!(warned, ["cache=loose", "hard", "mfsymlinks"]);
+        assert_eq!((explanation.times.worst_stall, explanation.times.worst_stall_alone), (None, None));
+        let text = render(&explanation);
+        for line in [
+            "\nhard: a hard mount cannot be given up",
+            "  do: write cache = \"strict\"",
+            "a call ends only when the server is back",
+        ] {
+            assert!(text.contains(line), "{text}");
+        }
+        assert_eq!(explained(&KernelOptions::unknown(), None).warnings, []);
     }
 }

@@ -11,6 +11,7 @@ use super::settings::OptionValue;
 use super::source::{Origin, is_plain_name, is_secret_key};
 use super::value::{BadValue, closest, list, quoted};
 use crate::plan::catalogue::{self, Form, KnownOption, VALUE_MAX};
+use crate::plan::hazards::{self, Hazard, Weight};
 
 /// One option as it was typed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -60,7 +61,7 @@ pub(crate) fn read_options(owner: &mut Fields<'_>, problems: &mut Problems<'_>) 
         }
     }
     refuse_exclusive(&path, &options, problems);
-    warn_about_hard(&path, &options, problems);
+    warn_about_hazards(&path, &options, problems);
     options
 }
 
@@ -233,14 +234,16 @@ fn refuse_exclusive(path: &str, options: &BTreeMap<String, OptionEntry>, problem
     }
 }
 
-fn warn_about_hard(path: &str, options: &BTreeMap<String, OptionEntry>, problems: &mut Problems<'_>) {
-    if let Some(entry) = options.get("hard").filter(|entry| entry.value.is_some()) {
-        problems.warn(
-            entry.name_origin,
-            join(path, "hard"),
-            "a hard mount cannot be given up: while the server is away, sync, shutdown and every writer hang",
-            "remove it: within the patience a soft mount loses nothing either",
-        );
+fn warn_about_hazards(path: &str, options: &BTreeMap<String, OptionEntry>, problems: &mut Problems<'_>) {
+    for (name, entry) in options {
+        let hazard = match &entry.value {
+            None => None,
+            Some(OptionValue::Flag) => hazards::of(name, None),
+            Some(OptionValue::Value(value)) => hazards::of(name, Some(value)),
+        };
+        if let Some(Hazard { weight: Weight::Hurts, why, instead }) = hazard {
+            problems.warn(entry.name_origin, join(path, name), why, instead);
+        }
     }
     if let Some(entry) = options.get("soft").filter(|entry| entry.value.is_none()) {
         problems.warn(

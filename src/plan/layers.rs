@@ -99,6 +99,9 @@ pub const KERNEL_ECHO_FACTOR: u32 = 3;
 /// The kernel looks at its clock only when a receive times out: up to this much later than 3E.
 pub const KERNEL_TICK: Duration = Duration::from_secs(7);
 
+/// How long a call on a soft mount waits once the kernel reconnects (`cifs_wait_for_server_reconnect`; measured).
+pub const KERNEL_WAITS_FOR_RECONNECT: Duration = Duration::from_secs(10);
+
 /// Smallest `echo_interval` of the kernel in seconds.
 pub const ECHO_INTERVAL_MIN: u64 = 1;
 

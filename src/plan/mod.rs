@@ -9,18 +9,21 @@
 //! - [`doctor`]: facts about a host become findings.
 //! - [`fstab`], [`mount_unit`], [`import`]: lines of fstab and mount units, and what they become.
 //! - [`login`]: what was typed becomes a credentials file.
+//! - [`fstab`], [`import`]: lines of fstab, and what they become.
+//! - [`hazards`]: options that may hurt.
 //! - [`options`]: a share and an address become the parameters of one mount;
 //! - [`units`]: what is configured of a unit, over all the shares that it needs.
 //!
 //! Everything here is pure: executing it is the business of `daemon` and `sys`.
 
-pub mod catalogue;
 pub mod beside;
+pub mod catalogue;
 pub mod dependency;
 pub mod diagnosis;
 pub mod diff;
 pub mod doctor;
 pub mod fstab;
+pub mod hazards;
 pub mod import;
 pub mod layers;
 pub mod login;
