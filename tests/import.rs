@@ -38,7 +38,14 @@ fn translated_with(fstab: &str, units: &[UnitFile], output: Output) -> (Exit, St
     let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
     let texts = ConfigTexts { fragments: Vec::new(), profiles: shipped_profiles() };
     let sources = Sources { fstab, units };
-    let host = Surroundings { sources, fstab: "/etc/fstab", directory: Path::new("/etc/nasmount") };
+    let host = Surroundings {
+        sources,
+        fstab: "/etc/fstab",
+        directory: Path::new("/etc/nasmount"),
+        trouble_of_credentials: |path| {
+            path.ends_with("unusable.cred").then(|| ("it is readable by others".to_owned(), "chmod 600".to_owned()))
+        },
+    };
     let (exit, written) = translate(&host, &texts, output, Colour::Never, &mut stdout, &mut stderr);
     written.unwrap();
     (exit, String::from_utf8(stdout).unwrap(), String::from_utf8(stderr).unwrap())
@@ -105,6 +112,35 @@ fn what_is_accepted_is_a_configuration_and_no_password_is_in_anything() {
 }
 
 const UNITS: &str = "etc/systemd/system";
+#[test]
+fn a_credentials_file_that_cannot_be_used_is_a_problem_before_anything_is_changed() {
+    let fstab = "//nas/films /mnt/films cifs credentials=/etc/unusable.cred 0 0\n";
+    let (exit, toml, said) = translated(fstab, Output::Text);
+    assert_eq!(exit, Exit::Usage);
+    assert!(toml.contains("credentials = \"/etc/unusable.cred\""), "the configuration is printed all the same: {toml}");
+    assert!(said.ends_with("error: server.nas.credentials: it is readable by others\n  help: chmod 600\n"), "{said}");
+    let (_, json, _) = translated(fstab, Output::Json);
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(json["schema"], 2);
+    let problem = serde_json::json!({
+        "line": 0, "column": 0, "key": "server.nas.credentials", "what": "it is readable by others", "hint": "chmod 600",
+    });
+    assert_eq!(json["problems"], serde_json::json!([problem]));
+    // to be made by the import, so not there yet
+    let (exit, ..) = translated("//nas/films /mnt/films cifs username=bob,password=hunter2 0 0\n", Output::Text);
+    assert_eq!(exit, Exit::Done);
+}
+
+#[test]
+fn a_problem_says_where_it_is_what_and_what_to_do() {
+    let fstab = "//nas/films /mnt/films cifs guest 0 0\n//nas/new /mnt/films/new cifs guest 0 0\n";
+    let (exit, json, _) = translated(fstab, Output::Json);
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    let problem = &json["problems"][0];
+    assert_eq!(exit, Exit::Usage, "{json}");
+    assert!(problem["line"].as_u64().unwrap() > 0 && problem["column"].as_u64().unwrap() > 0, "{problem}");
+    assert!(["key", "what", "hint"].iter().all(|key| !problem[key].as_str().unwrap().is_empty()), "{problem}");
+}
 
 /// A host with this fstab, below a directory.
 struct Host(tempfile::TempDir);

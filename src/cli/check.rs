@@ -7,7 +7,7 @@ use secrecy::{ExposeSecret as _, SecretString};
 use serde::Serialize;
 
 use super::report::{Exit, finish, write_error};
-use crate::config::credentials::{Oddity, parse_credentials};
+use crate::config::credentials::{Credentials, Oddity, parse_credentials};
 use crate::config::settings::{CredentialSource, ShareSettings};
 use crate::config::{self, Colour, Invalid, InvalidKind, Loaded, Notice, Warning};
 use crate::sys::config_dir::{
@@ -120,20 +120,25 @@ pub fn load_and_check(texts: &ConfigTexts) -> (Vec<Invalid>, Vec<Warning>) {
     }
 }
 
+/// Whether a credentials file can be used: what is wrong with it and what to do, or what it says, if this user can read it.
+pub(super) fn look_at_credentials(path: &Path) -> Result<Option<Credentials>, (String, String)> {
+    let shown = path.display();
+    check_credentials_file(path).map_err(|error| (chain(&error), error.help())).and_then(|()| {
+        let unreadable = |error| (format!("cannot use {shown}: {error}"), "save it as UTF-8 text".to_owned());
+        let Some(text) = readable(path).map_err(unreadable)? else {
+            return Ok(None); // one that this user cannot read is for root to check
+        };
+        let parsed = parse_credentials(text.expose_secret());
+        parsed.map(Some).map_err(|error| (format!("cannot use {shown}: {error}"), error.help().to_owned()))
+    })
+}
+
 fn check_credentials(loaded: &Loaded, warnings: &mut Vec<Warning>) -> Vec<Invalid> {
     let mut invalid = Vec::new();
     for (id, server) in &loaded.settings.servers {
         let CredentialSource::File(path) = &server.credentials else { continue };
         let shown = path.display();
-        let parsed = check_credentials_file(path).map_err(|error| (chain(&error), error.help())).and_then(|()| {
-            let unreadable = |error| (format!("cannot use {shown}: {error}"), "save it as UTF-8 text".to_owned());
-            let Some(text) = readable(path).map_err(unreadable)? else {
-                return Ok(None); // one that this user cannot read is for root to check
-            };
-            let parsed = parse_credentials(text.expose_secret());
-            parsed.map(Some).map_err(|error| (format!("cannot use {shown}: {error}"), error.help().to_owned()))
-        });
-        match parsed {
+        match look_at_credentials(path) {
             Err((message, help)) => invalid.extend(loaded.invalid_credentials(id, message, help)),
             Ok(credentials) => {
                 for Oddity { line, key, what } in credentials.into_iter().flat_map(|credentials| credentials.oddities) {

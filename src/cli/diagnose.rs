@@ -13,12 +13,12 @@ use serde::Serialize;
 use super::client::{Client, block_on};
 use super::report::{Exit, finish, report};
 use super::{Hinted, is_root};
-use crate::config;
 use crate::config::credentials::parse_credentials;
 use crate::config::settings::{CredentialSource, ServerSettings, Settings, ShareSettings};
+use crate::config::{self, SourceText, shipped_profiles};
 use crate::plan::diagnosis::{
-    Diagnosis, Ending, Finding, Look, Outcome, Step, Subject, Trial, TrialFailure, Trouble, Writing, add_trial,
-    add_way, address_of, dialects_of, next_part, of_clock, of_dialect, of_latency, of_name, of_port, of_signing,
+    Diagnosis, Ending, Finding, Look, Named, Outcome, Step, Subject, Trial, TrialFailure, Trouble, Writing, add_trial,
+    add_way, address_of, dialects_of, named, next_part, of_clock, of_dialect, of_latency, of_name, of_port, of_signing,
 };
 use crate::plan::layers;
 use crate::plan::options::{self, DirtyLimitSupport, KernelOptions};
@@ -46,7 +46,7 @@ const LOOKS: usize = 5;
 /// `diagnose SHARE|HOST`
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
-    /// Share; or a host, by its address or a name with a dot in it
+    /// Share; or a host, by its address or a name with a dot in it; or `//HOST/SHARE`, also as `smb://` or with backslashes
     #[arg(value_name = "SHARE|HOST")]
     subject: String,
     /// Also write a file into the share, read it back and delete it
@@ -86,8 +86,9 @@ pub fn run(config: Option<&Path>, arguments: &Arguments) -> anyhow::Result<Exit>
     let (diagnosis, state) = block_on(async { Ok((diagnose(&asked, file).await, state_of(&asked).await)) })?;
     let (share, host) = match &asked {
         Asked::Host(host) => (None, host.as_str()),
-        Asked::Share(both) => (Some(arguments.subject.as_str()), both.0.host.as_str()),
+        Asked::Share(both) => (Some(both.1.id.to_string()), both.0.host.as_str()),
     };
+    let share = share.as_deref();
     let text = if arguments.json {
         let document = Document { schema: SCHEMA, share, host, state, diagnosis: &diagnosis };
         serde_json::to_string_pretty(&document)? + "\n"
@@ -124,6 +125,15 @@ pub(super) fn settings(config: Option<&Path>) -> Result<Settings, Exit> {
 
 /// The names of shares have neither dots nor colons.
 fn find(config: Option<&Path>, subject: &str) -> Result<Asked, Exit> {
+    match named(subject) {
+        Some(Ok(Named { host, source: None })) => return Ok(Asked::Host(host)),
+        Some(Ok(Named { host, source: Some(source) })) => return of_address(config, &host, &source),
+        Some(Err((message, hint))) => {
+            report(&Hinted::new(message, hint), Some(hint));
+            return Err(Exit::Usage);
+        }
+        None => {}
+    }
     if subject.contains(['.', ':']) {
         return Ok(Asked::Host(subject.to_owned()));
     }
@@ -137,11 +147,48 @@ fn find(config: Option<&Path>, subject: &str) -> Result<Asked, Exit> {
     })
 }
 
+/// The share of the configuration that an address names; else one with a profile's options, and with the login of the configured server,
+/// if there is one. Without a configuration it is tried as a guest.
+fn of_address(config: Option<&Path>, host: &str, source: &str) -> Result<Asked, Exit> {
+    let texts = read_config(&ConfigRoots::system(config)).ok();
+    let known = texts.and_then(|texts| config::load(&texts.fragments, &texts.profiles).ok());
+    let settings = known.map(|known| known.settings);
+    let servers = settings.iter().flat_map(|settings| settings.servers.values());
+    let of_host: Vec<&ServerSettings> = servers.filter(|server| server.host.eq_ignore_ascii_case(host)).collect();
+    for share in settings.iter().flat_map(|settings| settings.shares.values()) {
+        if let Some(server) = of_host.iter().find(|server| server.id == share.server)
+            && share.source.eq_ignore_ascii_case(source)
+        {
+            return Ok(Asked::Share(((*server).clone(), share.clone()).into()));
+        }
+    }
+    let quoted = |text: &str| serde_json::to_string(text).unwrap_or_default(); // its escapes are TOML's
+    let text = format!(
+        "[server.address]\nhost = {}\n[share.{UNCONFIGURED}]\nserver = \"address\"\nsource = {}\nmount_point = \"/mnt/address\"\n",
+        quoted(host),
+        quoted(source)
+    );
+    let loaded = config::load(&[SourceText::new("the address", text)], &shipped_profiles()).map_err(|invalid| {
+        let why = invalid.first().map(|problem| problem.0.message.clone()).unwrap_or_default();
+        let hint = "write //HOST/SHARE, with the names that the server has";
+        report(&Hinted::new(format!("//{host}/{source}: {why}"), hint), Some(hint));
+        Exit::Usage
+    })?;
+    let mut settings = loaded.settings;
+    let share = settings.shares.pop_first().map(|(_, share)| share);
+    let own = settings.servers.pop_first().map(|(_, server)| server);
+    let both = of_host.first().copied().cloned().or(own).zip(share);
+    both.map(|both| Asked::Share(both.into())).ok_or(Exit::Failed)
+}
+
+/// Name of a share that only an address names.
+const UNCONFIGURED: &str = "unconfigured";
+
 /// What the daemon does with it, if it runs.
 async fn state_of(asked: &Asked) -> Option<State> {
     let Asked::Share(both) = asked else { return None };
     let status = Client::connect().await.ok()?.status().await.ok()?;
-    let name = both.1.id.to_string();
+    let name = Some(both.1.id.to_string()).filter(|name| name != UNCONFIGURED)?;
     status.shares.into_iter().find(|share| share.name == name).map(|share| share.state)
 }
 
@@ -426,6 +473,26 @@ mod tests {
             assert!(matches!(find(nowhere, host), Ok(Asked::Host(found)) if found == host));
         }
         assert!(matches!(find(nowhere, "films"), Err(Exit::Usage)), "a share does");
+    }
+
+    #[test]
+    fn an_address_is_the_configured_share_or_one_of_its_own() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("nasmount.toml");
+        let text = "[server.tower]\nhost = \"tower.lan\"\ncredentials = \"/etc/nasmount/tower.cred\"\n[share.films]\nserver = \"tower\"\n\
+                    source = \"my films\"\nmount_point = \"/mnt/films\"\n";
+        #[expect(clippy::disallowed_methods, reason = "tests write files")]
+        std::fs::write(&file, text).unwrap();
+        let of = |address: &str| match find(Some(&file), address) {
+            Ok(Asked::Share(both)) => (both.1.id.to_string(), both.1.source.clone(), both.0.credentials.clone()),
+            _ => panic!("{address} is a share"),
+        };
+        let login = CredentialSource::File("/etc/nasmount/tower.cred".into());
+        assert_eq!(of("smb://Tower.lan/My%20Films"), ("films".to_owned(), "my films".to_owned(), login.clone()));
+        assert_eq!(of(r"\\tower.lan\music\new"), (UNCONFIGURED.to_owned(), "music/new".to_owned(), login));
+        assert_eq!(of("//attic/music"), (UNCONFIGURED.to_owned(), "music".to_owned(), CredentialSource::Guest));
+        assert!(matches!(find(Some(&file), "smb://attic"), Ok(Asked::Host(host)) if host == "attic"));
+        assert!(matches!(find(Some(&file), "smb://bob@attic/music"), Err(Exit::Usage)));
     }
 
     #[test]

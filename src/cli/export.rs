@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::report::Exit;
+use super::report::{Exit, Talk};
 use super::takeover::{self, FSTAB, Places};
 use crate::config::Colour;
 use crate::sys::unit_files;
@@ -21,10 +21,7 @@ pub struct Arguments {
 }
 
 /// Gives them back.
-pub fn run(config: Option<&Path>, arguments: &Arguments, colour: Colour) -> anyhow::Result<Exit> {
-    takeover::export(
-        &Places::of_host(config, Path::new(FSTAB), unit_files::DIRECTORY.into()),
-        arguments.dry_run,
-        colour,
-    )
+pub fn run(config: Option<&Path>, arguments: &Arguments, colour: Colour, talk: Talk) -> anyhow::Result<Exit> {
+    let places = Places::of_host(config, Path::new(FSTAB), unit_files::DIRECTORY.into());
+    takeover::export(&places, arguments.dry_run, colour, talk)
 }

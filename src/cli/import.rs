@@ -4,17 +4,18 @@
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use super::check::{Output, say_notices};
-use super::report::{Exit, finish, write_error};
+use super::check::{Output, look_at_credentials, say_notices};
+use super::report::{Exit, Talk, finish, write_error};
 use super::takeover::{self, Places};
-use crate::config::{self, Colour, Settings};
+use crate::config::settings::{CredentialSource, ServerSettings};
+use crate::config::{self, Colour, Invalid, Loaded, Settings};
 use crate::plan::fstab::TAKEN;
 use crate::plan::import::{Import, Remark, Sources, import};
 use crate::sys::config_dir::ConfigTexts;
 use crate::sys::unit_files;
 
-/// Version of the form of `--json`.
-const SCHEMA: u32 = 1;
+/// Version of the form of `--json`; since 2 a problem is an object.
+const SCHEMA: u32 = 2;
 
 /// `import-fstab`
 #[derive(Debug, clap::Args)]
@@ -40,12 +41,12 @@ pub struct Arguments {
 }
 
 /// Prints the configuration on stdout, and what there is to know about it on stderr; or has it done.
-pub fn run(config: Option<&Path>, arguments: &Arguments, colour: Colour) -> anyhow::Result<Exit> {
+pub fn run(config: Option<&Path>, arguments: &Arguments, colour: Colour, talk: Talk) -> anyhow::Result<Exit> {
     let usual = arguments.fstab == Path::new(takeover::FSTAB);
     let units = arguments.units.clone().or_else(|| usual.then(|| PathBuf::from(unit_files::DIRECTORY)));
     let places = Places::of_host(config, &arguments.fstab, units.unwrap_or_default());
     if arguments.apply {
-        return takeover::import(&places, colour);
+        return takeover::import(&places, colour, talk);
     }
     let (text, units, texts) = match places.read() {
         Ok(read) => read,
@@ -56,11 +57,16 @@ pub fn run(config: Option<&Path>, arguments: &Arguments, colour: Colour) -> anyh
     };
     let shown = arguments.fstab.to_string_lossy();
     let sources = Sources { fstab: &text, units: &units };
-    let host = Host { sources, fstab: &shown, directory: places.directory() };
+    let host = Host { sources, fstab: &shown, directory: places.directory(), trouble_of_credentials };
     let output = if arguments.json { Output::Json } else { Output::Text };
     let mut stdout = io::BufWriter::new(io::stdout().lock());
-    let (exit, written) = translate(&host, &texts, output, colour, &mut stdout, &mut io::stderr().lock());
-    Ok(finish(exit, written.and_then(|()| stdout.flush())))
+    let mut said = Vec::new();
+    let (exit, written) = translate(&host, &texts, output, colour, &mut stdout, &mut said);
+    let written = written.and_then(|()| stdout.flush());
+    if talk == Talk::Usual || exit != Exit::Done {
+        io::stderr().lock().write_all(&said)?;
+    }
+    Ok(finish(exit, written))
 }
 
 /// What they are, besides the configuration that there is already.
@@ -78,6 +84,43 @@ pub struct Host<'a> {
     pub fstab: &'a str,
     /// Where the configuration is, and credentials files are to be.
     pub directory: &'a Path,
+    /// What is wrong with a credentials file, and what to do.
+    pub trouble_of_credentials: fn(&Path) -> Option<(String, String)>,
+}
+
+/// As `check` sees it.
+fn trouble_of_credentials(path: &Path) -> Option<(String, String)> {
+    look_at_credentials(path).err()
+}
+
+/// A reason why the result would not be used. `line` and `column` count from 1 in the configuration that is printed; 0 where it is about
+/// a file that it names.
+#[derive(Debug, serde::Serialize)]
+struct Problem {
+    line: usize,
+    column: usize,
+    key: String,
+    what: String,
+    hint: String,
+}
+
+impl Problem {
+    fn new(Invalid(notice): &Invalid) -> Self {
+        let (line, column) = (notice.place.line, notice.place.column);
+        Self { line, column, key: notice.key.clone(), what: notice.message.clone(), hint: notice.help.clone() }
+    }
+}
+
+/// Of the credentials files that are there already, or should be.
+fn unusable_credentials(loaded: &Loaded, imported: &Import, host: &Host<'_>) -> Vec<Problem> {
+    let is_made = |path: &Path| imported.logins.iter().any(|login| login.path == path);
+    let trouble = |server: &ServerSettings| {
+        let CredentialSource::File(path) = &server.credentials else { return None };
+        let (what, hint) =
+            Some(path).filter(|path| !is_made(path)).and_then(|path| (host.trouble_of_credentials)(path))?;
+        Some(Problem { line: 0, column: 0, key: format!("server.{}.credentials", server.id), what, hint })
+    };
+    loaded.settings.servers.values().filter_map(trouble).collect()
 }
 
 /// The same with its surroundings as arguments.
@@ -91,15 +134,18 @@ pub fn translate(
 ) -> (Exit, io::Result<()>) {
     let imported = imported(host.sources, texts, host.directory);
     let loaded = takeover::with(texts, &imported.toml);
-    let (invalid, warnings) = match config::load(&loaded.fragments, &loaded.profiles) {
-        _ if imported.shares.is_empty() => (Vec::new(), Vec::new()),
-        Ok(loaded) => (Vec::new(), loaded.warnings),
-        Err(invalid) => (invalid, Vec::new()),
+    let (invalid, warnings, unusable) = match config::load(&loaded.fragments, &loaded.profiles) {
+        _ if imported.shares.is_empty() => (Vec::new(), Vec::new(), Vec::new()),
+        Ok(loaded) => {
+            let unusable = unusable_credentials(&loaded, &imported, host);
+            (Vec::new(), loaded.warnings, unusable)
+        }
+        Err(invalid) => (invalid, Vec::new(), Vec::new()),
     };
-    let exit = if invalid.is_empty() { Exit::Done } else { Exit::Usage };
+    let exit = if invalid.is_empty() && unusable.is_empty() { Exit::Done } else { Exit::Usage };
     let written = match output {
         Output::Json => {
-            let problems: Vec<String> = invalid.iter().map(|problem| problem.render(Colour::Never)).collect();
+            let problems: Vec<Problem> = invalid.iter().map(Problem::new).chain(unusable).collect();
             let all = serde_json::json!({ "schema": SCHEMA, "import": imported, "problems": problems });
             writeln!(stdout, "{all:#}")
         }
@@ -107,9 +153,14 @@ pub fn translate(
             .write_all(imported.toml.as_bytes())
             .and_then(|()| say_remarks(&imported, host.fstab, stderr))
             .and_then(|()| say_notices(stderr, &invalid, &warnings, colour))
+            .and_then(|()| unusable.iter().try_for_each(|problem| say_unusable(problem, stderr)))
             .and_then(|()| say_what_next(&imported, host, exit, stderr)),
     };
     (exit, written)
+}
+
+fn say_unusable(Problem { key, what, hint, .. }: &Problem, stderr: &mut impl Write) -> io::Result<()> {
+    writeln!(stderr, "error: {key}: {what}\n  help: {hint}")
 }
 
 /// What becomes of each option that is not simply kept.

@@ -6,18 +6,35 @@ use std::path::Path;
 use anyhow::Context as _;
 
 use super::report::{self, Exit};
+use crate::sys::pages::write_page;
 
 /// The page of the program on stdout; or that of each command, `nasmount-COMMAND.1`, in a directory that exists.
 pub fn run(program: clap::Command, directory: Option<&Path>) -> anyhow::Result<Exit> {
     if let Some(directory) = directory {
-        let program = program.disable_help_subcommand(true);
-        clap_mangen::generate_to(program, directory)
-            .with_context(|| format!("cannot write manual pages into {}", directory.display()))?;
+        let mut program = program.disable_help_subcommand(true);
+        program.build();
+        for (name, page) in pages(program)? {
+            write_page(directory, &name, &page)
+                .with_context(|| format!("cannot write manual pages into {}", directory.display()))?;
+        }
         return Ok(Exit::Done);
     }
     let mut page = Vec::new();
     clap_mangen::Man::new(program).render(&mut page)?;
     Ok(report::finish(Exit::Done, std::io::stdout().write_all(&page)))
+}
+
+/// Name and text of the page of a command, and of those below it.
+fn pages(command: clap::Command) -> anyhow::Result<Vec<(String, Vec<u8>)>> {
+    let mut all = Vec::new();
+    for below in command.get_subcommands().filter(|below| !below.is_hide_set()) {
+        all.extend(pages(below.clone())?);
+    }
+    let page = clap_mangen::Man::new(command);
+    let mut text = Vec::new();
+    page.render(&mut text)?;
+    all.push((page.get_filename(), text));
+    Ok(all)
 }
 
 #[cfg(test)]
@@ -40,6 +57,22 @@ mod tests {
         }
         assert!(page("nasmount-status.1").contains(r"\-\-json"));
         assert!(!directory.path().join("nasmount-worker.1").exists());
+    }
+
+    #[test]
+    fn a_link_in_the_place_of_a_page_is_replaced_and_not_followed() {
+        let directory = tempfile::tempdir().unwrap();
+        let victim = directory.path().join("victim");
+        std::fs::write(&victim, "theirs").unwrap();
+        let page = directory.path().join("nasmount-status.1");
+        std::os::unix::fs::symlink(&victim, &page).unwrap();
+        run(Cli::command(), Some(directory.path())).unwrap();
+        assert_eq!(std::fs::read_to_string(victim).unwrap(), "theirs");
+        assert!(std::fs::symlink_metadata(&page).unwrap().is_file());
+        let names = std::fs::read_dir(directory.path()).unwrap().map(|entry| entry.unwrap().file_name());
+        let odd: Vec<_> =
+            names.filter(|name| !name.to_string_lossy().starts_with("nasmount") && name != "victim").collect();
+        assert!(odd.is_empty(), "left behind: {odd:?}");
     }
 
     #[test]

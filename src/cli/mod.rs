@@ -234,10 +234,10 @@ fn dispatch(cli: Cli) -> anyhow::Result<Exit> {
         Command::Diagnose(arguments) => return diagnose::run(cli.config.as_deref(), &arguments),
         Command::Profiles(arguments) => return profiles::run(cli.config.as_deref(), &arguments),
         Command::ImportFstab(arguments) => {
-            return import::run(cli.config.as_deref(), &arguments, colour(cli.no_color));
+            return import::run(cli.config.as_deref(), &arguments, colour(cli.no_color), talk(cli.quiet));
         }
         Command::ExportFstab(arguments) => {
-            return export::run(cli.config.as_deref(), &arguments, colour(cli.no_color));
+            return export::run(cli.config.as_deref(), &arguments, colour(cli.no_color), talk(cli.quiet));
         }
         Command::Rescue(arguments) => return rescue::run(cli.config.as_deref(), &arguments),
         Command::Dump(arguments) => return dump::run(&arguments),
@@ -264,6 +264,10 @@ fn dispatch(cli: Cli) -> anyhow::Result<Exit> {
         }
     }
     Ok(Exit::Done)
+}
+
+fn talk(quiet: bool) -> report::Talk {
+    if quiet { report::Talk::Quiet } else { report::Talk::Usual }
 }
 
 fn colour(no_color: bool) -> Colour {
@@ -316,11 +320,11 @@ fn start_log(cli: &Cli) {
         | Command::ImportFstab(_)
         | Command::ExportFstab(_)
         | Command::Profiles(_)
+        | Command::Rescue(_)
         | Command::Dump(_)
         | Command::Replay(_)
         | Command::Reload(_)
         | Command::Completions { .. }
-        | Command::Rescue(_)
         | Command::Man { .. }
         | Command::Worker
         | Command::Clear => LevelFilter::WARN,

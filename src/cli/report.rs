@@ -27,6 +27,15 @@ pub enum Exit {
     NoSuchShare = 4,
 }
 
+/// How much a command says besides its result.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Talk {
+    /// What there is to know.
+    Usual,
+    /// Only what went wrong.
+    Quiet,
+}
+
 impl From<Exit> for ExitCode {
     fn from(exit: Exit) -> Self {
         Self::from(exit as u8)

@@ -24,7 +24,7 @@ use serde::{Deserialize, Serialize};
 
 use super::check::{load_and_check, say_notices};
 use super::import::{imported, say_remarks};
-use super::report::{self, Exit, write_error};
+use super::report::{self, Exit, Talk, write_error};
 use super::{Hinted, is_root, succession};
 use crate::config::{self, Colour, SourceText};
 use crate::plan::fstab::{self, Given, Masked};
@@ -177,9 +177,14 @@ pub(super) fn with(texts: &ConfigTexts, toml: &str) -> ConfigTexts {
 }
 
 /// Takes the CIFS lines of fstab over.
-pub fn import(places: &Places, colour: Colour) -> anyhow::Result<Exit> {
+pub fn import(places: &Places, colour: Colour, talk: Talk) -> anyhow::Result<Exit> {
     places.may_be_changed()?;
-    let Some(shares) = import_files(places, colour, &mut io::stderr().lock())? else { return Ok(Exit::Usage) };
+    let mut said = Vec::new();
+    let imported = import_files(places, colour, &mut said);
+    if talk == Talk::Usual || !matches!(imported, Ok(Some(_))) {
+        io::stderr().lock().write_all(&said)?;
+    }
+    let Some(shares) = imported? else { return Ok(Exit::Usage) };
     if shares.is_empty() {
         return Ok(Exit::Done);
     }
@@ -341,12 +346,14 @@ fn told(changes: &[Change], lines: &[usize], [one, many]: [&str; 2]) -> String {
 }
 
 /// Gives the lines back.
-pub fn export(places: &Places, dry_run: bool, colour: Colour) -> anyhow::Result<Exit> {
+pub fn export(places: &Places, dry_run: bool, colour: Colour, talk: Talk) -> anyhow::Result<Exit> {
     places.may_be_changed()?;
     let Some(export) = plan_export(places, colour, &mut io::stderr().lock())? else { return Ok(Exit::Usage) };
     if export.changes.is_empty() {
-        let said = writeln!(io::stderr(), "nasmount has taken over no line of {}, and no unit", places.fstab_shown());
-        return Ok(report::finish(Exit::Done, said));
+        if talk == Talk::Usual {
+            writeln!(io::stderr(), "nasmount has taken over no line of {}, and no unit", places.fstab_shown())?;
+        }
+        return Ok(Exit::Done);
     }
     let told = told(&export.changes, &export.lines, ["mounts again", "mount again"]);
     if dry_run {
@@ -354,7 +361,9 @@ pub fn export(places: &Places, dry_run: bool, colour: Colour) -> anyhow::Result<
     }
     succession::may_be_exported(&export.shares)?;
     let done = changes::make(&export.changes).context("nothing was changed")?;
-    let _ = io::stderr().write_all(told.as_bytes()); // nobody reads it: no reason to stop half-way
+    if talk == Talk::Usual {
+        let _ = io::stderr().write_all(told.as_bytes()); // nobody reads it: no reason to stop half-way
+    }
     let lines = export.fstab.lines().enumerate().filter(|(index, _)| export.lines.contains(&(index + 1)));
     let entries: Vec<_> = lines.filter_map(|(_, line)| fstab::entry(line)).collect();
     succession::export(&entries, &export.units, export.empty, done)

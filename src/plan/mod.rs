@@ -8,9 +8,8 @@
 //! - [`diff`]: a new configuration and the one in force become steps.
 //! - [`doctor`]: facts about a host become findings.
 //! - [`fstab`], [`mount_unit`], [`import`]: lines of fstab and mount units, and what they become.
-//! - [`login`]: what was typed becomes a credentials file.
-//! - [`fstab`], [`import`]: lines of fstab, and what they become.
 //! - [`hazards`]: options that may hurt.
+//! - [`login`]: what was typed becomes a credentials file.
 //! - [`options`]: a share and an address become the parameters of one mount;
 //! - [`units`]: what is configured of a unit, over all the shares that it needs.
 //!

@@ -30,6 +30,7 @@ pub mod mount_watch;
 pub mod mountinfo;
 pub mod news;
 pub mod nft;
+pub mod pages;
 pub mod paths;
 pub mod probe;
 pub mod recordings;

@@ -4,6 +4,7 @@
 //! of the kernel, which answers with one number: the words in its log and a second try without the directory tell them apart. Where
 //! they cannot, nothing is claimed of the steps before the one that is blamed.
 
+mod address;
 mod facts;
 mod server;
 mod table;
@@ -16,6 +17,7 @@ use serde::Serialize;
 
 use crate::config::settings::{OptionValue, ShareSettings};
 
+pub use address::{Named, named};
 pub use facts::{
     Encryption, Ending, Greeting, Look, NoConnection, NoGreeting, Part, Passed, Signing, Trial, TrialFailure,
 };

@@ -129,6 +129,8 @@ fn clocks_matter_to_kerberos() {
     assert_eq!(of_clock(None, None).unwrap(), "the server does not tell the time");
     assert_eq!(of_clock(Some(-0.4), None).unwrap(), "the clocks agree to a second");
     assert_eq!(of_clock(Some(-61.0), None).unwrap(), "the server's clock is 61 s behind");
+    assert_eq!(of_clock(Some(61.4), None).unwrap(), "the server's clock is 61 s ahead");
+    assert_eq!(of_clock(Some(300.0), None).unwrap(), "the server's clock is 300 s ahead");
     assert!(of_clock(Some(301.0), Some(&films())).unwrap().contains("too far for Kerberos"));
     let kerberos = share("source = \"films\"\noptions = { sec = \"krb5i\" }");
     assert!(of_clock(Some(299.0), Some(&kerberos)).is_ok());
@@ -209,6 +211,38 @@ fn each_number_has_its_cause_and_fix() {
         assert_eq!(diagnosis.fix.as_deref(), Some(row.fix));
         assert!(!row.cause.ends_with('.') && !row.fix.ends_with('.'), "{row:?}");
     }
+}
+
+#[test]
+fn what_people_meet_most_is_in_the_tables() {
+    let row = |part, name: &str| NUMBERS.iter().find(|row| row.part == part && row.name == name).unwrap();
+    for (name, step, cause) in [
+        ("EREMOTEIO", Step::Mount, "input/output error of its own"),
+        ("ENOKEY", Step::Login, "no Kerberos ticket"),
+        ("EOPNOTSUPP", Step::Login, "agree on no version"),
+        ("EINPROGRESS", Step::Login, "not answered"),
+        ("ECONNREFUSED", Step::Login, "refused"),
+    ] {
+        let row = row(Part::Create, name);
+        assert!(row.step == step && row.cause.contains(cause), "{row:?}");
+    }
+    let locked = "CIFS: Status code returned 0xc0000234 STATUS_ACCOUNT_LOCKED_OUT";
+    let diagnosis = diagnosed(&failed(&[Part::Options], 13, Some(&[locked])), &films(), &with_login());
+    assert_eq!(blamed(&diagnosis), Step::Login);
+    assert!(diagnosis.cause.unwrap().contains("locked the account"));
+}
+
+/// A share that demands encryption answers the connection to it with STATUS_ACCESS_DENIED, which is not logged.
+#[test]
+fn a_share_that_demands_encryption_is_one_cause_where_there_can_be_none() {
+    let denied = failed(&[Part::Options], 13, Some(&["CIFS: Attempting to mount //10.10.0.35/films"]));
+    let of = |share: &ShareSettings| diagnosed(&denied, share, &with_login());
+    let old = share("source = \"films\"\noptions = { vers = \"2.1\" }");
+    let diagnosis = of(&old);
+    assert_eq!(blamed(&diagnosis), Step::Share);
+    assert!(diagnosis.cause.unwrap().contains("or the server demands encryption"));
+    assert!(diagnosis.fix.unwrap().contains("vers = \"3.1.1\""));
+    assert!(!of(&films()).cause.unwrap().contains("encryption"), "SMB 3 encrypts by itself where it has to");
 }
 
 #[test]

@@ -187,6 +187,11 @@ fn denied(errno: Option<i32>, trial: &Trial, lines: &[String], subject: &Subject
     if trial.log.is_none() || lines.is_empty() || lines.iter().any(|line| line.contains("SessSetup")) {
         return Some((row.step, row.cause, row.fix));
     }
+    if matches!(option(subject.share, "vers"), Some("2.0" | "2.1")) {
+        let cause = "the login is right, and this user may not use the share; or the server demands encryption, which SMB 2 has not";
+        let fix = "write vers = \"3.1.1\" in `options`, or leave `vers` out; else give the user access to the share on the server";
+        return Some((Step::Share, cause, fix));
+    }
     let cause = match subject.directory() {
         Some(_) => "the login is right, and this user may not use the share, or the directory in it",
         None => "the login is right, and this user may not use the share",
