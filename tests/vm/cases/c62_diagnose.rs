@@ -23,7 +23,11 @@ pub fn run(guest: &Guest) -> Result<String> {
         name,
         nas,
         source,
-        more: if name == "old" { "options = { vers = \"2.0\" }" } else { "" },
+        more: match name {
+            "old" => "options = { vers = \"2.0\" }",
+            "plain" => "options = { vers = \"2.1\" }",
+            _ => "",
+        },
         probe: "",
         credentials,
         units: Vec::new(),
@@ -35,9 +39,12 @@ pub fn run(guest: &Guest) -> Result<String> {
         share("unknown", "nothing-of-this-name", None),
         share("deep", "media/not/there", None),
         share("old", "media", None),
+        share("plain", "secret", Some(CREDENTIALS)),
     ];
     let nasmount = Nasmount::start(guest, &shares)?;
     nasmount.wait_for_state("fine", "online")?;
+    let by_address = fine(guest, &format!("smb://{}/MEDIA", nas.address()))?;
+    ensure!(by_address["share"] == "fine" && by_address["state"] == "online", "{by_address}");
     let said = guest.ok("nasmount diagnose fine").context("a share that is mounted")?;
     ensure!(said.contains("fine is online in nasmount"), "{said}");
     guest.ok("systemctl stop nasmount")?; // the rest is seen without it
@@ -70,6 +77,14 @@ fn of_shares(guest: &Guest, nas: Nas<'_>) -> Result<Vec<String>> {
     nas.change("disable")?;
     facts.push(failed(guest, "secret", "login", "disabled")?);
     nas.change("enable")?;
+    nas.change("lock")?;
+    facts.push(failed(guest, "secret", "login", "locked the account")?);
+    nas.change("unlock")?;
+    fine(guest, "plain")?;
+    let document = changed(guest, nas, "private", "plain", "demands encryption")?;
+    facts.push(blamed(&document, "plain", "share", "demands encryption")?);
+    fine(guest, "secret").context("SMB 3 encrypts by itself where it has to")?;
+    changed(guest, nas, "open", "plain", "\"cause\": null")?;
     guest.ok(&format!("chmod 644 {CREDENTIALS}"))?;
     facts.push(failed(guest, "secret", "credentials", "cannot be used")?);
     guest.ok(&format!("chmod 600 {CREDENTIALS}"))?;
@@ -92,6 +107,10 @@ fn of_a_server(guest: &Guest, nas: Nas<'_>) -> Result<Vec<String>> {
     changed(guest, nas, "current", &host, "\"cause\": null")?;
     changed(guest, nas, "strict", &host, "signing is required")?;
     changed(guest, nas, "lenient", &host, "signing is possible")?;
+    nas.change("skew")?;
+    let said = step(&fine(guest, &host)?, "clock")?["message"].to_string();
+    ensure!(said.contains(" s ahead: too far for Kerberos"), "a clock an hour ahead: {said}");
+    nas.change("straight")?;
     // every kind of fault is one, also without a daemon
     for (fault, step, cause) in [
         (Fault::Link, "link", "no cable"),

@@ -19,6 +19,9 @@
 # fill, empty          no space is left on the exports' file system
 # password NTHASH      nasuser has another one; sessions go on
 # disable, enable      nasuser may not log in any more
+# lock, unlock         nasuser is locked out, as after too many wrong passwords
+# private, open        secret is for those alone who encrypt
+# skew, straight       a server an hour ahead greets whoever connects anew; nothing but greetings works
 # recreate             the files of media are deleted and others made of the same names: handles are stale
 # modern               nothing older than SMB 3.1.1 is spoken
 # ancient, current     nothing newer than SMB 1 is
@@ -36,6 +39,7 @@ readonly GUEST_DIR=$(dirname "$(readlink -f "$0")")
 readonly NT_HASH=21FF60CD1905A2A6905477942E23410A
 readonly SLOW_DELAY=500ms
 readonly MISER=4450
+readonly SKEW=4451
 
 die() { echo "nas.sh: $*" >&2; exit 1; }
 uptime_now() { cut -d' ' -f1 /proc/uptime; }
@@ -199,6 +203,20 @@ change() {
     password) sed -i "s/^\(nasuser:3000:[0-9]*\):[0-9A-F]*:/\1:$3:/" "/run/nas$1/private/smbpasswd" ;;
     disable) sed -i 's/:\[UX /:[DUX/' "/run/nas$1/private/smbpasswd" ;;
     enable) sed -i 's/:\[DUX/:[UX /' "/run/nas$1/private/smbpasswd" ;;
+    lock) sed -i 's/:\[UX /:[UXL/' "/run/nas$1/private/smbpasswd" ;;
+    unlock) sed -i 's/:\[UXL/:[UX /' "/run/nas$1/private/smbpasswd" ;;
+    private) reconfigure "$1" '/^\[secret\]/a\ smb encrypt = required' ;;
+    open) reconfigure "$1" '/^ smb encrypt = required/d' ;;
+    skew)
+      in_nas "$1" "$GUEST_DIR/skew.py" "$SKEW" 3600 </dev/null >/dev/null 2>&1 &
+      echo $! >"/run/nas$1/skew.pid"
+      until_true listens "$1" "$SKEW"
+      in_nas "$1" nft "table inet skew { chain p { type nat hook prerouting priority -100; tcp dport 445 redirect to :$SKEW; }; }"
+      ;;
+    straight)
+      in_nas "$1" nft delete table inet skew
+      kill "$(cat "/run/nas$1/skew.pid")"
+      ;;
     recreate)
       rm -r "$export/media"
       mkdir -m 777 "$export/media"
@@ -238,5 +256,5 @@ case ${1:-} in
   cut) cut_fault "$2" "$3"; uptime_now ;;
   heal) heal_fault "$2" "$3"; uptime_now ;;
   change) change "${@:2}" ;;
-  *) sed -n '2,31s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
+  *) sed -n '2,34s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
 esac
