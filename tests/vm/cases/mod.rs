@@ -15,6 +15,7 @@ mod c41_without_nft;
 mod c50_two_shares;
 mod c51_operator;
 mod c52_fstab;
+mod c53_rescue;
 mod c60_nas;
 mod c61_network;
 mod c62_diagnose;
@@ -57,6 +58,7 @@ pub const CASES: &[Case] = &[
     Case { name: "50-two-shares", on: On::Trixie, run: c50_two_shares::run },
     Case { name: "51-operator", on: On::Trixie, run: c51_operator::run },
     Case { name: "52-fstab", on: On::Trixie, run: c52_fstab::run },
+    Case { name: "53-rescue", on: On::Trixie, run: c53_rescue::run },
     Case { name: "60-nas", on: On::Trixie, run: c60_nas::run },
     Case { name: "61-network", on: On::Trixie, run: c61_network::run },
     Case { name: "62-diagnose", on: On::Trixie, run: c62_diagnose::run },
