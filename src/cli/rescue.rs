@@ -173,7 +173,7 @@ fn hint(failed: &Failed) -> String {
         Some(libc::ENOSPC | libc::EDQUOT) => "make room there, then run it again: nothing is lost",
         Some(libc::EROFS) => "it cannot be written to: is the share, or its mount, read-only?",
         Some(libc::EWOULDBLOCK) => "wait until that has ended",
-        None => "name another directory",
+        None | Some(libc::ENOENT | libc::ENOTDIR) => "name a directory of this host that is there",
         _ => "nothing is lost: run it again when that is better",
     }
     .to_owned()
