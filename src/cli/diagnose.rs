@@ -18,11 +18,12 @@ use crate::config::settings::{CredentialSource, ServerSettings, Settings, ShareS
 use crate::config::{self, SourceText, shipped_profiles};
 use crate::plan::diagnosis::{
     Diagnosis, Ending, Finding, Look, Named, Outcome, Step, Subject, Trial, TrialFailure, Trouble, Writing, add_trial,
-    add_way, address_of, dialects_of, named, next_part, of_clock, of_dialect, of_latency, of_name, of_port, of_signing,
+    add_way, dialects_of, named, next_part, of_clock, of_dialect, of_latency, of_name, of_port, of_signing,
 };
 use crate::plan::layers;
 use crate::plan::options::{self, DirtyLimitSupport, KernelOptions};
 use crate::share::State;
+use crate::share::detector::addresses::first_of;
 use crate::sys::config_dir::{
     ConfigRoots, CredentialsFileError, check_credentials_file, read_config, read_credentials,
 };
@@ -234,9 +235,9 @@ async fn look_at_server(diagnosis: &mut Diagnosis, host: &str, share: Option<&Sh
                 Ok(other) => Err(format!("a worker answered something else: {other:?}")),
                 Err(error) => Err(error.to_string()),
             };
-            let judged = of_name(host, found.as_ref().map_err(String::as_str));
+            let judged = of_name(host, found.as_deref().map_err(String::as_str));
             diagnosis.judge(Step::Name, judged, Some(clock::now().since(begun)));
-            address_of(&found.ok()?)?
+            first_of(&found.ok()?)?
         }
     };
     let begun = clock::now();

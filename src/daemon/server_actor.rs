@@ -1,6 +1,5 @@
 //! The loop of one server: probe, look at this host's way to it, tell the detector, publish what it believes.
 
-use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,6 +13,7 @@ use super::share_actor::wait_until;
 use super::sleep::Sleep;
 use crate::config::settings::{ProbeSettings, ServerSettings};
 use crate::share::BootInstant;
+use crate::share::detector::addresses::Addresses;
 use crate::share::detector::{
     Detector, DetectorSpec, Flapping, Identity, Latency, LocalTrouble, Probed, Trust, Verdict, Whose,
 };
@@ -103,6 +103,8 @@ pub fn spawn(settings: ServerSettings, around: ServerSurroundings, sleep: Sleep)
         view,
         outcome,
         probing: false,
+        addresses: Addresses::default(),
+        asking_other: false,
         looking: false,
         look_again: true,
         resolving: false,
@@ -142,9 +144,21 @@ fn detector_spec(settings: &ServerSettings) -> DetectorSpec {
 
 /// What something that takes a while found.
 enum Outcome {
-    Probed { address: Option<IpAddr>, started: BootInstant, probed: Probed },
-    Looked { address: IpAddr, trouble: Option<(LocalTrouble, String)> },
-    Resolved(BTreeSet<IpAddr>),
+    Probed {
+        address: Option<IpAddr>,
+        started: BootInstant,
+        probed: Probed,
+    },
+    /// Another address of its name.
+    AskedOther {
+        address: IpAddr,
+        probed: Probed,
+    },
+    Looked {
+        address: IpAddr,
+        trouble: Option<(LocalTrouble, String)>,
+    },
+    Resolved(Vec<IpAddr>),
 }
 
 struct ServerActor {
@@ -157,6 +171,9 @@ struct ServerActor {
     view: watch::Sender<ServerView>,
     outcome: mpsc::Sender<Outcome>,
     probing: bool,
+    /// What its name leads to; the view says which of them is used.
+    addresses: Addresses,
+    asking_other: bool,
     looking: bool,
     /// The way to the server may have changed since it was looked at.
     look_again: bool,
@@ -183,6 +200,7 @@ impl ServerActor {
             let probe_at = (!self.probing).then(|| self.detector.next_probe_at());
             tokio::select! {
                 () = wait_until(probe_at) => {}
+                () = wait_until(self.ask_other_at()) => {}
                 () = wait_until(self.detector.poll_timeout()) => {
                     let changed = self.detector.handle_timeout(clock::now());
                     self.publish(changed);
@@ -209,6 +227,7 @@ impl ServerActor {
             if self.sleep.asleep().is_some() {
                 // an answer from before the sleep says nothing of now
                 self.detector.handle_change_of_network(clock::now());
+                self.addresses.forget();
                 self.look_again = true;
             }
         }
@@ -221,6 +240,11 @@ impl ServerActor {
 
     fn address(&self) -> Option<IpAddr> {
         self.view.borrow().address
+    }
+
+    fn ask_other_at(&self) -> Option<BootInstant> {
+        let at = self.addresses.poll_ask(self.address(), self.detector.trust());
+        at.filter(|_| !self.asking_other)
     }
 
     /// Probes and looks run beside the loop, one of each at most.
@@ -247,6 +271,13 @@ impl ServerActor {
                 Outcome::Probed { address, started, probed }
             });
         }
+        if self.ask_other_at().is_some_and(|at| at <= now)
+            && let Some(address) = self.addresses.next_to_ask(now, address, self.settings.probe.interval)
+        {
+            self.asking_other = true;
+            let within = self.detector.probe_timeout();
+            self.start(async move { Outcome::AskedOther { address, probed: probe::probe(address, within).await } });
+        }
         if let Some(address) = address.filter(|_| self.look_again && !self.looking) {
             (self.looking, self.look_again) = (true, false);
             self.start(async move { Outcome::Looked { address, trouble: look(address).await } });
@@ -267,7 +298,18 @@ impl ServerActor {
                 self.probing = false;
                 if address == self.address() {
                     self.probed(started, probed);
+                    let (trust, answers) = (self.detector.trust(), self.detector.answers());
+                    if let Some(other) = self.addresses.handle_present(clock::now(), trust, answers) {
+                        info!(address = %other, "the server answers at another address of its name, and for long enough not at this one");
+                        self.follow(other).await;
+                    }
                 }
+            }
+            Outcome::AskedOther { address, probed } => {
+                self.asking_other = false;
+                debug!(%address, verdict = %probed.verdict, "another address");
+                let answers = self.detector.is_itself(probed);
+                self.addresses.handle_other(clock::now(), self.address(), address, answers);
             }
             Outcome::Looked { address, trouble } => {
                 self.looking = false;
@@ -277,20 +319,25 @@ impl ServerActor {
             }
             Outcome::Resolved(found) => {
                 self.resolving = false;
-                if !self.is_gone() {
-                    self.resolved(&found).await;
-                }
+                self.resolved(&found).await;
             }
         }
     }
 
-    async fn resolved(&mut self, found: &BTreeSet<IpAddr>) {
-        let Some(address) = choose(found, self.address()) else { return };
+    async fn resolved(&mut self, found: &[IpAddr]) {
+        let Some(address) = self.addresses.resolved(found, self.address()) else { return };
         self.looked_up = true;
-        if Some(address) == self.address() {
+        if Some(address) != self.address() {
+            info!(%address, host = self.settings.host, "resolved");
+            self.follow(address).await;
+        }
+    }
+
+    /// The server is at another address from now on.
+    async fn follow(&mut self, address: IpAddr) {
+        if self.is_gone() {
             return;
         }
-        info!(%address, host = self.settings.host, "resolved");
         self.network.veil(&self.settings.id.to_string(), address).await;
         self.view.send_modify(|view| view.address = Some(address));
         self.remember();
@@ -395,22 +442,15 @@ fn whose(verdict: Verdict) -> &'static str {
     }
 }
 
-async fn resolve(host: &str) -> BTreeSet<IpAddr> {
+async fn resolve(host: &str) -> Vec<IpAddr> {
     match worker::ask(&Request::Resolve { host: host.to_owned() }, RESOLVE_WITHIN).await {
         Ok(Answer::Addresses(addresses)) => addresses,
-        Ok(_) => BTreeSet::new(),
+        Ok(_) => Vec::new(),
         Err(error) => {
             warn!(%error, host, "name not resolved");
-            BTreeSet::new()
+            Vec::new()
         }
     }
-}
-
-/// The present address as long as it is one of the server's, which a mount is made on; else the first, IPv4 before IPv6: a NAS
-/// announces IPv6 addresses sooner than its SMB service listens on them.
-fn choose(addresses: &BTreeSet<IpAddr>, present: Option<IpAddr>) -> Option<IpAddr> {
-    let kept = present.filter(|present| addresses.contains(present));
-    kept.or_else(|| addresses.iter().find(|address| address.is_ipv4()).or_else(|| addresses.first()).copied())
 }
 
 /// What is wrong with this host's way to an address. In a worker: links are asked for under the kernel's one lock of all
@@ -423,23 +463,5 @@ async fn look(server: IpAddr) -> Option<(LocalTrouble, String)> {
             warn!(%error, "cannot look at this host's way to the server");
             None
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_address_is_kept_while_it_is_one_of_the_servers() {
-        let address = |text: &str| text.parse::<IpAddr>().ok();
-        let all = |texts: &[&str]| texts.iter().filter_map(|text| address(text)).collect::<BTreeSet<_>>();
-        let addresses = all(&["10.0.0.5", "10.0.0.6", "fd00::5"]);
-        assert_eq!(choose(&addresses, address("10.0.0.6")), address("10.0.0.6"));
-        assert_eq!(choose(&addresses, address("fd00::5")), address("fd00::5"));
-        assert_eq!(choose(&addresses, address("10.0.0.7")), address("10.0.0.5"), "it has moved");
-        assert_eq!(choose(&addresses, None), address("10.0.0.5"));
-        assert_eq!(choose(&all(&["fd00::5"]), None), address("fd00::5"));
-        assert_eq!(choose(&all(&[]), address("10.0.0.5")), None, "a name that cannot be resolved changes nothing");
     }
 }

@@ -1,9 +1,11 @@
 //! The daemon in the world: the real machines, fed as the shell feeds them.
 
 use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use nasmount::share::consumers::{Demand, HeldUnit, Progress, UnitEffect, UnitEvent};
+use nasmount::share::detector::addresses::Addresses;
 use nasmount::share::detector::{Detector, Identity, Probed, Trust, Verdict};
 use nasmount::share::event::Memory;
 use nasmount::share::{
@@ -18,6 +20,9 @@ use crate::world::{Happening, World};
 /// Rounds in which demands and progress settle after one input; more is a quarrel.
 const MOST_ROUNDS: usize = 20;
 
+/// How long a name takes to be resolved when the daemon has started.
+const RESOLVED_WITHIN: Duration = Duration::from_millis(20);
+
 /// The daemon process.
 #[derive(Clone, Debug)]
 pub struct Daemon {
@@ -26,6 +31,12 @@ pub struct Daemon {
     pub consumers: Consumers,
     /// A probe of this server is in flight.
     pub probing: Vec<bool>,
+    /// What the name of each server leads to.
+    pub addresses: Vec<Addresses>,
+    /// One at another of its addresses is.
+    asking_other: Vec<bool>,
+    /// Its name has been looked up.
+    looked_up: Vec<bool>,
     told_demand: Vec<Demand>,
     told_progress: Vec<Option<(Demand, Progress)>>,
     written_late: (Vec<Memory>, BTreeMap<String, HeldUnit>),
@@ -35,6 +46,25 @@ fn abandons(effect: &UnitEffect) -> Option<OpId> {
     match effect {
         UnitEffect::Abandon { op } => Some(*op),
         UnitEffect::Start { .. } => None,
+    }
+}
+
+impl Daemon {
+    /// When another address of a server is to be asked.
+    pub fn ask_other_at(&self, server: usize, known: u32) -> Option<BootInstant> {
+        let at = self.addresses[server].poll_ask(Some(ip(known)), self.detectors[server].trust());
+        at.filter(|_| !self.asking_other[server])
+    }
+}
+
+fn ip(number: u32) -> IpAddr {
+    Ipv4Addr::from(number).into()
+}
+
+fn number(address: IpAddr) -> u32 {
+    match address {
+        IpAddr::V4(address) => address.into(),
+        IpAddr::V6(_) => unreachable!("the world has no IPv6"),
     }
 }
 
@@ -56,6 +86,9 @@ impl World {
                 .collect(),
             consumers: Consumers::new(setup.unit_specs(), self.host.held.clone(), now),
             probing: vec![false; setup.servers.len()],
+            addresses: vec![Addresses::default(); setup.servers.len()],
+            asking_other: vec![false; setup.servers.len()],
+            looked_up: vec![false; setup.servers.len()],
             told_demand: vec![Demand::AsTheyAre; setup.shares.len()],
             told_progress: vec![None; setup.shares.len()],
             written_late: (self.host.shares.iter().map(|share| share.disk.clone()).collect(), self.host.held.clone()),
@@ -71,6 +104,8 @@ impl World {
         self.after_units_input()?;
         for server in 0..self.setup.servers.len() {
             self.look_at_the_host(server)?;
+            let generation = self.generation;
+            self.after(RESOLVED_WITHIN, Happening::Resolved { generation, server });
         }
         (0..self.host.units.len()).for_each(|unit| self.unit_changes(unit));
         self.agree()
@@ -99,29 +134,62 @@ impl World {
     }
 
     pub fn start_probe(&mut self, server: usize) {
+        let address = self.host.servers[server].known;
+        let (probed, took) = self.probe(server, address);
+        if let Some(daemon) = &mut self.daemon {
+            daemon.probing[server] = true;
+        }
+        let generation = self.generation;
+        self.after(took, Happening::ProbeEnds { generation, server, address, started: self.now, probed });
+    }
+
+    /// What a probe of an address that starts now will find, and how long it takes.
+    fn probe(&mut self, server: usize, address: u32) -> (Probed, Duration) {
         let timeout = self.daemon.as_ref().map_or(Duration::ZERO, |daemon| daemon.detectors[server].probe_timeout());
-        let known = self.host.servers[server].known;
-        let (probed, took) = match self.host.servers[server].seen_at(known) {
+        match self.host.servers[server].seen_at(address) {
             ServerIs::Up => (answer(1), self.latency(1, 20)),
             ServerIs::Slow => (answer(1), self.latency(200, 900)),
             ServerIs::Stranger => (answer(2), self.latency(1, 20)),
             ServerIs::Refusing => (Probed::plainly(Verdict::Refused), self.latency(1, 3)),
             ServerIs::Silent | ServerIs::Hung => (Probed::plainly(Verdict::Silent), timeout),
-        };
-        if let Some(daemon) = &mut self.daemon {
-            daemon.probing[server] = true;
         }
-        let generation = self.generation;
-        self.after(took, Happening::ProbeEnds { generation, server, started: self.now, probed });
     }
 
-    pub fn end_probe(&mut self, server: usize, started: BootInstant, probed: Probed) -> Check {
+    pub fn end_probe(&mut self, server: usize, address: u32, started: BootInstant, probed: Probed) -> Check {
         let now = self.now;
         let Some(daemon) = &mut self.daemon else { return Ok(()) };
         daemon.probing[server] = false;
+        if address != self.host.servers[server].known {
+            return Ok(());
+        }
         let changed = daemon.detectors[server].handle_probe(started, now, probed);
         self.host.servers[server].pinned = daemon.detectors[server].identity();
-        self.trust_changed(server, changed)
+        self.trust_changed(server, changed)?;
+        let Some(daemon) = &mut self.daemon else { return Ok(()) }; // an input may kill it
+        let (trust, answers) = (daemon.detectors[server].trust(), daemon.detectors[server].answers());
+        match daemon.addresses[server].handle_present(now, trust, answers) {
+            Some(other) => self.follow(server, number(other)),
+            None => Ok(()),
+        }
+    }
+
+    pub fn ask_other_address(&mut self, server: usize) {
+        let (now, known) = (self.now, self.host.servers[server].known);
+        let interval = self.setup.detector_spec(server).interval;
+        let Some(daemon) = &mut self.daemon else { return };
+        let Some(address) = daemon.addresses[server].next_to_ask(now, Some(ip(known)), interval) else { return };
+        daemon.asking_other[server] = true;
+        let (generation, address) = (self.generation, number(address));
+        let (probed, took) = self.probe(server, address);
+        self.after(took, Happening::OtherAsked { generation, server, address, probed });
+    }
+
+    pub fn other_asked(&mut self, server: usize, address: u32, probed: Probed) {
+        let (now, known) = (self.now, self.host.servers[server].known);
+        let Some(daemon) = &mut self.daemon else { return };
+        daemon.asking_other[server] = false;
+        let answers = daemon.detectors[server].is_itself(probed);
+        daemon.addresses[server].handle_other(now, Some(ip(known)), ip(address), answers);
     }
 
     /// The patience with what is in flight on a share, if it is mounted.
@@ -150,19 +218,27 @@ impl World {
         self.after(soon, Happening::Resolved { generation, server });
     }
 
-    /// What the name of a server leads to.
+    /// What the name of a server leads to; looked up when the daemon has started, and while it does not answer.
     pub fn resolved(&mut self, server: usize) -> Check {
-        let now = self.now;
-        let trust = self.daemon.as_ref().map(|daemon| daemon.detectors[server].trust());
-        if !matches!(trust, Some(Trust::Dead { .. })) {
+        let at = &self.host.servers[server];
+        let (known, found): (u32, Vec<IpAddr>) = (at.known, at.leads_to().map(ip).collect());
+        let Some(daemon) = &mut self.daemon else { return Ok(()) };
+        let is_dead = matches!(daemon.detectors[server].trust(), Trust::Dead { .. });
+        if std::mem::replace(&mut daemon.looked_up[server], true) && !is_dead {
             return Ok(());
         }
-        let at = &mut self.host.servers[server];
-        let moved = std::mem::replace(&mut at.known, at.address) != at.address;
-        self.look_the_name_up(server);
-        let Some(daemon) = self.daemon.as_mut().filter(|_| moved) else { return Ok(()) };
-        daemon.detectors[server].handle_change_of_network(now);
-        self.note(|| format!("server {server} has moved"));
+        let address = daemon.addresses[server].resolved(&found, Some(ip(known))).map_or(known, number);
+        if is_dead {
+            self.look_the_name_up(server);
+        }
+        if address == known { Ok(()) } else { self.follow(server, address) }
+    }
+
+    fn follow(&mut self, server: usize, address: u32) -> Check {
+        self.host.servers[server].known = address;
+        let Some(daemon) = &mut self.daemon else { return Ok(()) };
+        daemon.detectors[server].handle_change_of_network(self.now);
+        self.note(|| format!("server {server} is at {address} now"));
         for share in self.setup.shares_on(server).collect::<Vec<_>>() {
             self.share_input(share, Some(Input::Event(Event::ServerMoved)))?;
         }

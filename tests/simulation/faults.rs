@@ -63,6 +63,8 @@ impl World {
                 self.host.server_moves(server);
                 true
             }
+            Fault::AddressDies { server, second } => self.host.address_dies(server, second),
+            Fault::AddressesBack { server } => self.host.addresses_back(server),
             Fault::SourceEdited { share, down_for_ms } => {
                 self.host.shares[share].source += 1;
                 self.daemon_dies(down_for_ms)?;
@@ -306,6 +308,7 @@ impl World {
         self.healed_at = Some(self.now);
         for server in 0..self.host.servers.len() {
             self.host.set_server(server, ServerIs::Up, false);
+            self.host.addresses_back(server);
             self.set_local(server, None)?;
         }
         self.hang_next.clear();

@@ -56,6 +56,7 @@ impl Setup {
                 interval_ms: pick(rng, &[1_000, 2_000, 5_000]),
                 dead_after: rng.u32(1..=4),
                 alive_after: rng.u32(1..=3),
+                two_addresses: rng.bool(),
             })
             .collect();
         let shares: Vec<ShareSetup> = (0..rng.usize(1..=3))
@@ -130,6 +131,7 @@ fn undoes(fault: &Fault) -> Option<Fault> {
         Fault::BusLost { .. } => Some(Fault::BusBack),
         Fault::ForeignMount { share } => Some(Fault::ForeignGone { share: *share }),
         Fault::Local { server, trouble: Some(_) } => Some(Fault::Local { server: *server, trouble: None }),
+        Fault::AddressDies { server, .. } => Some(Fault::AddressesBack { server: *server }),
         Fault::ConfigurationLoaded { change: Change::UnitGone { unit } } => {
             Some(Fault::ConfigurationLoaded { change: Change::UnitAdded { unit: *unit } })
         }
@@ -181,7 +183,7 @@ fn other(rng: &mut fastrand::Rng, setup: &Setup) -> Fault {
     let share = rng.usize(0..setup.shares.len());
     let unit = rng.usize(0..setup.units.len().max(1));
     let server = rng.usize(0..setup.servers.len());
-    match rng.u8(0..48) {
+    match rng.u8(0..51) {
         0 => Fault::ShareSilent { share, cure: pick(rng, &[Cure::NewConnection, Cure::NewMount, Cure::OnlyTime]) },
         1 => Fault::ShareAnswers { share },
         2 if rng.bool() => Fault::MountsRefused {
@@ -236,6 +238,7 @@ fn other(rng: &mut fastrand::Rng, setup: &Setup) -> Fault {
             lasts_ms: pick(rng, &[2_000, 20_000, 90_000, 90_000]),
             down_for_ms: pick(rng, &[1_000, 20_000]),
         },
+        47..=49 => Fault::AddressDies { server, second: rng.u8(0..3) == 0 },
         36 | 37 => Fault::Suspend { for_ms: rng.u64(1_000..600_000) },
         _ => Fault::SpuriousTimeout,
     }

@@ -1,7 +1,7 @@
 //! What survives the daemon: the kernel, systemd, the servers and the files in which the daemon's memory is kept. It does
 //! what an operation asks and says how that ended; it knows nothing of why.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use nasmount::share::consumers::HeldUnit;
 use nasmount::share::detector::{Identity, LocalTrouble};
@@ -16,6 +16,9 @@ const EHOSTDOWN: i32 = 112;
 
 /// The address of a server before it moves.
 const FIRST_ADDRESS: u32 = 1;
+
+/// The other address of one that has two; that one stays.
+const SECOND_ADDRESS: u32 = 1_000;
 
 /// The kernel's connection of a mounted share.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,8 +39,12 @@ pub struct Server {
     pub local: Option<LocalTrouble>,
     /// Who it is, as it was written down.
     pub pinned: Option<Identity>,
-    /// Its address; it may move.
+    /// Its first address; it may move.
     pub address: u32,
+    /// The second, if it has one.
+    pub second: Option<u32>,
+    /// Those of its addresses at which nothing answers.
+    pub dead: BTreeSet<u32>,
     /// The one that nasmount knows, as it was written down.
     pub known: u32,
     /// The shares that want it fenced, and at which address.
@@ -49,7 +56,13 @@ pub struct Server {
 impl Server {
     /// As this host sees it, at an address.
     pub fn seen_at(&self, address: u32) -> ServerIs {
-        if self.local.is_some() || address != self.address { ServerIs::Silent } else { self.is }
+        let is_its = self.leads_to().any(|its| its == address) && !self.dead.contains(&address);
+        if self.local.is_some() || !is_its { ServerIs::Silent } else { self.is }
+    }
+
+    /// What its name leads to.
+    pub fn leads_to(&self) -> impl Iterator<Item = u32> {
+        std::iter::once(self.address).chain(self.second)
     }
 }
 
@@ -153,11 +166,13 @@ pub enum Outcome {
 impl Host {
     /// The host at the beginning of a run.
     pub fn new(setup: &Setup) -> Self {
-        let servers = setup.servers.iter().map(|_| Server {
+        let servers = setup.servers.iter().map(|server| Server {
             is: ServerIs::Up,
             local: None,
             pinned: None,
             address: FIRST_ADDRESS,
+            second: server.two_addresses.then_some(SECOND_ADDRESS),
+            dead: BTreeSet::new(),
             known: FIRST_ADDRESS,
             fenced_for: BTreeMap::new(),
             destroyed_at: BTreeMap::new(),
@@ -217,12 +232,27 @@ impl Host {
         if place.clone { place.clone_of.0 } else { self.server_of(share).known }
     }
 
-    /// It gets another address; what is at the old one from now on never answers.
+    /// It gets another first address; what is at the old one from now on never answers.
     pub fn server_moves(&mut self, server: usize) {
+        let old = self.servers[server].address;
         self.servers[server].address += 1;
-        for share in self.shares.iter_mut().filter(|share| share.server == server) {
+        for share in self.shares.iter_mut().filter(|share| share.server == server && share.clone_of.0 == old) {
             share.lose_connection(Connection::Stale);
         }
+    }
+
+    /// Nothing answers any more at one of its addresses; `false` if that is so already, or there is no such.
+    pub fn address_dies(&mut self, server: usize, second: bool) -> bool {
+        let server = &mut self.servers[server];
+        let address = if second { server.second } else { Some(server.address) };
+        address.is_some_and(|address| server.dead.insert(address))
+    }
+
+    /// All of them answer again.
+    pub fn addresses_back(&mut self, server: usize) -> bool {
+        let were_dead = !std::mem::take(&mut self.servers[server].dead).is_empty();
+        self.settle_connections(server);
+        were_dead
     }
 
     /// A server changes.
@@ -244,16 +274,17 @@ impl Host {
 
     /// A reconnecting kernel gets somewhere as soon as somebody accepts: also into a server that never answers.
     fn settle_connections(&mut self, server: usize) {
-        let address = self.servers[server].address;
-        let reaches = match self.servers[server].seen_at(address) {
-            _ if self.servers[server].fenced_for.values().any(|fenced| *fenced == address) => return,
-            ServerIs::Up | ServerIs::Slow => Connection::Fresh,
-            ServerIs::Hung => Connection::Stale,
-            ServerIs::Silent | ServerIs::Refusing | ServerIs::Stranger => return,
-        };
-        for share in self.shares.iter_mut().filter(|share| share.server == server && share.clone_of.0 == address) {
-            if share.connection == Connection::Reconnecting {
-                share.connection = reaches;
+        let at = &self.servers[server];
+        for share in self.shares.iter_mut().filter(|share| share.server == server) {
+            let address = share.clone_of.0;
+            let fenced = at.fenced_for.values().any(|fenced| *fenced == address);
+            if fenced || share.connection != Connection::Reconnecting {
+                continue;
+            }
+            match at.seen_at(address) {
+                ServerIs::Up | ServerIs::Slow => share.connection = Connection::Fresh,
+                ServerIs::Hung => share.connection = Connection::Stale,
+                ServerIs::Silent | ServerIs::Refusing | ServerIs::Stranger => {}
             }
         }
     }

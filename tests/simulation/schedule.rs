@@ -38,6 +38,9 @@ pub struct ServerSetup {
     pub interval_ms: u64,
     pub dead_after: u32,
     pub alive_after: u32,
+    /// Its name leads to two addresses.
+    #[serde(default)]
+    pub two_addresses: bool,
 }
 
 /// One share.
@@ -173,6 +176,10 @@ pub enum Fault {
     BarrierTaken { share: usize },
     /// The server gets another address.
     ServerMoves { server: usize },
+    /// Nothing answers any more at one of its addresses, to which its name leads still.
+    AddressDies { server: usize, second: bool },
+    /// It is at all its addresses again.
+    AddressesBack { server: usize },
     /// The daemon is started again with another source configured.
     SourceEdited { share: usize, down_for_ms: u64 },
     /// An operator types a command.
@@ -217,6 +224,8 @@ impl Fault {
             Self::TakenOff { .. } => "taken off",
             Self::BarrierTaken { .. } => "barrier taken",
             Self::ServerMoves { .. } => "server moves",
+            Self::AddressDies { .. } => "address dies",
+            Self::AddressesBack { .. } => "addresses back",
             Self::SourceEdited { .. } => "source edited",
             Self::Command { typed, .. } => match typed {
                 Typed::Mount => "mount",

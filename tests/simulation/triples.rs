@@ -45,6 +45,7 @@ fn faults() -> Vec<Fault> {
         Fault::TakenOff { share: 0 },
         Fault::BarrierTaken { share: 0 },
         Fault::ServerMoves { server: 0 },
+        Fault::AddressDies { server: 0, second: false },
         Fault::SourceEdited { share: 0, down_for_ms: 500 },
         Fault::Local { server: 0, trouble: Some(LocalTrouble::NoLink) },
         Fault::Local { server: 0, trouble: None },

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use nasmount::share::consumers::{Demand, RunId, UnitEvent};
+use nasmount::share::detector::addresses::Addresses;
 use nasmount::share::detector::{Probed, Trust};
 use nasmount::share::effect::OpId;
 use nasmount::share::failure::FailureClass;
@@ -38,7 +39,14 @@ pub enum Happening {
     ProbeEnds {
         generation: u64,
         server: usize,
+        address: u32,
         started: BootInstant,
+        probed: Probed,
+    },
+    OtherAsked {
+        generation: u64,
+        server: usize,
+        address: u32,
         probed: Probed,
     },
     Resolved {
@@ -77,6 +85,7 @@ enum Next {
     Happening,
     Waking,
     Probe(usize),
+    OtherAddress(usize),
     Detector(usize),
     Share(usize),
     Units,
@@ -242,6 +251,11 @@ impl World {
             {
                 consider(detector.next_probe_at(), Next::Probe(server));
             }
+            for server in 0..daemon.detectors.len() {
+                if let Some(at) = daemon.ask_other_at(server, self.host.servers[server].known) {
+                    consider(at, Next::OtherAddress(server));
+                }
+            }
             for (server, detector) in daemon.detectors.iter().enumerate() {
                 if let Some(at) = detector.poll_timeout() {
                     consider(at, Next::Detector(server));
@@ -277,6 +291,10 @@ impl World {
                 self.start_probe(server);
                 Ok(())
             }
+            Next::OtherAddress(server) => {
+                self.ask_other_address(server);
+                Ok(())
+            }
             Next::Detector(server) => self.detector_timeout(server),
             Next::Share(share) => self.feed(share, Some(Input::Timeout)),
             Next::Units => self.feed_units(None),
@@ -296,8 +314,12 @@ impl World {
             Happening::Heal => self.heal(),
             Happening::OperatorUndoes { share } => self.operator_undoes(share),
             Happening::DaemonStarts => self.start_daemon(),
-            Happening::ProbeEnds { generation, server, started, probed } if generation == of => {
-                self.end_probe(server, started, probed)
+            Happening::ProbeEnds { generation, server, address, started, probed } if generation == of => {
+                self.end_probe(server, address, started, probed)
+            }
+            Happening::OtherAsked { generation, server, address, probed } if generation == of => {
+                self.other_asked(server, address, probed);
+                Ok(())
             }
             Happening::Resolved { generation, server } if generation == of => self.resolved(server),
             Happening::WorkerDue { generation, share, op, last } if generation == of => {
@@ -312,6 +334,7 @@ impl World {
                 self.unit_changed(unit, running, run)
             }
             Happening::ProbeEnds { .. }
+            | Happening::OtherAsked { .. }
             | Happening::Resolved { .. }
             | Happening::WorkerDue { .. }
             | Happening::JobDue { .. }
@@ -335,6 +358,7 @@ impl World {
         for detector in &mut daemon.detectors {
             detector.handle_change_of_network(until);
         }
+        daemon.addresses.iter_mut().for_each(Addresses::forget);
         if self.planted == Some(Planted::SleepNotTold) {
             return Ok(());
         }

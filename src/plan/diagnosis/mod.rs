@@ -21,9 +21,7 @@ pub use address::{Named, named};
 pub use facts::{
     Encryption, Ending, Greeting, Look, NoConnection, NoGreeting, Part, Passed, Signing, Trial, TrialFailure,
 };
-pub use server::{
-    add_way, address_of, dialect_name, dialects_of, of_clock, of_dialect, of_latency, of_name, of_port, of_signing,
-};
+pub use server::{add_way, dialect_name, dialects_of, of_clock, of_dialect, of_latency, of_name, of_port, of_signing};
 pub use table::{NUMBERS, Number, WORDS, Word};
 pub use trial::{Subject, Writing, add_trial, next_part};
 

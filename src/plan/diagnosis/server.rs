@@ -1,29 +1,24 @@
 //! The steps up to a server that speaks SMB: what was seen, judged.
 
 use core::net::{IpAddr, SocketAddr};
-use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::Greeting;
 use super::{Diagnosis, Encryption, Judged, Look, NoConnection, NoGreeting, Signing, Step, Trouble, option, trouble};
 use crate::config::settings::ShareSettings;
 use crate::share::detector::LocalTrouble;
+use crate::share::detector::addresses::first_of;
 
 /// Beyond this Kerberos refuses a login (RFC 4120, the default of every implementation).
 const KERBEROS_SKEW_SECONDS: f64 = 300.0;
 
-/// The address that is tried: the first IPv4 address, else the first; the daemon begins with the same.
-pub fn address_of(found: &BTreeSet<IpAddr>) -> Option<IpAddr> {
-    found.iter().find(|address| address.is_ipv4()).or_else(|| found.first()).copied()
-}
-
 /// What the resolver said of a name.
-pub fn of_name(host: &str, found: Result<&BTreeSet<IpAddr>, &str>) -> Judged {
+pub fn of_name(host: &str, found: Result<&[IpAddr], &str>) -> Judged {
     let fix = format!(
         "check `host`, and ask `getent ahosts {host}`; an address instead of the name needs no resolver, which may be away when the NAS is"
     );
     match found {
-        Ok(found) => match address_of(found) {
+        Ok(found) => match first_of(found) {
             Some(address) if found.len() == 1 => Ok(format!("{host} is {address}")),
             Some(address) => Ok(format!("{host} has {} addresses; {address} is tried", found.len())),
             None => Err(trouble(Step::Name, format!("{host} has no address"), "the name has no address", fix)),

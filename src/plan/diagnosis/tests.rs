@@ -39,7 +39,7 @@ fn strange(why: NoGreeting) -> Look {
 
 #[test]
 fn a_name_has_an_address_or_a_reason() {
-    let all = |texts: &[&str]| texts.iter().map(|text| text.parse().unwrap()).collect::<BTreeSet<_>>();
+    let all = |texts: &[&str]| texts.iter().map(|text| text.parse().unwrap()).collect::<Vec<_>>();
     assert_eq!(of_name("tower.lan", Ok(&all(&[ADDRESS]))).unwrap(), "tower.lan is 10.10.0.35");
     let several = of_name("tower.lan", Ok(&all(&["::1", ADDRESS]))).unwrap();
     assert_eq!(several, "tower.lan has 2 addresses; 10.10.0.35 is tried");

@@ -16,6 +16,7 @@
 //! and what it knows of requests that wait is what an uncached request through the share finds out; reading it while
 //! something is mounted or unmounted was a use-after-free until 6.7.
 
+pub mod addresses;
 mod pace;
 #[cfg(test)]
 mod tests;
@@ -321,6 +322,23 @@ impl Detector {
         self.stranger
     }
 
+    /// Whether the server itself answered the last probe.
+    pub fn answers(&self) -> bool {
+        self.successes > 0
+    }
+
+    /// Whether what was found, there or elsewhere, is the server itself.
+    pub fn is_itself(&self, probed: Probed) -> bool {
+        probed.verdict == Verdict::Alive && self.stranger_in(probed).is_none()
+    }
+
+    /// Who answered, if that is not who has to.
+    fn stranger_in(&self, probed: Probed) -> Option<Identity> {
+        let told = probed.identity.filter(|identity| identity.is_told())?;
+        let pinned = self.identity.filter(|_| self.spec.identity == IdentityPolicy::Pinned)?;
+        (told != pinned).then_some(told)
+    }
+
     /// An operator says that who answers now is the right one.
     pub fn trust_stranger(&mut self, now: BootInstant) {
         self.identity = self.stranger.take().or(self.identity);
@@ -396,22 +414,15 @@ impl Detector {
 
     /// Of what was answered what counts; of a failure the cause that is nearest.
     fn judge(&mut self, probed: Probed) -> Verdict {
-        let told = probed.identity.filter(|identity| identity.is_told());
-        match (probed.verdict, told, self.identity, self.local) {
-            (Verdict::Alive, Some(told), Some(identity), _)
-                if told != identity && self.spec.identity == IdentityPolicy::Pinned =>
-            {
-                self.stranger = Some(told);
-                Verdict::Stranger
-            }
-            (Verdict::Alive, told, _, _) => {
-                self.identity = told.or(self.identity);
-                self.stranger = None;
-                Verdict::Alive
-            }
-            (_, _, _, Some((trouble, _))) => trouble.into(),
-            (verdict, _, _, None) => verdict,
+        if probed.verdict != Verdict::Alive {
+            return self.local.map_or(probed.verdict, |(trouble, _)| trouble.into());
         }
+        self.stranger = self.stranger_in(probed);
+        if self.stranger.is_some() {
+            return Verdict::Stranger;
+        }
+        self.identity = probed.identity.filter(|identity| identity.is_told()).or(self.identity);
+        Verdict::Alive
     }
 
     fn succeeded(&mut self, now: BootInstant) {

@@ -1,6 +1,5 @@
 //! What a worker does to the host outside of a clone.
 
-use std::collections::BTreeSet;
 use std::fs;
 use std::io::{self, Read as _};
 use std::net::{IpAddr, ToSocketAddrs as _};
@@ -118,11 +117,17 @@ pub(super) fn in_the_way(attempt: &str, top: &mountinfo::Entry) -> Failed {
     }
 }
 
-/// Asks the resolver; in a worker because it may take a minute and cannot be interrupted.
+/// Asks the resolver, whose order is kept (RFC 6724); in a worker because it may take a minute and cannot be interrupted.
 pub(super) fn resolve(host: &str) -> Reply {
     let found = (host, SMB_PORT).to_socket_addrs().attempt(|| format!("cannot resolve {host}"))?;
     // to the kernel, an IPv4 address in IPv6 form is another one
-    Ok(Answer::Addresses(found.map(|address| address.ip().to_canonical()).collect::<BTreeSet<IpAddr>>()))
+    let mut addresses: Vec<IpAddr> = Vec::new();
+    for address in found.map(|address| address.ip().to_canonical()) {
+        if !addresses.contains(&address) {
+            addresses.push(address);
+        }
+    }
+    Ok(Answer::Addresses(addresses))
 }
 
 /// Takes a share that is no longer configured off the host: path, clone, barrier. Open files live on, as after umount -l.

@@ -16,7 +16,6 @@ mod mount;
 mod rescue;
 mod trial;
 
-use std::collections::BTreeSet;
 use std::io::{self, Read as _, Write as _};
 use std::mem::{self, Discriminant};
 use std::net::IpAddr;
@@ -328,8 +327,8 @@ pub enum Answer {
         /// What is wrong with it, and where.
         trouble: Option<(LocalTrouble, String)>,
     },
-    /// To `Resolve`.
-    Addresses(BTreeSet<IpAddr>),
+    /// To `Resolve`: each once, in the resolver's order.
+    Addresses(Vec<IpAddr>),
     /// To `TryShare`, several times.
     Passed(Passed),
     /// To `ListBeside`.

@@ -51,7 +51,9 @@ pub fn all_is_well(world: &World) -> Result<(), Missing> {
         if !place.is_open() {
             return Err(Missing::Foreign(share));
         }
-        if place.clone_of != (world.host.servers[place.server].address, place.source) {
+        let server = &world.host.servers[place.server];
+        let is_there = server.leads_to().any(|address| address == server.known);
+        if !is_there || place.clone_of != (server.known, place.source) {
             return Err(Missing::Another(share));
         }
     }

@@ -138,6 +138,37 @@ fn server_that_moved_in_an_outage_is_mounted_where_it_is_now() {
 }
 
 #[test]
+fn server_one_of_whose_addresses_dies_is_mounted_at_the_other() {
+    let story = story(&setup().at_two_addresses().patience(60_000));
+    let story = story.fault(Fault::AddressDies { server: 0, second: false }).reaches(State::Holding, 10);
+    let story = story.after(5).is(State::Holding).paused().share("not at once", |place| place.clone_of == (1, 0));
+    let story = story.reaches(State::Releasing, 30).reaches(State::Online, 40);
+    let story = story.share("at the other address", |place| place.clone_of == (1_000, 0)).after(5).runs().fenced(false);
+    // it stays there when the first one is back
+    let story = story.fault(Fault::AddressesBack { server: 0 }).after(60).is(State::Online).attempted("Mount", 2);
+    // and what is there is left as well, for the first one
+    let story = story.fault(Fault::AddressDies { server: 0, second: true }).reaches(State::Releasing, 60);
+    story.reaches(State::Online, 40).share("at the first", |place| place.clone_of == (1, 0)).ends_well();
+}
+
+/// What its users have open would be lost.
+#[test]
+fn server_that_comes_back_at_its_other_address_first_is_not_mounted_anew() {
+    let story = story(&setup().at_two_addresses()).server(ServerIs::Silent).reaches(State::Holding, 10).after(60);
+    let story = story.fault(Fault::AddressDies { server: 0, second: false }).server(ServerIs::Up).after(6);
+    let story = story.is(State::Holding).paused().fault(Fault::AddressesBack { server: 0 });
+    let story = story.reaches(State::Online, 10).after(60).is(State::Online);
+    story.share("where it was", |place| place.clone_of == (1, 0)).attempted("Mount", 1).runs().ends_well();
+}
+
+#[test]
+fn share_that_begins_with_a_dead_address_is_mounted_at_the_other() {
+    let story = beginning(&setup().at_two_addresses());
+    let story = story.fault(Fault::AddressDies { server: 0, second: false }).reaches(State::Online, 60);
+    story.share("at the other address", |place| place.clone_of == (1_000, 0)).attempted("Mount", 1).ends_well();
+}
+
+#[test]
 fn share_of_another_source_is_released_in_order_and_mounted_again() {
     let story = story(&setup()).fault(Fault::SourceEdited { share: 0, down_for_ms: 500 }).reaches(State::Releasing, 10);
     let story = story.reaches(State::Mounting, 10).stopped().attempted("RaiseFence", 0).reaches(State::Online, 30);
