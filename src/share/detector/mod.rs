@@ -50,6 +50,13 @@ const FLAP_ANSWERS_FOR_MAX: Duration = Duration::from_secs(120);
 /// for less, and a pulled cable has to be known within the 0.5 s that design section 7 allows.
 pub const LOCAL_GRACE: Duration = Duration::from_millis(250);
 
+/// How often a dead server is probed, if its interval is longer, when this host has just got a way to it again: the news of a link
+/// comes before neighbours and routers are known, and the first probe fails ...
+const HURRIED_INTERVAL: Duration = Duration::from_millis(500);
+/// ... for so long: a port of a switch that looks for loops first forwards nothing for 30 s (IEEE 802.1D). What takes longer, as a new
+/// address does, is news again.
+const HURRIED_FOR: Duration = Duration::from_secs(35);
+
 /// What one probe said, or what is known without one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -244,6 +251,8 @@ pub struct Detector {
     /// When the outages of the last ten minutes began.
     outages: VecDeque<BootInstant>,
     next_probe_at: BootInstant,
+    /// Until when it is probed more often, unless it answers.
+    hurried_until: Option<BootInstant>,
     pace: Pace,
     /// What is wrong with this host, and since when.
     local: Option<(LocalTrouble, BootInstant)>,
@@ -265,6 +274,7 @@ impl Detector {
             answers_since: now,
             outages: VecDeque::new(),
             next_probe_at: now,
+            hurried_until: None,
             pace: Pace::default(),
             local: None,
             disbelieved: None,
@@ -284,9 +294,10 @@ impl Detector {
     }
 
     /// The network of this host changed, or the host slept: what was true a moment ago need not be, so the next probe is due
-    /// at once.
+    /// at once; and if it fails, the next ones are soon, because it may have come too early.
     pub fn handle_change_of_network(&mut self, now: BootInstant) {
         self.next_probe_at = now;
+        self.hurried_until = Some(now + HURRIED_FOR);
     }
 
     /// Whether the server comes and goes: it then has to answer for longer before it is trusted.
@@ -362,6 +373,7 @@ impl Detector {
         self.local = trouble.map(|trouble| (trouble, since));
         self.disbelieved = None;
         self.next_probe_at = now; // whatever it is, an answer says more
+        self.hurried_until = trouble.is_none().then(|| now + HURRIED_FOR);
         self.handle_timeout(now)
     }
 
@@ -391,6 +403,7 @@ impl Detector {
         let before = self.trust;
         let verdict = self.judge(probed);
         if verdict == Verdict::Alive {
+            self.hurried_until = None;
             self.pace.answered(now.since(started));
             if let Some((trouble, _)) = self.local.take_if(|(_, since)| *since <= started) {
                 self.disbelieved = Some(trouble);
@@ -404,10 +417,12 @@ impl Detector {
             Trust::Dead { .. } => verdict == Verdict::Alive && self.successes < self.spec.alive_after,
             Trust::Trusted => false,
         };
+        let hurried = self.hurried_until.is_some_and(|until| now < until);
+        let interval = if hurried { self.spec.interval.min(HURRIED_INTERVAL) } else { self.spec.interval };
         self.next_probe_at = match (about_to_change, verdict) {
             (true, Verdict::Silent) => now, // it took the probe timeout already
             (true, _) => now + REPROBE_DELAY,
-            (false, _) => (started + self.spec.interval).max(now),
+            (false, _) => (started + interval).max(now),
         };
         (self.trust != before).then_some(self.trust)
     }

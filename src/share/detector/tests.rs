@@ -177,6 +177,62 @@ fn another_trouble_in_place_of_the_first_is_not_a_new_one() {
     );
 }
 
+/// A server with a long interval is dead without a link, and the link comes back; the instant of that.
+fn link_back(interval: u64) -> (Detector, BootInstant) {
+    let spec = DetectorSpec { interval: Duration::from_millis(interval), ..SPEC };
+    let mut detector = Detector::new(spec, None, at(0));
+    feed(&mut detector, 1, &[Verdict::Alive]);
+    detector.handle_local(at(5_000), Some(LocalTrouble::NoLink));
+    assert_eq!(detector.handle_timeout(at(5_250)), Some(NO_LINK));
+    let started = detector.next_probe_at();
+    feed(&mut detector, 0, &[Verdict::Unreachable]);
+    assert_eq!(detector.next_probe_at(), started + spec.interval, "a cable that is pulled is nothing to hurry for");
+    let back = at(40_000);
+    assert_eq!(detector.handle_local(back, None), None);
+    assert_eq!(detector.next_probe_at(), back);
+    (detector, back)
+}
+
+#[test]
+fn a_probe_that_came_too_early_after_a_link_is_soon_repeated_but_not_for_ever() {
+    for (verdict, took) in [(Verdict::Unreachable, 0), (Verdict::Refused, 1), (Verdict::Silent, 1_000)] {
+        let (mut detector, back) = link_back(15_000);
+        let pace = HURRIED_INTERVAL.max(Duration::from_millis(took));
+        let mut started = back;
+        while started + pace < back + HURRIED_FOR {
+            feed(&mut detector, took, &[verdict]);
+            assert_eq!(detector.next_probe_at(), started + pace, "{verdict:?} {}", started.since(back).as_secs_f64());
+            started = detector.next_probe_at();
+        }
+        feed(&mut detector, took, &[verdict; 2]);
+        let started = detector.next_probe_at();
+        feed(&mut detector, took, &[verdict]);
+        assert_eq!(detector.next_probe_at(), started + Duration::from_secs(15));
+    }
+    let (mut detector, back) = link_back(200);
+    feed(&mut detector, 0, &[Verdict::Unreachable]);
+    assert_eq!(detector.next_probe_at(), back + Duration::from_millis(200), "never less often than is configured");
+}
+
+#[test]
+fn an_answer_or_the_next_trouble_ends_the_hurry() {
+    let (mut detector, _) = link_back(15_000);
+    feed(&mut detector, 0, &[Verdict::Unreachable]);
+    assert_eq!(feed(&mut detector, 1, &[Verdict::Alive; 3]), [Trust::Trusted]);
+    feed(&mut detector, 0, &[Verdict::Refused; 3]);
+    let started = detector.next_probe_at();
+    feed(&mut detector, 0, &[Verdict::Refused]);
+    assert_eq!(detector.next_probe_at(), started + Duration::from_secs(15), "another outage");
+    let (mut detector, back) = link_back(15_000);
+    detector.handle_local(back + REPROBE_DELAY, Some(LocalTrouble::NoRoute));
+    feed(&mut detector, 0, &[Verdict::Unreachable]);
+    assert_eq!(detector.next_probe_at(), back + REPROBE_DELAY + Duration::from_secs(15));
+    // a host that wakes has no network yet, either
+    detector.handle_change_of_network(at(90_000));
+    feed(&mut detector, 0, &[Verdict::Unreachable]);
+    assert_eq!(detector.next_probe_at(), at(90_000) + HURRIED_INTERVAL);
+}
+
 #[test]
 fn a_hint_is_looked_into_at_once() {
     let mut detector = detector();
