@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::share::command::{HoldReason, Wanted};
 use crate::share::consumers::{Held, Progress, UnitStep};
 use crate::share::detector::Trust;
+use crate::share::ladder::Outcome;
 use crate::share::state::{Reason, State};
 
 /// Version of the form of [`StatusReport`].
@@ -23,6 +24,21 @@ pub struct StatusReport {
     pub servers: Vec<ServerStatus>,
     /// Shares, by name.
     pub shares: Vec<ShareStatus>,
+    /// Worker processes that do not end, because a call to the kernel does not return; those that have hung for longest first.
+    #[serde(default)]
+    pub hanging_workers: Vec<HangingWorker>,
+}
+
+/// A worker process that was given up on and hangs in the kernel. It is never waited for, holds nothing up but what needs the same call,
+/// and is gone when the call returns.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct HangingWorker {
+    /// What it was asked for: the name of an operation, or another.
+    pub what: String,
+    /// Of which share, host name or path; absent if of none.
+    pub of: Option<String>,
+    /// Seconds since the epoch at which it was told to end.
+    pub since: f64,
 }
 
 /// One server.
@@ -110,10 +126,28 @@ pub struct ShareStatus {
     pub hold_ends_in: Option<f64>,
     /// Whether the patience of this outage is over: what was in flight has been given up.
     pub given_up: bool,
+    /// What was done to give it up, in order: now, or the last time since the daemon started. Empty if it was not.
+    #[serde(default)]
+    pub release: Vec<RungStatus>,
     /// The last loss of unwritten data that is known of.
     pub loss: Option<LossStatus>,
     /// Units that depend on the share.
     pub consumers: Vec<ConsumerStatus>,
+}
+
+/// One thing that was done to give a share up.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RungStatus {
+    /// Name of the operation.
+    pub operation: String,
+    /// Seconds since the epoch at which it began.
+    pub at: f64,
+    /// How many seconds it may take.
+    pub budget: f64,
+    /// How many seconds it took; absent while it is in flight.
+    pub took: Option<f64>,
+    /// How it ended.
+    pub outcome: Outcome,
 }
 
 /// Unwritten data was lost.

@@ -12,7 +12,10 @@ use crate::share::State;
 use crate::share::command::{HoldReason, Wanted};
 use crate::share::consumers::{Held, Progress};
 use crate::share::detector::Trust;
-use crate::status::{ConsumerStatus, Holder, NamespaceCopy, ServerStatus, ShareStatus, StatusReport};
+use crate::share::ladder::Outcome;
+use crate::status::{
+    ConsumerStatus, HangingWorker, Holder, NamespaceCopy, RungStatus, ServerStatus, ShareStatus, StatusReport,
+};
 
 /// `status [SHARE] [--json]`
 #[derive(Debug, clap::Args)]
@@ -52,7 +55,9 @@ pub fn run(arguments: &Arguments, detail: Detail) -> anyhow::Result<Exit> {
         Some((holders, copies)) if arguments.json => {
             serde_json::to_string_pretty(&document(&report, &holders, &copies)?)? + "\n"
         }
-        Some((holders, copies)) => render(&report) + &render_holders(&holders) + &render_copies(&copies),
+        Some((holders, copies)) => {
+            render(&report) + &render_releases(&report) + &render_holders(&holders) + &render_copies(&copies)
+        }
     };
     let online = report.shares.iter().all(|share| share.state == State::Online);
     let exit = if online { Exit::Done } else { Exit::Refused };
@@ -127,6 +132,25 @@ fn render_copies(copies: &Found<NamespaceCopy>) -> String {
     text
 }
 
+/// How each share was given up, rung by rung.
+fn render_releases(report: &StatusReport) -> String {
+    let mut text = String::new();
+    for ShareStatus { name, release, .. } in &report.shares {
+        let Some(first) = release.first() else { continue };
+        text.push_str(&format!("\n{name}: given up {}\n", since(first.at)));
+        for RungStatus { operation, budget, took, outcome, .. } in release {
+            let took = took.map_or_else(|| "in flight".to_owned(), |took| format!("{took:.3} s"));
+            let ended = match outcome {
+                Outcome::InFlight | Outcome::Done => String::new(),
+                Outcome::Abandoned => ", not done in time, or not needed any more".to_owned(),
+                Outcome::Failed(why) => format!(", failed: {why}"),
+            };
+            text.push_str(&format!("  {operation}: {took} of {budget:.0} s{ended}\n"));
+        }
+    }
+    text
+}
+
 fn render_holders(holders: &Found<Holder>) -> String {
     let mut text = String::new();
     for (share, holders) in holders {
@@ -169,6 +193,13 @@ fn render(report: &StatusReport) -> String {
             text.push_str(&format!("\n{}: {}\n", share.name, share.reason_text));
         }
         text.extend(lines.iter().map(|line| format!("  {line}\n")));
+    }
+    for HangingWorker { what, of, since: given_up_at } in &report.hanging_workers {
+        let of = of.as_ref().map_or_else(String::new, |of| format!(" ({of})"));
+        text.push_str(&format!(
+            "\na worker hangs: {what}{of}, told to end {}: a call to the kernel does not return\n",
+            since(*given_up_at)
+        ));
     }
     for server in &report.servers {
         if let Some(trouble) = &server.local_trouble {
@@ -318,6 +349,57 @@ mod tests {
         ] {
             assert!(text.contains(said), "{text}");
         }
+    }
+
+    #[test]
+    fn each_rung_of_a_release_is_said() {
+        let now = crate::sys::clock::wall_clock(crate::sys::clock::now());
+        let rung = |operation: &str, took: serde_json::Value, outcome: serde_json::Value| serde_json::json!({"operation": operation, "at": now - 65.0, "budget": 10.0, "took": took, "outcome": outcome});
+        let share = |name: &str, release: serde_json::Value| {
+            serde_json::json!({
+                "name": name, "state": "releasing", "since": 0.0, "reason": {"kind": "hold_over"}, "reason_text": "",
+                "server": "tower", "source": "media", "mount_point": "/mnt/media", "hold_reasons": [],
+                "wanted": "mounted", "consumers_progress": "settled", "given_up": true, "consumers": [],
+                "release": release,
+            })
+        };
+        let given_up = serde_json::json!([
+            rung("raise fence", 0.0121.into(), "done".into()),
+            rung("destroy sockets", 10.0.into(), "abandoned".into()),
+            rung("release", 0.5.into(), serde_json::json!({"failed": "no"})),
+            rung("release", serde_json::Value::Null, "in_flight".into()),
+        ]);
+        let report: StatusReport = serde_json::from_value(serde_json::json!({
+            "schema": 1, "version": "0", "servers": [], "shares": [share("films", given_up), share("media", serde_json::json!([]))],
+        }))
+        .unwrap();
+        assert_eq!(
+            render_releases(&report),
+            "\nfilms: given up 1m 5s ago\n  raise fence: 0.012 s of 10 s\n  \
+             destroy sockets: 10.000 s of 10 s, not done in time, or not needed any more\n  \
+             release: 0.500 s of 10 s, failed: no\n  release: in flight of 10 s\n"
+        );
+    }
+
+    #[test]
+    fn what_hangs_is_said_with_its_age() {
+        let now = crate::sys::clock::wall_clock(crate::sys::clock::now());
+        let mut report: StatusReport = serde_json::from_value(serde_json::json!({
+            "schema": 1, "version": "0", "servers": [], "shares": [],
+        }))
+        .unwrap();
+        let before = render(&report);
+        let worker = |what: &str, of: Option<&str>| HangingWorker {
+            what: what.to_owned(),
+            of: of.map(str::to_owned),
+            since: now - 7_200.5,
+        };
+        report.hanging_workers = vec![worker("verify", Some("films")), worker("look at the route", None)];
+        let said = "told to end 2h ago: a call to the kernel does not return\n";
+        assert_eq!(
+            render(&report),
+            format!("{before}\na worker hangs: verify (films), {said}\na worker hangs: look at the route, {said}")
+        );
     }
 
     #[test]

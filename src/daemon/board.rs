@@ -14,10 +14,11 @@ use super::server_actor::ServerView;
 use super::share_actor::{CommandAnswer, ShareHandle, ShareView};
 use crate::plan::options;
 use crate::share::consumers::Progress;
+use crate::share::ladder::Rung;
 use crate::share::{BootInstant, Command, Event, State};
 use crate::status::{
     self, ConsumerStatus, FlappingStatus, Holder, LatencyStatus, LossStatus, MaintenanceStatus, NamespaceCopy,
-    ServerStatus, ShareStatus, StatusReport,
+    RungStatus, ServerStatus, ShareStatus, StatusReport,
 };
 use crate::sys::clock;
 use crate::sys::worker::{self, Answer, Request};
@@ -101,6 +102,7 @@ impl Board {
                 .map(|(name, handle)| server(name, &handle.host, &handle.view.borrow()))
                 .collect(),
             shares: actors.shares.values().map(|handle| share(&handle.view.borrow(), &consumers, now)).collect(),
+            hanging_workers: worker::hanging(now),
         }
     }
 
@@ -205,6 +207,16 @@ fn server(name: &str, host: &str, view: &ServerView) -> ServerStatus {
     }
 }
 
+fn rung(rung: &Rung) -> RungStatus {
+    RungStatus {
+        operation: rung.operation.to_owned(),
+        at: clock::wall_clock(rung.began),
+        budget: rung.budget.as_secs_f64(),
+        took: rung.took.map(|took| took.as_secs_f64()),
+        outcome: rung.outcome.clone(),
+    }
+}
+
 fn share(view: &ShareView, consumers: &ConsumersView, now: BootInstant) -> ShareStatus {
     let (settings, share) = (&view.settings, &view.share);
     let name = settings.id.to_string();
@@ -239,6 +251,7 @@ fn share(view: &ShareView, consumers: &ConsumersView, now: BootInstant) -> Share
         memory_trouble: view.trouble.clone().or_else(|| consumers.trouble.clone()),
         hold_ends_in: share.hold_ends_at().map(left),
         given_up: share.memory().is_some_and(|memory| memory.given_up),
+        release: view.ladder.rungs().iter().map(rung).collect(),
         loss: share.loss().map(|loss| LossStatus { at: clock::wall_clock(loss.at), what: loss.what.clone() }),
         consumers: settings.consumers.iter().map(|settings| consumer(&settings.unit)).collect(),
         name,

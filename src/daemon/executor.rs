@@ -385,7 +385,7 @@ async fn holders_of(share: String) -> Vec<Holder> {
 
 async fn run(request: &Request, end: impl Future<Output = ()>) -> worker::Reply {
     let child = worker::start(request).await.map_err(|error| Failed::local("cannot start a worker", &error))?;
-    worker::reply(child, end).await
+    worker::reply(request, child, end).await
 }
 
 /// EBUSY passes when whoever is in the way goes away; so may anything else, sooner, but what the configuration names wrongly.

@@ -174,9 +174,10 @@ impl Network {
             return Ok(());
         }
         let started = clock::now();
-        let child = worker::start(&worker::Request::DestroySockets { server }).await;
+        let request = worker::Request::DestroySockets { server };
+        let child = worker::start(&request).await;
         let child = child.map_err(|error| worker::Failed::local("cannot start a worker", &error))?;
-        if let worker::Answer::Destroyed { sockets } = worker::reply(child, end).await? {
+        if let worker::Answer::Destroyed { sockets } = worker::reply(&request, child, end).await? {
             info!(address = %server, sockets, "sockets destroyed");
         }
         *destroyed_at = Some(started);

@@ -21,6 +21,7 @@ use crate::share::consumers::Demand;
 use crate::share::detector::Trust;
 use crate::share::event::{Input, Memory};
 use crate::share::failure::Failure;
+use crate::share::ladder::{Ladder, Rung};
 use crate::share::{BootInstant, Command, Effect, Event, OpId, Refusal, Share, ShareSpec, Step, Verdict};
 use crate::sys::clock;
 use crate::sys::state_file::StateFiles;
@@ -50,6 +51,8 @@ pub struct ShareView {
     pub demands_sent: u64,
     /// Why its memory cannot be written, if so.
     pub trouble: Option<String>,
+    /// How it was given up the last time.
+    pub ladder: Ladder,
 }
 
 /// How to reach a share, and what it publishes.
@@ -109,6 +112,7 @@ pub fn spawn(
         operation: None,
         demands_sent: 0,
         trouble: None,
+        ladder: Ladder::default(),
     };
     let (publish, view) = watch::channel(view);
     let actor = ShareActor {
@@ -128,6 +132,7 @@ pub fn spawn(
         demands_sent: 0,
         told: None,
         operation: None,
+        ladder: Ladder::default(),
         publish,
     };
     tokio::spawn(actor.run().instrument(span));
@@ -170,6 +175,7 @@ struct ShareActor {
     demands_sent: u64,
     told: Option<Told>,
     operation: Option<(OpId, BootInstant)>,
+    ladder: Ladder,
     publish: watch::Sender<ShareView>,
 }
 
@@ -233,6 +239,10 @@ impl ShareActor {
     /// The only way into the machine.
     fn feed(&mut self, now: BootInstant, input: Input) -> Option<CommandAnswer> {
         self.around.tape.record(&self.share, now, &input);
+        if let Input::Event(Event::Completed { op, result }) = &input {
+            let result = result.as_ref().map(drop).map_err(|failure| failure.message.as_str());
+            log_rung(self.ladder.ended(now, *op, result));
+        }
         let answer = self.share.handle(now, input);
         while self.share.poll_transition().is_some() {} // they are in the log
         answer
@@ -274,7 +284,12 @@ impl ShareActor {
     async fn perform(&mut self) {
         let now = clock::now();
         self.remember(now);
+        self.ladder.is_in(self.share.state());
         while let Some(effect) = self.share.poll_effect() {
+            match &effect {
+                Effect::Start { op, step } => self.ladder.began(now, *op, step, self.share.state()),
+                Effect::Abandon { op } => log_rung(self.ladder.abandoned(now, *op)),
+            }
             match effect {
                 Effect::Start { op, step } => match &self.trouble {
                     Some(trouble) if waits_for_memory(&step) => {
@@ -304,6 +319,7 @@ impl ShareActor {
             operation: operation.zip(self.operation).map(|((_, name), (_, since))| (name, since)),
             demands_sent: self.demands_sent,
             trouble: self.trouble.clone(),
+            ladder: self.ladder.clone(),
         });
     }
 
@@ -334,6 +350,13 @@ impl ShareActor {
                 }
             }
         }
+    }
+}
+
+/// A rung of giving up has ended.
+fn log_rung(rung: Option<&Rung>) {
+    if let Some(Rung { operation, took: Some(took), budget, outcome, .. }) = rung {
+        info!(operation, ?took, ?budget, ?outcome, "giving up");
     }
 }
 

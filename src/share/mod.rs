@@ -45,6 +45,7 @@ pub mod effect;
 pub mod event;
 mod facts;
 pub mod failure;
+pub mod ladder;
 mod machine;
 #[cfg(test)]
 mod machine_tests;

@@ -17,7 +17,6 @@ mod rescue;
 mod trial;
 
 use std::io::{self, Read as _, Write as _};
-use std::mem::{self, Discriminant};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -35,9 +34,9 @@ use crate::share::detector::LocalTrouble;
 use crate::share::event::Attachment;
 use crate::status::{Holder, NamespaceCopy};
 
+pub use self::abandoned::hanging;
+use self::abandoned::{Abandoned, HANGING, Left};
 pub use self::follow::{Ended, follow, follow_steps};
-
-use self::abandoned::Abandoned;
 use super::barrier_socket::Barred;
 
 /// What a worker can be asked for.
@@ -443,11 +442,20 @@ pub async fn check_configuration(file: Option<&Path>) -> Result<(), String> {
 }
 
 /// Waits for a worker's end and reads its reply; `end` resolving ends the worker with SIGKILL, which one that hangs in the
-/// kernel survives.
-pub async fn reply(mut child: Child, end: impl Future<Output = ()>) -> Reply {
+/// kernel survives: then it is left to itself, and [`hanging`] tells of it until it is gone.
+pub async fn reply(request: &Request, child: Child, end: impl Future<Output = ()>) -> Reply {
+    read_reply(child, end, || Some(HANGING.add(request))).await
+}
+
+async fn read_reply(
+    mut child: Child,
+    end: impl Future<Output = ()>,
+    ended: impl FnOnce() -> Option<Left<'static>>,
+) -> Reply {
     let mut output = Vec::new();
     let mut stdout = child.stdout.take();
     let mut end = std::pin::pin!(end);
+    let mut left = None;
     let reading = async {
         match &mut stdout {
             Some(stdout) => stdout.read_to_end(&mut output).await,
@@ -457,12 +465,14 @@ pub async fn reply(mut child: Child, end: impl Future<Output = ()>) -> Reply {
     let read = tokio::select! {
         read = reading => read,
         () = &mut end => {
+            left = ended();
             child.start_kill().attempt(|| "cannot end a worker".into())?;
             Ok(0)
         }
     };
     read.attempt(|| "cannot read a worker's reply".into())?;
     let status = child.wait().await.attempt(|| "cannot wait for a worker".into())?;
+    drop(left);
     if let Some(mut stdout) = stdout {
         // it may have answered in the moment in which it was ended
         stdout.read_to_end(&mut output).await.attempt(|| "cannot read a worker's reply".into())?;
@@ -477,30 +487,30 @@ pub async fn reply(mut child: Child, end: impl Future<Output = ()>) -> Reply {
 /// Both, for an answer that nobody waits for beyond a limit: a worker that hangs longer is ended, and left to itself. While
 /// two of them hang on, no other is started for the same kind of request.
 pub async fn ask(request: &Request, limit: Duration) -> Reply {
-    static HANGING: Abandoned = Abandoned::none();
-    ask_unless_others_hang(&HANGING, mem::discriminant(request), start(request), limit).await
+    ask_unless_others_hang(&HANGING, request, start(request), limit).await
 }
 
 async fn ask_unless_others_hang(
     hanging: &'static Abandoned,
-    kind: Discriminant<Request>,
+    request: &Request,
     starting: impl Future<Output = io::Result<Child>>,
     limit: Duration,
 ) -> Reply {
-    hanging.admit(kind)?;
+    hanging.admit(request)?;
     let child = starting.await.map_err(|error| Failed::local("cannot start a worker", &error))?;
     let (end, ended) = tokio::sync::oneshot::channel::<()>();
-    let mut answer = tokio::spawn(reply(child, async {
+    let ended = async {
         let _ = ended.await;
-    }));
+    };
+    let mut answer = tokio::spawn(read_reply(child, ended, || None));
     match tokio::time::timeout(limit, &mut answer).await {
         Ok(answer) => answer.map_err(io::Error::from).attempt(|| "cannot wait for a worker".into())?,
         Err(_) => {
+            let left = hanging.add(request); // before another is admitted
             drop(end);
-            hanging.add(kind);
             tokio::spawn(async move {
                 let _ = answer.await; // until the worker is gone, however long that takes
-                hanging.remove(kind);
+                drop(left);
             });
             let cause = format!("no answer within {} s", limit.as_secs());
             Err(Failed { attempt: "a worker hangs".into(), cause, errno: None, stage: Stage::Other })
