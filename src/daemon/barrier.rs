@@ -6,9 +6,10 @@
 //! can look, whatever the daemon thinks of its configuration. One that is no longer configured is taken off by the daemon's start.
 //!
 //! If this process dies, systemd keeps the barriers' pipes open (its fd store), so that accesses wait instead of finding an empty
-//! directory, and the next one takes the barriers over.
+//! directory, and the next one takes the barriers over. It also keeps their roots: to those who wait the path is closed for the next
+//! owner, too. A pipe is kept before the kernel asks on it, and the one before it until then.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -22,12 +23,12 @@ use tracing::{info, warn};
 
 use super::barrier_keeper::Keeper;
 use crate::config::settings::OnAccess;
-use crate::sys::autofs::{Access, Barrier};
+use crate::sys::autofs::{Access, Barrier, Pipe};
 use crate::sys::barrier_memory::Barriers;
 use crate::sys::barrier_socket::{Barred, What, Wish};
 use crate::sys::config_dir::read_fstab;
 use crate::sys::state_file::StateFiles;
-use crate::sys::{autofs, barrier_socket, listen, mountinfo, paths};
+use crate::sys::{autofs, barrier_socket, clock, fd_store, listen, mountinfo, paths};
 
 /// How long one asker may keep the others waiting.
 const TALK_WITHIN: Duration = Duration::from_secs(2);
@@ -40,6 +41,20 @@ type Owned = Arc<Mutex<BTreeMap<PathBuf, Mine>>>;
 struct Mine {
     root: OwnedFd,
     access: Arc<Access>,
+    /// Under which its pipe and root are kept.
+    name: String,
+}
+
+/// What an earlier owner had kept, by name.
+type Kept = Vec<(String, OwnedFd)>;
+
+/// A name that none has had since the boot, of this share's (which has no dot in it).
+fn name_of(share: &str) -> String {
+    format!("{share}.{}", clock::now().since_boot().as_micros())
+}
+
+fn is_name_of(share: &str, name: &str) -> bool {
+    name.split('.').next() == Some(share)
 }
 
 /// Runs the service; returns only on an error that keeps it from working at all.
@@ -49,13 +64,17 @@ pub fn run() -> anyhow::Result<()> {
         anyhow::bail!("the barrier service runs already");
     };
     let owned = Owned::default();
+    let kept = fd_store::take().unwrap_or_else(|error| {
+        warn!(%error, "cannot see what systemd has kept");
+        Kept::new()
+    });
     let files = StateFiles::of_host();
     let remembered = files.read_barriers().unwrap_or_else(|error| {
         warn!(%error, "cannot read which barriers were laid: none is laid before it is asked for");
         Barriers::default()
     });
     let keeper = Keeper::start(files, remembered.clone()).context("cannot start a thread")?;
-    take_over(&owned, &keeper).context("cannot read the mounts")?;
+    take_over(&owned, &keeper, kept).context("cannot read the mounts")?;
     lay_again(&owned, &keeper, remembered);
     let listener = listen::listen(Path::new(paths::BARRIER_SOCKET))
         .with_context(|| format!("cannot listen on {}", paths::BARRIER_SOCKET))?;
@@ -64,18 +83,32 @@ pub fn run() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The barriers that an earlier owner left on the host.
-fn take_over(owned: &Owned, keeper: &Keeper) -> io::Result<()> {
+/// The barriers that an earlier owner left on the host. What was kept of one that could not be taken over stays kept: who waits there
+/// would find it empty.
+fn take_over(owned: &Owned, keeper: &Keeper, kept: Kept) -> io::Result<()> {
     let entries = mountinfo::read()?;
+    let (names, fds): (Vec<String>, Vec<OwnedFd>) = kept.into_iter().unzip();
+    let mut left: BTreeSet<String> = names.into_iter().collect();
     for (share, mount_point) in autofs::laid(&entries) {
         let barred = Barred { share, mount_point: mount_point.to_owned(), on_access: OnAccess::default() };
         let share = &barred.share;
-        match lay(owned, keeper, &barred) {
+        match lay(owned, keeper, &barred, &fds) {
             Ok(_) => info!(share, mount_point = %mount_point.display(), "barrier taken over"),
-            Err(error) => warn!(share, %error, "cannot take the barrier over"),
+            Err(error) => {
+                warn!(share, %error, "cannot take the barrier over");
+                left.retain(|name| !is_name_of(share, name));
+            }
         }
     }
+    left.iter().for_each(|name| forget(name));
     Ok(())
+}
+
+/// systemd need not keep this any longer.
+fn forget(name: &str) {
+    if let Err(error) = fd_store::forget(name) {
+        warn!(name, %error, "systemd keeps a pipe that nobody needs");
+    }
 }
 
 /// The barriers that an earlier boot had. One that cannot be laid keeps no other from being laid; the daemon will ask for it.
@@ -91,7 +124,7 @@ fn lay_again(owned: &Owned, keeper: &Keeper, remembered: Barriers) {
                 return Err(io::Error::other(hindrance));
             }
             let (share, mount_point) = (barrier.share.clone(), mount_point.clone());
-            lay(owned, keeper, &Barred { share, mount_point, on_access: OnAccess::Fail }).map(drop)
+            lay(owned, keeper, &Barred { share, mount_point, on_access: OnAccess::Fail }, &[]).map(drop)
         };
         if let Err(error) = lay_it() {
             let (share, mount_point) = (&barrier.share, mount_point.display());
@@ -114,7 +147,7 @@ fn answer(stream: &UnixStream, owned: &Owned, keeper: &Keeper) -> io::Result<()>
     stream.set_write_timeout(Some(TALK_WITHIN))?;
     let Wish { barred, what } = barrier_socket::receive_wish(stream)?;
     match what {
-        What::Lay => barrier_socket::answer(stream, lay(owned, keeper, &barred).map(Some)),
+        What::Lay => barrier_socket::answer(stream, lay(owned, keeper, &barred, &[]).map(Some)),
         What::Heed => {
             heed(owned, &barred);
             barrier_socket::answer(stream, Ok(None))
@@ -134,8 +167,8 @@ fn heed(owned: &Owned, barred: &Barred) {
 }
 
 /// Lays a barrier unless it is there, and has it remembered.
-fn lay(owned: &Owned, keeper: &Keeper, barred: &Barred) -> io::Result<OwnedFd> {
-    let root = own(owned, barred)?;
+fn lay(owned: &Owned, keeper: &Keeper, barred: &Barred, kept: &[OwnedFd]) -> io::Result<OwnedFd> {
+    let root = own(owned, barred, kept)?;
     keeper.laid(&barred.share, barred.mount_point.clone());
     Ok(root)
 }
@@ -147,32 +180,40 @@ fn wait(on_access: OnAccess) -> Duration {
     }
 }
 
-/// Lays a barrier unless it is there, hands its pipe to systemd, and answers for it from now on. Returns the barrier's root.
-fn own(owned: &Owned, Barred { share, mount_point, on_access }: &Barred) -> io::Result<OwnedFd> {
+/// Lays a barrier unless it is there, hands its pipe and its root to systemd, and answers for it from now on. Returns the barrier's root.
+fn own(owned: &Owned, Barred { share, mount_point, on_access }: &Barred, kept: &[OwnedFd]) -> io::Result<OwnedFd> {
     let mut mine = owned.lock().unwrap_or_else(PoisonError::into_inner);
     let entries = mountinfo::read()?;
     let is_laid = autofs::laid(&entries).iter().any(|(owner, on)| owner == share && on == mount_point);
-    if let Some(Mine { root, access }) = mine.get(mount_point) {
+    if let Some(Mine { root, access, .. }) = mine.get(mount_point) {
         if is_laid {
             access.set_wait(wait(*on_access));
             return root.try_clone();
         }
         access.end(); // somebody unmounted it: the root that is kept here outlives that
     }
-    let barrier = Barrier::lay(share, mount_point)?;
-    let name = NotifyState::FdName(share);
-    // a pipe of an earlier owner would keep a barrier waiting for ever that nobody answers for
-    sd_notify::notify(&[NotifyState::FdStoreRemove, name.clone()])?;
-    sd_notify::notify_with_fds(&[NotifyState::FdStore, name], &[barrier.requests().as_fd()])?;
+    let (name, pipe) = (name_of(share), Pipe::new()?);
+    keep(&name, pipe.requests());
+    let barrier = Barrier::lay(share, mount_point, pipe, kept).inspect_err(|_| forget(&name))?;
+    keep(&name, barrier.root());
     let root = barrier.root().try_clone()?;
     let access = Arc::new(Access::new(wait(*on_access))?);
-    let kept = Mine { root: barrier.root().try_clone()?, access: Arc::clone(&access) };
+    let kept = Mine { root: barrier.root().try_clone()?, access: Arc::clone(&access), name };
     let (others, place) = (Arc::clone(owned), (share.clone(), mount_point.clone()));
     let serves = move || answer_for(&barrier, &access, &others, &place);
     std::thread::Builder::new().name(format!("barrier {share}")).spawn(serves)?;
-    mine.insert(mount_point.clone(), kept);
+    if let Some(before) = mine.insert(mount_point.clone(), kept) {
+        forget(&before.name);
+    }
     info!(share, mount_point = %mount_point.display(), "barrier laid");
     Ok(root)
+}
+
+/// A barrier that is not kept is better than none.
+fn keep(name: &str, fd: &OwnedFd) {
+    if let Err(error) = fd_store::keep(name, fd.as_fd()) {
+        warn!(name, %error, "systemd does not keep a barrier: it is seen empty if this process dies");
+    }
 }
 
 /// Answers for a barrier until it is gone. One that is there and can no longer be answered for ends the whole process: the next
@@ -190,9 +231,23 @@ fn answer_for(barrier: &Barrier, access: &Arc<Access>, owned: &Owned, (share, mo
         warn!(mount_point = %mount_point.display(), reason = %end, "cannot answer for a barrier: starting anew");
         std::process::exit(1);
     }
-    mine.remove(mount_point);
+    if let Some(gone) = mine.remove(mount_point) {
+        forget(&gone.name);
+    }
     info!(mount_point = %mount_point.display(), reason = %end, "barrier gone");
-    if let Err(error) = sd_notify::notify(&[NotifyState::FdStoreRemove, NotifyState::FdName(share)]) {
-        warn!(share, %error, "systemd keeps its pipe");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_kept_is_known_by_its_share() {
+        for (share, other) in [("media", "media-2"), ("media-2", "media"), ("a_b", "a")] {
+            let name = name_of(share);
+            assert!(is_name_of(share, &name) && !is_name_of(other, &name), "{name}");
+            assert!(name.len() <= 255 && !name.contains(':'), "{name} is none that systemd takes");
+        }
+        assert!(is_name_of("media", "media"), "as an earlier version named it");
     }
 }

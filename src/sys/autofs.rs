@@ -16,6 +16,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd};
+use rustix::fs::{Mode, OFlags};
 use rustix::mount::UnmountFlags;
 use rustix::process::getpgrp;
 use sys_mount::{Mount, MountFlags};
@@ -61,21 +62,22 @@ pub struct Barrier {
 }
 
 impl Barrier {
-    /// Lays a new barrier, or takes over the one that an earlier owner left on the mount point. Creates the directory.
-    pub fn lay(share: &str, mount_point: &Path) -> io::Result<Self> {
+    /// Lays a new barrier, or takes over the one that an earlier owner left on the mount point. Creates the directory. `kept` may be the
+    /// root of the latter, which that one opened: see [`Self::take_over`].
+    pub fn lay(share: &str, mount_point: &Path, pipe: Pipe, kept: &[OwnedFd]) -> io::Result<Self> {
         let source = format!("{SOURCE_PREFIX}{share}");
         let entries = mountinfo::read()?;
         match mountinfo::on(&entries, mount_point).into_iter().find(|entry| entry.fstype == "autofs") {
-            Some(entry) if entry.source == source => Self::take_over(entry),
+            Some(entry) if entry.source == source => Self::take_over(entry, pipe, kept),
             Some(entry) => {
                 let cause = format!("there is another autofs mount on it ({})", entry.source);
                 Err(io::Error::new(io::ErrorKind::ResourceBusy, cause))
             }
-            None => Self::mount(&source, mount_point),
+            None => Self::mount(&source, mount_point, pipe),
         }
     }
 
-    fn mount(source: &str, mount_point: &Path) -> io::Result<Self> {
+    fn mount(source: &str, mount_point: &Path, Pipe { requests, replies }: Pipe) -> io::Result<Self> {
         mount_point::create(mount_point)?;
         match mount_point::protect(mount_point) {
             Ok(Protection::Whole) => {}
@@ -87,7 +89,6 @@ impl Barrier {
             }
             Err(error) => warn!(path = %mount_point.display(), %error, "cannot be protected"),
         }
-        let (requests, replies) = pipe()?;
         let group = getpgrp().as_raw_nonzero();
         let options = format!("fd={},pgrp={group},{OPTIONS}", replies.as_raw_fd());
         Mount::builder().fstype("autofs").flags(MountFlags::empty()).data(&options).mount(source, mount_point)?;
@@ -102,28 +103,37 @@ impl Barrier {
         let entries = mountinfo::read()?;
         let on_it = mountinfo::on(&entries, mount_point);
         let entry = on_it.into_iter().rfind(|entry| entry.source == source);
-        Self::open(entry.ok_or_else(|| io::Error::other("the barrier is not where it was mounted"))?, requests)
+        let entry = entry.ok_or_else(|| io::Error::other("the barrier is not where it was mounted"))?;
+        let control = open_control()?;
+        let root = open_mount(&control, entry)?;
+        Self::of(entry, control, root, requests)
     }
 
-    fn open(entry: &Entry, requests: OwnedFd) -> io::Result<Self> {
-        let control = fs::OpenOptions::new().read(true).write(true).open("/dev/autofs")?;
-        let root = open_mount(&control, entry)?;
+    fn of(entry: &Entry, control: fs::File, root: OwnedFd, requests: OwnedFd) -> io::Result<Self> {
         let mounts = fs::File::open("/proc/self/mountinfo")?;
         Ok(Self { mount_point: entry.mount_point.clone(), control, root, requests, mounts })
     }
 
-    fn take_over(entry: &Entry) -> io::Result<Self> {
-        let (requests, replies) = pipe()?;
-        let barrier = Self::open(entry, requests)?;
+    /// Who is not the owner walks to a barrier like anybody else: if somebody waits there, he waits with him until the owner answers.
+    /// To open it by its path would therefore never end, while the one who could answer is he who opens (seen with a listing in a
+    /// loop). So the root that the earlier owner had opened is used, if it was kept.
+    fn take_over(entry: &Entry, Pipe { requests, replies }: Pipe, kept: &[OwnedFd]) -> io::Result<Self> {
+        let control = open_control()?;
+        let root = match kept.iter().find(|root| is_on(root, entry.device)) {
+            Some(root) => root.try_clone()?,
+            None => open_mount(&control, entry)?,
+        };
+        let mut barrier = Self::of(entry, control, root, requests)?;
         call(&barrier.control, Call::Catatonic, barrier.root.as_raw_fd(), [0, 0], None)?;
         let pipe = replies.as_raw_fd().cast_unsigned();
         call(&barrier.control, Call::SetPipe, barrier.root.as_raw_fd(), [pipe, 0], None)?;
+        // systemd keeps nothing twice, also not under another name: it would drop this one, and then the one before it
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        match rustix::fs::openat(&barrier.root, ".", flags, Mode::empty()) {
+            Ok(opened_anew) => barrier.root = opened_anew,
+            Err(error) => warn!(%error, "the next owner cannot be given the barrier's root"),
+        }
         Ok(barrier)
-    }
-
-    /// The end of the pipe on which the kernel asks. As long as any process has it open, the barrier is never seen empty.
-    pub fn requests(&self) -> &OwnedFd {
-        &self.requests
     }
 
     /// The barrier's root directory: what a share is attached to.
@@ -286,8 +296,34 @@ impl Access {
     }
 }
 
-fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
-    Ok(rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?)
+/// The pipe on which the kernel asks the owner of a barrier.
+#[derive(Debug)]
+pub struct Pipe {
+    requests: OwnedFd,
+    replies: OwnedFd,
+}
+
+impl Pipe {
+    /// A pipe for a barrier that is about to be laid.
+    pub fn new() -> io::Result<Self> {
+        let (requests, replies) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
+        Ok(Self { requests, replies })
+    }
+
+    /// The end from which the owner reads. As long as any process has it open, the barrier is never seen empty.
+    pub fn requests(&self) -> &OwnedFd {
+        &self.requests
+    }
+}
+
+fn open_control() -> io::Result<fs::File> {
+    fs::OpenOptions::new().read(true).write(true).open("/dev/autofs")
+}
+
+/// Is the descriptor of a file on this device? A look at it touches no path.
+fn is_on(fd: &OwnedFd, device: (u32, u32)) -> bool {
+    let found = rustix::fs::fstat(fd).map(|stat| (rustix::fs::major(stat.st_dev), rustix::fs::minor(stat.st_dev)));
+    found.is_ok_and(|found| found == device)
 }
 
 fn open_mount(control: &fs::File, entry: &Entry) -> io::Result<OwnedFd> {
@@ -335,6 +371,18 @@ pub fn laid(entries: &[Entry]) -> Vec<(String, &Path)> {
 mod tests {
     #![expect(clippy::unwrap_used, reason = "tests")]
     use super::*;
+
+    #[test]
+    fn a_descriptor_is_known_by_its_device() {
+        let text = fs::read_to_string("/proc/self/mountinfo").unwrap();
+        let entries = mountinfo::parse(text.as_bytes());
+        let device = |path| mountinfo::way_to(&entries, Path::new(path)).last().unwrap().device;
+        let open = |path| OwnedFd::from(fs::File::open(path).unwrap());
+        assert_eq!(mountinfo::on(&entries, Path::new("/proc")).len(), 1, "the test needs a plain /proc");
+        assert!(is_on(&open("/proc/self/status"), device("/proc")));
+        assert!(!is_on(&open("/proc/self/status"), device("/")));
+        assert!(!is_on(&open("/"), device("/proc")));
+    }
 
     #[test]
     fn a_request_names_its_token_and_who_asks() {

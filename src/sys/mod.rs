@@ -20,6 +20,7 @@ pub mod config_dir;
 pub mod engine;
 pub mod engine_watch;
 pub mod examine;
+pub mod fd_store;
 pub mod generator;
 pub mod host_facts;
 pub mod kernel;
