@@ -74,7 +74,7 @@ pub fn run() -> anyhow::Result<()> {
         Barriers::default()
     });
     let keeper = Keeper::start(files, remembered.clone()).context("cannot start a thread")?;
-    take_over(&owned, &keeper, kept).context("cannot read the mounts")?;
+    take_over(&owned, &keeper, &kept).context("cannot read the mounts")?;
     lay_again(&owned, &keeper, remembered);
     let listener = listen::listen(Path::new(paths::BARRIER_SOCKET))
         .with_context(|| format!("cannot listen on {}", paths::BARRIER_SOCKET))?;
@@ -85,14 +85,14 @@ pub fn run() -> anyhow::Result<()> {
 
 /// The barriers that an earlier owner left on the host. What was kept of one that could not be taken over stays kept: who waits there
 /// would find it empty.
-fn take_over(owned: &Owned, keeper: &Keeper, kept: Kept) -> io::Result<()> {
+fn take_over(owned: &Owned, keeper: &Keeper, kept: &Kept) -> io::Result<()> {
     let entries = mountinfo::read()?;
-    let (names, fds): (Vec<String>, Vec<OwnedFd>) = kept.into_iter().unzip();
-    let mut left: BTreeSet<String> = names.into_iter().collect();
+    let mut left: BTreeSet<&str> = kept.iter().map(|(name, _)| name.as_str()).collect();
     for (share, mount_point) in autofs::laid(&entries) {
         let barred = Barred { share, mount_point: mount_point.to_owned(), on_access: OnAccess::default() };
         let share = &barred.share;
-        match lay(owned, keeper, &barred, &fds) {
+        let of_share = kept.iter().filter(|(name, _)| is_name_of(share, name));
+        match lay(owned, keeper, &barred, &of_share.map(|(_, fd)| fd).collect::<Vec<_>>()) {
             Ok(_) => info!(share, mount_point = %mount_point.display(), "barrier taken over"),
             Err(error) => {
                 warn!(share, %error, "cannot take the barrier over");
@@ -100,7 +100,7 @@ fn take_over(owned: &Owned, keeper: &Keeper, kept: Kept) -> io::Result<()> {
             }
         }
     }
-    left.iter().for_each(|name| forget(name));
+    left.into_iter().for_each(forget);
     Ok(())
 }
 
@@ -167,7 +167,7 @@ fn heed(owned: &Owned, barred: &Barred) {
 }
 
 /// Lays a barrier unless it is there, and has it remembered.
-fn lay(owned: &Owned, keeper: &Keeper, barred: &Barred, kept: &[OwnedFd]) -> io::Result<OwnedFd> {
+fn lay(owned: &Owned, keeper: &Keeper, barred: &Barred, kept: &[&OwnedFd]) -> io::Result<OwnedFd> {
     let root = own(owned, barred, kept)?;
     keeper.laid(&barred.share, barred.mount_point.clone());
     Ok(root)
@@ -181,7 +181,7 @@ fn wait(on_access: OnAccess) -> Duration {
 }
 
 /// Lays a barrier unless it is there, hands its pipe and its root to systemd, and answers for it from now on. Returns the barrier's root.
-fn own(owned: &Owned, Barred { share, mount_point, on_access }: &Barred, kept: &[OwnedFd]) -> io::Result<OwnedFd> {
+fn own(owned: &Owned, Barred { share, mount_point, on_access }: &Barred, kept: &[&OwnedFd]) -> io::Result<OwnedFd> {
     let mut mine = owned.lock().unwrap_or_else(PoisonError::into_inner);
     let entries = mountinfo::read()?;
     let is_laid = autofs::laid(&entries).iter().any(|(owner, on)| owner == share && on == mount_point);
@@ -194,7 +194,7 @@ fn own(owned: &Owned, Barred { share, mount_point, on_access }: &Barred, kept: &
     }
     let (name, pipe) = (name_of(share), Pipe::new()?);
     keep(&name, pipe.requests());
-    let barrier = Barrier::lay(share, mount_point, pipe, kept).inspect_err(|_| forget(&name))?;
+    let barrier = Barrier::lay(share, mount_point, pipe, kept, |fd| keep(&name, fd)).inspect_err(|_| forget(&name))?;
     keep(&name, barrier.root());
     let root = barrier.root().try_clone()?;
     let access = Arc::new(Access::new(wait(*on_access))?);

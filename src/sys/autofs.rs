@@ -5,6 +5,7 @@
 //! Only a process of the process group that made the mount may answer (`autofs_oz_mode`, fs/autofs/dev-ioctl.c), and a new
 //! owner has to make the mount catatonic first, which gives whoever waits ENOENT. A deletion is what a scanner would take
 //! that for, so the owner is a process of its own (`nasmount barrier`) that outlives the daemon, its crashes and upgrades.
+//! A catatonic mount is also seen empty, for some milliseconds on a loaded host, so another barrier covers it meanwhile.
 //! Numbers and layouts: include/uapi/linux/auto_dev-ioctl.h and auto_fs.h; behaviour measured on 6.1 and 6.12.
 
 use std::fs;
@@ -12,15 +13,18 @@ use std::io;
 use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd};
 use rustix::fs::{Mode, OFlags};
-use rustix::mount::UnmountFlags;
+use rustix::mount::{
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, UnmountFlags, fsconfig_create, fsconfig_set_flag,
+    fsconfig_set_string, fsmount, fsopen, move_mount,
+};
 use rustix::process::getpgrp;
 use sys_mount::{Mount, MountFlags};
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use super::mount_point::Protection;
 use super::mountinfo::{self, Entry};
@@ -62,13 +66,19 @@ pub struct Barrier {
 }
 
 impl Barrier {
-    /// Lays a new barrier, or takes over the one that an earlier owner left on the mount point. Creates the directory. `kept` may be the
-    /// root of the latter, which that one opened: see [`Self::take_over`].
-    pub fn lay(share: &str, mount_point: &Path, pipe: Pipe, kept: &[OwnedFd]) -> io::Result<Self> {
+    /// Lays a new barrier, or takes over the one that an earlier owner left on the mount point. Creates the directory. `kept` is what
+    /// that one had kept of this barrier, `keep` has something kept for the next: see [`Self::take_over`].
+    pub fn lay(
+        share: &str,
+        mount_point: &Path,
+        pipe: Pipe,
+        kept: &[&OwnedFd],
+        keep: impl Fn(&OwnedFd),
+    ) -> io::Result<Self> {
         let source = format!("{SOURCE_PREFIX}{share}");
         let entries = mountinfo::read()?;
         match mountinfo::on(&entries, mount_point).into_iter().find(|entry| entry.fstype == "autofs") {
-            Some(entry) if entry.source == source => Self::take_over(entry, pipe, kept),
+            Some(entry) if entry.source == source => Self::take_over(entry, pipe, kept, keep),
             Some(entry) => {
                 let cause = format!("there is another autofs mount on it ({})", entry.source);
                 Err(io::Error::new(io::ErrorKind::ResourceBusy, cause))
@@ -117,16 +127,36 @@ impl Barrier {
     /// Who is not the owner walks to a barrier like anybody else: if somebody waits there, he waits with him until the owner answers.
     /// To open it by its path would therefore never end, while the one who could answer is he who opens (seen with a listing in a
     /// loop). So the root that the earlier owner had opened is used, if it was kept.
-    fn take_over(entry: &Entry, Pipe { requests, replies }: Pipe, kept: &[OwnedFd]) -> io::Result<Self> {
+    fn take_over(
+        entry: &Entry,
+        Pipe { requests, replies }: Pipe,
+        kept: &[&OwnedFd],
+        keep: impl Fn(&OwnedFd),
+    ) -> io::Result<Self> {
         let control = open_control()?;
         let root = match kept.iter().find(|root| is_on(root, entry.device)) {
             Some(root) => root.try_clone()?,
             None => open_mount(&control, entry)?,
         };
         let mut barrier = Self::of(entry, control, root, requests)?;
-        call(&barrier.control, Call::Catatonic, barrier.root.as_raw_fd(), [0, 0], None)?;
+        let cover = barrier.cover(entry, keep);
+        if let Err(error) = &cover {
+            warn!(%error, "for a moment the barrier is seen empty");
+        }
         let pipe = replies.as_raw_fd().cast_unsigned();
-        call(&barrier.control, Call::SetPipe, barrier.root.as_raw_fd(), [pipe, 0], None)?;
+        let taken = call(&barrier.control, Call::Catatonic, barrier.root.as_raw_fd(), [0, 0], None)
+            .and_then(|_| call(&barrier.control, Call::SetPipe, barrier.root.as_raw_fd(), [pipe, 0], None));
+        if let Ok(Some(cover)) = cover {
+            cover.take_off()?;
+        }
+        taken?;
+        // covers of owners who died while they took over
+        for root in kept.iter().filter(|root| !is_on(root, entry.device)) {
+            let _ = call(&barrier.control, Call::Catatonic, root.as_raw_fd(), [0, 0], None); // of a pipe it is none
+        }
+        while is_covered_by_ours(entry)? {
+            rustix::mount::unmount(&entry.mount_point, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW)?;
+        }
         // systemd keeps nothing twice, also not under another name: it would drop this one, and then the one before it
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         match rustix::fs::openat(&barrier.root, ".", flags, Mode::empty()) {
@@ -134,6 +164,45 @@ impl Barrier {
             Err(error) => warn!(%error, "the next owner cannot be given the barrier's root"),
         }
         Ok(barrier)
+    }
+
+    /// Another barrier above this one, which nobody answers for and which has to be silenced before it is answered for again: a silent
+    /// one is seen empty. Nothing, if something lies above it already.
+    fn cover(&self, entry: &Entry, keep: impl Fn(&OwnedFd)) -> io::Result<Option<Cover>> {
+        let entries = mountinfo::read()?;
+        if mountinfo::on(&entries, &self.mount_point).last().is_none_or(|top| top.device != entry.device) {
+            return Ok(None);
+        }
+        let Pipe { requests, replies } = Pipe::new()?;
+        let context = fsopen("autofs", FsOpenFlags::FSOPEN_CLOEXEC)?;
+        fsconfig_set_string(&context, "source", &entry.source)?;
+        fsconfig_set_string(&context, "fd", replies.as_raw_fd().to_string())?;
+        fsconfig_set_string(&context, "pgrp", getpgrp().as_raw_nonzero().to_string())?;
+        fsconfig_set_string(&context, "minproto", "5")?;
+        fsconfig_set_string(&context, "maxproto", "5")?;
+        fsconfig_set_flag(&context, "direct")?;
+        fsconfig_create(&context)?;
+        let mount = fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())?;
+        let root =
+            rustix::fs::openat(&mount, ".", OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+        let stat = rustix::fs::fstat(&root)?;
+        let device = (rustix::fs::major(stat.st_dev), rustix::fs::minor(stat.st_dev));
+        let access = Arc::new(Access::new(Duration::ZERO)?);
+        keep(&requests);
+        keep(&root);
+        let barrier = Self::of(entry, open_control()?, root, requests)?;
+        let (mount_point, serves) = (self.mount_point.clone(), Arc::clone(&access));
+        let answers = move || {
+            let end = barrier.serve(&serves);
+            debug!(reason = %end, "cover gone");
+            // who has come as late as this is not left waiting
+            let _ = call(&barrier.control, Call::Catatonic, barrier.root.as_raw_fd(), [0, 0], None);
+        };
+        std::thread::Builder::new().name("cover".to_owned()).spawn(answers)?;
+        let cover = Cover { mount_point, device, access };
+        let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
+        move_mount(&mount, "", &self.root, "", flags).inspect_err(|_| cover.access.end())?;
+        Ok(Some(cover))
     }
 
     /// The barrier's root directory: what a share is attached to.
@@ -296,6 +365,30 @@ impl Access {
     }
 }
 
+/// What lies above a barrier while it is taken over; answered by a thread of its own.
+struct Cover {
+    mount_point: PathBuf,
+    device: (u32, u32),
+    access: Arc<Access>,
+}
+
+impl Cover {
+    fn take_off(self) -> io::Result<()> {
+        /// Who has just come to it asks within microseconds, on a loaded machine within some time slices.
+        const LINGERS_FOR: Duration = Duration::from_secs(1);
+        let entries = mountinfo::read()?;
+        // whoever else has mounted something above it since hides it for good
+        if mountinfo::on(&entries, &self.mount_point).last().is_some_and(|top| top.device == self.device) {
+            rustix::mount::unmount(&self.mount_point, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW)?;
+        }
+        let ends = move || {
+            std::thread::sleep(LINGERS_FOR);
+            self.access.end();
+        };
+        std::thread::Builder::new().name("cover's end".to_owned()).spawn(ends).map(drop)
+    }
+}
+
 /// The pipe on which the kernel asks the owner of a barrier.
 #[derive(Debug)]
 pub struct Pipe {
@@ -314,6 +407,13 @@ impl Pipe {
     pub fn requests(&self) -> &OwnedFd {
         &self.requests
     }
+}
+
+/// Does another barrier of the same share lie on top of it?
+fn is_covered_by_ours(entry: &Entry) -> io::Result<bool> {
+    let entries = mountinfo::read()?;
+    let top = mountinfo::on(&entries, &entry.mount_point).pop();
+    Ok(top.is_some_and(|top| top.fstype == "autofs" && top.source == entry.source && top.device != entry.device))
 }
 
 fn open_control() -> io::Result<fs::File> {
