@@ -67,7 +67,7 @@ pub struct Barrier {
 
 impl Barrier {
     /// Lays a new barrier, or takes over the one that an earlier owner left on the mount point. Creates the directory. `kept` is what
-    /// that one had kept of this barrier, `keep` has something kept for the next: see [`Self::take_over`].
+    /// that one had kept of this barrier, `keep` has something kept for the next: see `take_over`.
     pub fn lay(
         share: &str,
         mount_point: &Path,

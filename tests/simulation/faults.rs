@@ -59,10 +59,7 @@ impl World {
             Fault::ForeignGone { share } => self.put_foreign(share, false),
             Fault::TakenOff { share } => self.take_off(share),
             Fault::BarrierTaken { share } => self.take_barrier(share),
-            Fault::ServerMoves { server } => {
-                self.host.server_moves(server);
-                true
-            }
+            Fault::ServerMoves { server } => self.host.server_moves(server),
             Fault::AddressDies { server, second } => self.host.address_dies(server, second),
             Fault::AddressesBack { server } => self.host.addresses_back(server),
             Fault::SourceEdited { share, down_for_ms } => {

@@ -232,13 +232,14 @@ impl Host {
         if place.clone { place.clone_of.0 } else { self.server_of(share).known }
     }
 
-    /// It gets another first address; what is at the old one from now on never answers.
-    pub fn server_moves(&mut self, server: usize) {
+    /// It gets another first address, which always makes a difference; what is at the old one from now on never answers.
+    pub fn server_moves(&mut self, server: usize) -> bool {
         let old = self.servers[server].address;
         self.servers[server].address += 1;
         for share in self.shares.iter_mut().filter(|share| share.server == server && share.clone_of.0 == old) {
             share.lose_connection(Connection::Stale);
         }
+        true
     }
 
     /// Nothing answers any more at one of its addresses; `false` if that is so already, or there is no such.
