@@ -37,7 +37,7 @@ fn the_defaults_in_the_readme_are_the_defaults() {
     let full = examples.iter().find(|text| text.contains("[server.tower.probe]")).unwrap();
     let is_kept = |line: &&str| {
         let key = line.split(['=', ' ']).next().unwrap_or_default();
-        ["host", "server", "source", "mount_point", "unit"].contains(&key) || line.starts_with('[')
+        ["host", "server", "source", "mount_point", "unit", "user", "container"].contains(&key) || line.starts_with('[')
     };
     let bare: String = full.lines().filter(is_kept).map(|line| format!("{line}\n")).collect();
     let bare = bare.replace("[server.tower.probe]\n", "");
@@ -47,6 +47,7 @@ fn the_defaults_in_the_readme_are_the_defaults() {
     for settings in [&mut said, &mut real] {
         for share in settings.shares.values_mut() {
             share.consumers.iter_mut().for_each(|consumer| consumer.order = 0); // 10 is an example
+            share.consumers.sort_by(|one, other| one.unit.cmp(&other.unit));
         }
     }
     assert_eq!(said, real);

@@ -403,7 +403,8 @@ mod tests {
         let mut outcomes: BTreeMap<String, Outcome> = (1..).map(|n: u32| n.to_string()).zip(outcomes).collect();
         outcomes.insert("media".into(), Outcome::Done);
         let shares = vec![share("online", 1.0, serde_json::json!({}))];
-        let after = StatusReport { schema: 1, version: "0".into(), servers: Vec::new(), shares };
+        let after =
+            StatusReport { schema: 1, version: "0".into(), servers: Vec::new(), shares, hanging_workers: Vec::new() };
         let wishes = [Wish::Mount, Wish::Unmount, Wish::Remount, Wish::Hold, Wish::Release];
         let more = [Wish::StartMaintenance(0), Wish::EndMaintenance];
         for command in wishes.into_iter().chain(more).map(name).chain(["wait"]) {

@@ -320,7 +320,13 @@ mod tests {
     use crate::status::CopyContent;
 
     fn conforms(holders: &Found<Holder>, copies: &Found<NamespaceCopy>) {
-        let report = StatusReport { schema: 1, version: "0".into(), servers: Vec::new(), shares: Vec::new() };
+        let report = StatusReport {
+            schema: 1,
+            version: "0".into(),
+            servers: Vec::new(),
+            shares: Vec::new(),
+            hanging_workers: Vec::new(),
+        };
         crate::cli::validate::conforms("status", &document(&report, holders, copies).unwrap());
     }
 

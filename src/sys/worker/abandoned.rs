@@ -122,6 +122,8 @@ fn described(request: &Request) -> (&'static str, Option<&str>) {
         Request::DropClone { share } => ("drop clone", Some(share)),
         Request::ListHolders { share } => ("list holders", Some(share)),
         Request::ListCopies { share, .. } => ("list copies", Some(share)),
+        Request::ListBeside { mount_point } => ("list beside", mount_point.to_str()),
+        Request::Rescue(rescue) => ("rescue", rescue.mount_point.to_str()),
         Request::Retire { share, .. } => ("retire", Some(share)),
         Request::UnmountOther { mount_point } => ("unmount", mount_point.to_str()),
         Request::DestroySockets { .. } => ("destroy sockets", None),
