@@ -47,6 +47,7 @@ pub fn killed_while_holding(guest: &Guest) -> Result<String> {
     guest.ok(&format!("umount -l {path}"))?;
     guest.wait_for("the barrier", DEADLINE, &format!("grep -q ' {path} .* autofs ' /proc/self/mountinfo"))?;
     barred(guest, &path, "ls").context("behind the second barrier")?;
+    owner_dies_again_and_again(guest, &path)?;
     let hammer = guest.spawn(&format!("/host/guest/stranger.py {path} hammer --stop {STOP}"))?;
     let daemon = guest.ok("systemctl show -P MainPID nasmount")?;
     guest.ok(&format!("kill -9 {daemon}"))?;
@@ -69,6 +70,34 @@ pub fn killed_while_holding(guest: &Guest) -> Result<String> {
     guest.ok(&format!("rm {SLOW_RESTART} && systemctl daemon-reload"))?;
     nasmount.remove()?;
     Ok(format!("back after {back:.1} s; {hammer}; {account}"))
+}
+
+/// The barrier's owner dies again and again: the next one takes the barrier over, and nobody sees it empty. Who waits when it is silenced
+/// gets ENOENT from the kernel.
+fn owner_dies_again_and_again(guest: &Guest, path: &str) -> Result<()> {
+    const KILLS: usize = 5;
+    const OVER: &str = "/run/barrier-dies.stop";
+    let hammer = guest.spawn(&format!("/host/guest/stranger.py {path} hammer --stop {OVER}"))?;
+    let mut killed = String::from("0");
+    for _ in 0..KILLS {
+        let next = format!(
+            "( pid=$(systemctl show -P MainPID nasmount-barrier); [ $pid != 0 ] && [ $pid != {killed} ] && \
+             systemctl is-active --quiet nasmount-barrier )"
+        );
+        guest.wait_for("the barrier's next owner", DEADLINE, &next)?;
+        killed = guest.ok("systemctl show -P MainPID nasmount-barrier")?;
+        guest.ok(&format!("kill -9 {killed}"))?;
+    }
+    guest.wait_for("the barrier's last owner", DEADLINE, "systemctl is-active --quiet nasmount-barrier")?;
+    barred(guest, path, "ls,stat,statfs,open,create").context("behind a barrier that was taken over")?;
+    let one = format!("[ $(grep -c ' {path} .* autofs ' /proc/self/mountinfo) = 1 ]");
+    guest.ok(&one).context("covers of the barrier are left")?;
+    guest.ok(&format!("touch {OVER}"))?;
+    let report: serde_json::Value = serde_json::from_str(&hammer.wait(DEADLINE)?.stdout)?;
+    let outcomes = report["outcomes"].as_object().context("the hammer's outcomes")?;
+    let met = |outcome: &String| ["EHOSTDOWN", "ENOENT"].contains(&outcome.as_str());
+    ensure!(outcomes.keys().all(met), "without an owner the path was seen as {report}");
+    Ok(())
 }
 
 /// A daemon that cannot come back must not leave anything paused.

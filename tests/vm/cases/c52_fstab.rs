@@ -19,6 +19,8 @@ pub fn run(guest: &Guest) -> Result<String> {
     guest.reboot()?;
     nas::up(guest, [2, 4])?;
     let nasmount = Nasmount::install(guest)?; // the same files, at another boot
+    // the directory was not there before; it is looked for again each minute
+    guest.ok(&format!("mkdir {}/books && nasmount mount some-books", first.export("media")))?;
     let back = goes_through_an_outage(guest, &nasmount, first)?;
     exported(guest)?;
     guest.ok(&format!("systemctl stop {UNITS} && rm {CREDENTIALS} && : >/etc/fstab"))?;
