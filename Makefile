@@ -54,7 +54,7 @@ unit:
 # Side by side: an emulated machine that waits for a time-out leaves the processor to the other.
 vm: build
 	cargo test --locked --test vm --no-run
-	$(MAKE) --no-print-directory -j2 --output-sync=target vm-trixie vm-bookworm
+	$(MAKE) --no-print-directory -j2 vm-trixie vm-bookworm
 
 vm-trixie vm-bookworm: vm-%: build
 	SUITE=$* cargo test --locked --test vm -- --run

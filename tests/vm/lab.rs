@@ -48,21 +48,33 @@ enum Accelerator {
 
 /// Everything on this host that belongs to one suite. Dropping it lets the next run begin.
 pub struct Lab {
+    suite: String,
     image: PathBuf,
     run: PathBuf,
     kvm_fails: PathBuf,
-    /// One VM at a time on this host: two under TCG starve each other, and every deadline with them.
+    /// One VM of each suite at a time on this host. Two suites leave each other the time that their cases wait; more VMs under TCG starve
+    /// each other, and every deadline with them.
     _only: File,
 }
 
 impl Lab {
+    /// Which suite.
+    pub fn suite(&self) -> &str {
+        &self.suite
+    }
+
     /// Waits for its turn, builds the image if the recipe has changed, and lays out the shared directory.
     pub fn new(suite: &str) -> Result<Self> {
         let target = Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("vm");
         let run = target.join(format!("run-{suite}"));
         fs::create_dir_all(&run).with_context(|| format!("create {}", run.display()))?;
-        let lab =
-            Self { _only: take_turn()?, image: build_image(suite, &target)?, kvm_fails: target.join("kvm-fails"), run };
+        let lab = Self {
+            suite: suite.to_owned(),
+            _only: take_turn(suite)?,
+            image: build_image(suite, &target)?,
+            kvm_fails: target.join("kvm-fails"),
+            run,
+        };
         lab.lay_out_share()?;
         Ok(lab)
     }
@@ -89,7 +101,7 @@ impl Lab {
             qemu = self.start(accelerator)?;
         }
         self.wait_for_agent(&mut qemu, TCG_DEADLINE)?;
-        eprintln!("vm: under {accelerator:?}: agent after {} s", start.elapsed().as_secs());
+        eprintln!("{}: under {accelerator:?}: agent after {} s", self.suite, start.elapsed().as_secs());
         Ok(qemu)
     }
 
@@ -274,11 +286,11 @@ impl Drop for Qemu {
     }
 }
 
-fn take_turn() -> Result<File> {
-    let path = std::env::temp_dir().join("nasmount-vm.lock");
+fn take_turn(suite: &str) -> Result<File> {
+    let path = std::env::temp_dir().join(format!("nasmount-vm-{suite}.lock"));
     let file = File::create(&path).with_context(|| format!("create {}", path.display()))?;
     if file.try_lock().is_err() {
-        eprintln!("vm: waiting for another VM run to end ({})", path.display());
+        eprintln!("vm: waiting for another run of {suite} to end ({})", path.display());
         file.lock().with_context(|| format!("lock {}", path.display()))?;
     }
     Ok(file)

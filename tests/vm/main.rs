@@ -113,7 +113,7 @@ fn run(request: &Request) -> Result<bool> {
             failed += 1;
         }
     }
-    println!("{} passed, {failed} failed", chosen.len() - failed);
+    println!("{}: {} passed, {failed} failed", lab.suite(), chosen.len() - failed);
     Ok(failed == 0)
 }
 
@@ -138,11 +138,11 @@ fn report(lab: &Lab, guest: &Guest, case: &Case) -> bool {
     let seconds = start.elapsed().as_secs();
     match outcome {
         Ok(facts) => {
-            println!("ok {} ({seconds} s) {facts}", case.name);
+            println!("{}: ok {} ({seconds} s) {facts}", lab.suite(), case.name);
             true
         }
         Err(error) => {
-            println!("FAILED {} ({seconds} s): {error:#}", case.name);
+            println!("{}: FAILED {} ({seconds} s): {error:#}", lab.suite(), case.name);
             match lab.collect(guest, case.name) {
                 Ok(directory) => println!("  logs: {}", directory.display()),
                 Err(error) => println!("  no logs: {error:#}"),
