@@ -128,8 +128,7 @@ async fn look_up(systemd: &Systemd, consumer: &str) -> Result<Option<String>, St
         },
         Consumer::Container(name) => match engine::find(name).await {
             Ok(None) => Err("no container engine knows it: is the name right?".to_owned()),
-            Ok(Some(found)) if found.running => found.scope().map(Some).map_err(|error| error.to_string()),
-            Ok(Some(_)) => Ok(None),
+            Ok(Some(found)) => found.scope().map_err(|error| error.to_string()),
             Err(error) => in_words(&error),
         },
     }

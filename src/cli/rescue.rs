@@ -31,8 +31,7 @@ const STEP_WITHIN: Duration = Duration::from_secs(layers::FLUSH.as_secs() + laye
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Without --aside and --merge nothing is changed. Nothing is ever overwritten: what has another content under the same \
-                        name is left and named, and the exit status is 1. A file is deleted from beside the share only after its copy \
-                        was read back. It can be ended and run again."
+                        name is left and named, and the exit status is 1. What is copied is deleted only after the copy was read back. It can be ended and run again."
 )]
 pub struct Arguments {
     /// Share; without one, all
@@ -173,7 +172,8 @@ fn hint(failed: &Failed) -> String {
         Some(libc::ENOSPC | libc::EDQUOT) => "make room there, then run it again: nothing is lost",
         Some(libc::EROFS) => "it cannot be written to: is the share, or its mount, read-only?",
         Some(libc::EWOULDBLOCK) => "wait until that has ended",
-        None | Some(libc::ENOENT | libc::ENOTDIR) => "name a directory of this host that is there",
+        Some(libc::ENOENT | libc::ENOTDIR) => "name a directory of this host that is there",
+        None => "nothing is lost: run it again when the reason is gone",
         _ => "nothing is lost: run it again when that is better",
     }
     .to_owned()

@@ -81,7 +81,8 @@ async fn end_automount(systemd: &Systemd, mount_point: &Path) -> anyhow::Result<
 }
 
 fn automount_unit(mount_point: &Path) -> String {
-    mount_unit(&mount_point.to_string_lossy()).replace(".mount", ".automount")
+    let unit = mount_unit(&mount_point.to_string_lossy());
+    format!("{}.automount", unit.strip_suffix(".mount").unwrap_or(&unit))
 }
 
 async fn reload_daemon() -> anyhow::Result<()> {
@@ -128,14 +129,16 @@ pub fn may_be_exported(shares: &[Share]) -> anyhow::Result<()> {
 /// undone if nasmount refuses.
 pub fn export(entries: &[Entry], units: &BTreeSet<String>, empty: bool, done: Done) -> anyhow::Result<Exit> {
     block_on(async {
-        let systemd = Systemd::connect().await.context("cannot reach systemd")?;
-        systemd.reload().await.context("systemd cannot read its units anew")?;
-        if systemd.activity(SERVICE).await? == Activity::Running
-            && let Err(error) = reload_daemon().await
-        {
-            done.undo()?;
-            return Err(error.context("what was changed is undone; nasmount cannot let go of the shares"));
-        }
+        let systemd = match let_go().await {
+            Ok(systemd) => systemd,
+            Err(error) => {
+                done.undo()?;
+                if let Ok(systemd) = Systemd::connect().await {
+                    let _ = systemd.reload().await; // it may have read what is undone
+                }
+                return Err(error.context("what was changed is undone; nasmount cannot let go of the shares"));
+            }
+        };
         if empty {
             systemd.disable(SERVICE).await.context("cannot disable nasmount")?;
             systemd.stop(SERVICE).await.context("cannot stop nasmount")?;
@@ -158,6 +161,16 @@ pub fn export(entries: &[Entry], units: &BTreeSet<String>, empty: bool, done: Do
         }
         Ok(exit)
     })
+}
+
+/// Has systemd and the daemon, if it runs, take over what has been changed.
+async fn let_go() -> anyhow::Result<Systemd> {
+    let systemd = Systemd::connect().await.context("cannot reach systemd")?;
+    systemd.reload().await.context("systemd cannot read its units anew")?;
+    if systemd.activity(SERVICE).await.context("cannot ask for the daemon's state")? == Activity::Running {
+        reload_daemon().await?;
+    }
+    Ok(systemd)
 }
 
 /// What mounts a line at boot: nothing with `noauto`.
@@ -189,5 +202,6 @@ mod tests {
         assert_eq!(unit("//nas/a /mnt/a cifs guest,noauto 0 0"), None);
         let automount = "//nas/a /mnt/a cifs guest,noauto,x-systemd.automount 0 0";
         assert_eq!(unit(automount).as_deref(), Some("mnt-a.automount"));
+        assert_eq!(automount_unit(Path::new("/srv/a.mounts")), "srv-a.mounts.automount");
     }
 }

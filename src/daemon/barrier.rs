@@ -201,7 +201,10 @@ fn own(owned: &Owned, Barred { share, mount_point, on_access }: &Barred, kept: &
     let kept = Mine { root: barrier.root().try_clone()?, access: Arc::clone(&access), name };
     let (others, place) = (Arc::clone(owned), (share.clone(), mount_point.clone()));
     let serves = move || answer_for(&barrier, &access, &others, &place);
-    std::thread::Builder::new().name(format!("barrier {share}")).spawn(serves)?;
+    if let Err(error) = std::thread::Builder::new().name(format!("barrier {share}")).spawn(serves) {
+        warn!(%error, "nobody can answer for a barrier that is laid: starting anew");
+        std::process::exit(1);
+    }
     if let Some(before) = mine.insert(mount_point.clone(), kept) {
         forget(&before.name);
     }

@@ -97,15 +97,17 @@ pub fn spawn(units: BTreeMap<String, UnitSpec>, files: StateFiles, sleep: Sleep)
     let (publish, view) = watch::channel(ConsumersView::default());
     let (watch_units, watched_units) = watch::channel(watched_units);
     let (report, reports) = mpsc::channel(MAX_QUEUED);
+    let performer = Arc::<Units>::default();
     for engine in ENGINES {
-        tokio::spawn(keep_watching_containers(engine, watched_units.clone(), report.clone()).instrument(span.clone()));
+        let watching = keep_watching_containers(engine, watched_units.clone(), report.clone(), Arc::clone(&performer));
+        tokio::spawn(watching.instrument(span.clone()));
     }
     tokio::spawn(keep_watching_users(watched_units.clone(), report.clone()).instrument(span.clone()));
     tokio::spawn(keep_watching(None, watched_units, report).instrument(span.clone()));
     let actor = ConsumersActor {
         machine,
         journal,
-        units: Arc::default(),
+        units: performer,
         in_flight: InFlight::default(),
         waiting: VecDeque::new(),
         configured: units.into_keys().collect(),
@@ -292,10 +294,13 @@ async fn keep_watching(
             Ok(Ended::Changed) => reachable = true,
             Ok(Ended::Absent) => tokio::time::sleep(ABSENT_DELAY).await,
             Err(error) => {
-                if std::mem::replace(&mut reachable, false) {
-                    warn!(user, %error, "cannot watch the consumers; trying again");
+                match &user {
+                    Some(user) => info!(user, %error, "cannot watch the consumers of a user; trying again"), // he may have left
+                    None if reachable => warn!(%error, "cannot watch the consumers; trying again"),
+                    None => {}
                 }
-                tokio::time::sleep(RECONNECT_DELAY).await;
+                reachable = false;
+                tokio::time::sleep(if user.is_some() { ABSENT_DELAY } else { RECONNECT_DELAY }).await;
             }
         }
     }
@@ -328,10 +333,12 @@ async fn keep_watching_containers(
     engine: Engine,
     mut consumers: watch::Receiver<BTreeSet<String>>,
     report: mpsc::Sender<Watched>,
+    units: Arc<Units>,
 ) {
     let mut reachable = true;
     while !report.is_closed() {
-        match engine_watch::watch(engine, &mut consumers, &report).await {
+        let learn = |name: &str, scope| units.containers.learn(name, scope);
+        match engine_watch::watch(engine, &mut consumers, &report, learn).await {
             Ok(()) => reachable = true,
             Err(EngineError::Absent) => tokio::time::sleep(ABSENT_DELAY).await,
             Err(error) => {

@@ -21,6 +21,9 @@ const POLL: Duration = Duration::from_millis(100);
 /// Seconds between SIGTERM and SIGKILL of who is to be killed.
 const NO_GRACE: u32 = 0;
 
+/// As far as it has one.
+type Scope = Result<Option<String>, EngineError>;
+
 /// Why nothing came of an operation.
 #[derive(Debug, thiserror::Error)]
 pub enum ContainerError {
@@ -32,7 +35,8 @@ pub enum ContainerError {
     Systemd(#[from] zbus::Error),
 }
 
-/// The scopes of containers, so that an outage does not depend on an engine's answer. A container that is made anew has another one.
+/// The scopes of containers, as seen while their engines answered: an outage does not depend on an engine. A container that is made anew
+/// has another one.
 #[derive(Debug, Default)]
 pub struct Containers(Mutex<BTreeMap<String, String>>);
 
@@ -51,7 +55,10 @@ impl Containers {
         if matches!(step, UnitStep::Pause | UnitStep::Continue) {
             let scope = match known {
                 Some(scope) => Some(scope),
-                None => self.look_up(name).await?.and_then(|(_, scope)| scope),
+                None => match self.look_up(name).await? {
+                    Some((_, scope)) => scope?,
+                    None => None,
+                },
             };
             match (scope, step) {
                 (Some(scope), UnitStep::Pause) => systemd.pause(&scope).await?,
@@ -61,8 +68,9 @@ impl Containers {
             return Ok(Some(UnitDone::Plainly));
         }
         let Some((container, scope)) = self.look_up(name).await? else { return Ok(None) };
+        // whoever is in no scope is not paused
         if matches!(step, UnitStep::Stop | UnitStep::ContinueAndStart)
-            && let Some(scope) = scope
+            && let Ok(Some(scope)) = scope
         {
             systemd.signal(&scope, Signal::Continue).await?; // else it cannot end before it is killed
         }
@@ -78,9 +86,9 @@ impl Containers {
         if self.running_scope(systemd, name).await?.is_some() {
             return Ok(Some(UnitDone::Found { running: true, run: None }));
         }
-        let found = self.look_up(name).await?;
-        let found = found.map(|(found, _)| UnitDone::Found { running: found.running, run: Some(found.run()) });
-        Ok(found)
+        let Some((found, scope)) = self.look_up(name).await? else { return Ok(None) };
+        let running = found.running && scope?.is_some();
+        Ok(Some(UnitDone::Found { running, run: Some(found.run()) }))
     }
 
     /// The scope in which it was last seen, if that is still there.
@@ -90,15 +98,19 @@ impl Containers {
         Ok(is_running.then_some(scope))
     }
 
-    /// The container of a name, and its scope if it runs.
-    async fn look_up(&self, name: &str) -> Result<Option<(Container, Option<String>)>, ContainerError> {
+    /// The container of a name, and its scope.
+    async fn look_up(&self, name: &str) -> Result<Option<(Container, Scope)>, ContainerError> {
         let Some(container) = engine::find(name).await? else { return Ok(None) };
-        let scope = if container.running { Some(container.scope()?) } else { None };
-        match &scope {
-            Some(scope) => self.scopes().insert(name.to_owned(), scope.clone()),
-            None => self.scopes().remove(name),
-        };
+        let scope = container.scope();
+        if let Ok(Some(scope)) = &scope {
+            self.learn(name, scope.clone());
+        }
         Ok(Some((container, scope)))
+    }
+
+    /// Where a container was seen to run.
+    pub fn learn(&self, name: &str, scope: String) {
+        self.scopes().insert(name.to_owned(), scope);
     }
 
     fn scopes(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, String>> {

@@ -1,16 +1,23 @@
 //! What is left to be done when the daemon cannot come back: nothing that it paused may stay paused.
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use anyhow::Context as _;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
 use tracing::{info, warn};
 
-use crate::config::consumer::Consumer;
-use crate::sys::engine;
+use super::units::Units;
+use crate::share::consumers::UnitStep;
 use crate::sys::state_file::{StateFiles, UnitList};
-use crate::sys::systemd::{Signal, Systemd};
-use crate::sys::user_systemd;
+use crate::sys::systemd::Systemd;
 
 /// The daemon's unit.
 const DAEMON: &str = "nasmount.service";
+
+/// As long as a machine under load needs for an answer, and well below what systemd gives the unit.
+const WITHIN: Duration = Duration::from_secs(15);
 
 /// Continues everything that the daemon paused, unless systemd is about to start it again: then it goes on from there itself.
 ///
@@ -25,29 +32,19 @@ pub fn run() -> anyhow::Result<()> {
             return Ok(());
         }
         let paused = StateFiles::of_host().read_units(UnitList::Paused).context("cannot read what is paused")?;
-        for unit in paused.into_keys() {
-            match proceed(&systemd, &unit).await {
-                Ok(()) => info!(unit, "continued"),
-                Err(error) => warn!(unit, "cannot continue: {error:#}"),
-            }
+        let units = Arc::new(Units::default());
+        let mut tasks = JoinSet::new(); // one whose manager does not answer keeps no other waiting
+        for consumer in paused.into_keys() {
+            let units = Arc::clone(&units);
+            tasks.spawn(async move {
+                match timeout(WITHIN, units.perform(&consumer, UnitStep::Continue)).await {
+                    Ok(Ok(_)) => info!(consumer, "continued"),
+                    Ok(Err(error)) => warn!(consumer, %error, "cannot be continued"),
+                    Err(_) => warn!(consumer, "cannot be continued: no answer within {WITHIN:?}"),
+                }
+            });
         }
+        while tasks.join_next().await.is_some() {}
         Ok(())
     })
-}
-
-async fn proceed(systemd: &Systemd, consumer: &str) -> anyhow::Result<()> {
-    match Consumer::of(consumer) {
-        Consumer::Unit(unit) => systemd.signal(unit, Signal::Continue).await?,
-        Consumer::UserUnit { user, unit } => {
-            if let Some(connection) = user_systemd::connect(user).await? {
-                Systemd::on(connection).await?.signal(unit, Signal::Continue).await?;
-            }
-        }
-        Consumer::Container(name) => {
-            if let Some(container) = engine::find(name).await?.filter(|container| container.running) {
-                systemd.signal(&container.scope()?, Signal::Continue).await?;
-            }
-        }
-    }
-    Ok(())
 }

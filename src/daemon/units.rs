@@ -4,10 +4,9 @@
 //! the order in which they were spawned, on this one thread, and the connection's queue is fair. Nothing waits in between.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::Mutex as AsyncMutex;
 use tokio::task::AbortHandle;
 use tracing::{debug, info, warn};
 
@@ -29,8 +28,9 @@ pub type Outcome = Result<UnitDone, Failure>;
 #[derive(Debug, Default)]
 pub struct Units {
     /// By user; the system's without one.
-    systemd: AsyncMutex<BTreeMap<Option<String>, Systemd>>,
-    containers: Containers,
+    systemd: Mutex<BTreeMap<Option<String>, Systemd>>,
+    /// The scopes of containers, which their watch keeps up to date.
+    pub containers: Containers,
     unknown: Mutex<BTreeSet<String>>,
 }
 
@@ -62,13 +62,13 @@ impl Units {
     /// Over this connection, as long as it lasts.
     #[cfg(test)]
     fn on(systemd: Systemd) -> Self {
-        Self { systemd: AsyncMutex::new(BTreeMap::from([(None, systemd)])), ..Self::default() }
+        Self { systemd: Mutex::new(BTreeMap::from([(None, systemd)])), ..Self::default() }
     }
 
     /// The system's manager, or a user's; `None` if he has none.
     async fn systemd(&self, user: Option<&str>) -> zbus::Result<Option<Systemd>> {
-        let mut connections = self.systemd.lock().await;
-        if let Some(systemd) = connections.get(&user.map(str::to_owned)) {
+        let user_name = user.map(str::to_owned);
+        if let Some(systemd) = self.connections().get(&user_name) {
             return Ok(Some(systemd.clone()));
         }
         let systemd = match user {
@@ -78,8 +78,13 @@ impl Units {
                 None => return Ok(None),
             },
         };
-        connections.insert(user.map(str::to_owned), systemd.clone());
+        self.connections().insert(user_name, systemd.clone());
         Ok(Some(systemd))
+    }
+
+    /// Never kept over an await: a user whose systemd does not answer keeps nobody else waiting.
+    fn connections(&self) -> MutexGuard<'_, BTreeMap<Option<String>, Systemd>> {
+        self.systemd.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Carries out one step; ends when it has been done, and not before.
@@ -108,7 +113,7 @@ impl Units {
         if let Err(ContainerError::Systemd(error)) = &result
             && !matches!(error, zbus::Error::MethodError(..))
         {
-            self.systemd.lock().await.remove(&user.map(str::to_owned));
+            self.connections().remove(&user.map(str::to_owned));
         }
         result.map_err(|error| {
             let opposed = matches!(&error, ContainerError::Systemd(error) if is_opposed(error));

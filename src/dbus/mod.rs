@@ -241,7 +241,9 @@ async fn serve_client(stream: UnixStream, board: Arc<Board>) {
         builder.serve_at(PATH, Manager { board }).build().await
     };
     match served.await {
-        Ok(connection) => drop(connection.closed().await),
+        Ok(connection) => {
+            let _ = connection.closed().await; // it ends with its client, for whatever reason
+        }
         Err(error) => debug!(%error, "somebody on the control socket does not speak D-Bus"),
     }
 }

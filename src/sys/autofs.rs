@@ -146,16 +146,15 @@ impl Barrier {
         let pipe = replies.as_raw_fd().cast_unsigned();
         let taken = call(&barrier.control, Call::Catatonic, barrier.root.as_raw_fd(), [0, 0], None)
             .and_then(|_| call(&barrier.control, Call::SetPipe, barrier.root.as_raw_fd(), [pipe, 0], None));
-        if let Ok(Some(cover)) = cover {
-            cover.take_off()?;
-        }
+        let uncovered = cover.ok().flatten().map_or(Ok(()), Cover::take_off);
         taken?;
+        // from here on it is answered for with this pipe, and must not be given up for less
         // covers of owners who died while they took over
         for root in kept.iter().filter(|root| !is_on(root, entry.device)) {
             let _ = call(&barrier.control, Call::Catatonic, root.as_raw_fd(), [0, 0], None); // of a pipe it is none
         }
-        while is_covered_by_ours(entry)? {
-            rustix::mount::unmount(&entry.mount_point, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW)?;
+        if let Err(error) = uncovered.and_then(|()| uncover(entry)) {
+            warn!(%error, "a cover is left above the barrier");
         }
         // systemd keeps nothing twice, also not under another name: it would drop this one, and then the one before it
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
@@ -414,6 +413,13 @@ fn is_covered_by_ours(entry: &Entry) -> io::Result<bool> {
     let entries = mountinfo::read()?;
     let top = mountinfo::on(&entries, &entry.mount_point).pop();
     Ok(top.is_some_and(|top| top.fstype == "autofs" && top.source == entry.source && top.device != entry.device))
+}
+
+fn uncover(entry: &Entry) -> io::Result<()> {
+    while is_covered_by_ours(entry)? {
+        rustix::mount::unmount(&entry.mount_point, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW)?;
+    }
+    Ok(())
 }
 
 fn open_control() -> io::Result<fs::File> {

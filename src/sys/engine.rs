@@ -141,11 +141,17 @@ impl Container {
         format!("{} {}", self.id, self.started_at)
     }
 
-    /// Its scope, while it runs.
-    pub fn scope(&self) -> Result<String, EngineError> {
+    /// Its scope; `None` if it has no process, as between two tries of its restart policy, which Docker calls running.
+    pub fn scope(&self) -> Result<Option<String>, EngineError> {
+        if !self.running || self.pid <= 0 {
+            return Ok(None);
+        }
         let path = format!("/proc/{}/cgroup", self.pid);
-        let silent = |error: io::Error| EngineError::Silent { engine: self.engine, why: format!("{path}: {error}") };
-        scope_of(&self.id, &fs::read_to_string(&path).map_err(silent)?)
+        match fs::read_to_string(&path) {
+            Ok(cgroup) => scope_of(&self.id, &cgroup).map(Some),
+            Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ESRCH)) => Ok(None), // it has just ended
+            Err(error) => Err(EngineError::Silent { engine: self.engine, why: format!("{path}: {error}") }),
+        }
     }
 
     /// Stops it and waits until it has stopped: SIGTERM, and SIGKILL after `grace` seconds, or after what it was made with.

@@ -11,11 +11,12 @@ use super::unit_watch::Watched;
 use crate::config::consumer::Consumer;
 use crate::share::consumers::RunId;
 
-/// Reports until the engine ends its news, the set of consumers changes (`Ok`), or nobody listens any more.
+/// Has `learn` told the scopes of those that run. Reports until the engine ends its news, the set of consumers changes (`Ok`), or nobody listens any more.
 pub async fn watch(
     engine: Engine,
     consumers: &mut watch::Receiver<BTreeSet<String>>,
     report: &mpsc::Sender<Watched>,
+    learn: impl Fn(&str, String),
 ) -> Result<(), EngineError> {
     let names = consumers.borrow_and_update().clone();
     let names: Vec<String> = names.into_iter().filter(|name| container(name).is_some()).collect();
@@ -23,7 +24,7 @@ pub async fn watch(
     // what happens while it is looked is in the news again
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
     if !names.is_empty() {
-        look_at(engine, &names, &mut known, report).await?;
+        look_at(engine, &names, &mut known, report, &learn).await?;
     }
     let news = async {
         if names.is_empty() {
@@ -35,7 +36,7 @@ pub async fn watch(
             return Ok(());
         }
         loop {
-            look_at(engine, &names, &mut known, report).await?;
+            look_at(engine, &names, &mut known, report, &learn).await?;
             events.next().await?;
         }
     };
@@ -52,10 +53,17 @@ async fn look_at(
     names: &[String],
     known: &mut BTreeMap<String, (bool, Option<RunId>)>,
     report: &mpsc::Sender<Watched>,
+    learn: &impl Fn(&str, String),
 ) -> Result<(), EngineError> {
     for name in names {
-        let present = match engine.find(container(name).unwrap_or_default()).await? {
-            Some(container) => (container.running, container.running.then(|| container.run())),
+        let container_name = container(name).unwrap_or_default();
+        let present = match engine.find(container_name).await? {
+            Some(container) => {
+                if let Ok(Some(scope)) = container.scope() {
+                    learn(container_name, scope);
+                }
+                (container.running, container.running.then(|| container.run()))
+            }
             None if known.contains_key(name) => (false, None),
             None => continue,
         };

@@ -21,6 +21,9 @@ pub(super) const METHOD_TIMEOUT: Duration = Duration::from_secs(8);
 /// Pause between two looks at the tasks of a unit that is being paused. A task that was forking escapes one SIGSTOP.
 const PAUSE_POLL: Duration = Duration::from_millis(50);
 
+/// More processes than this has no unit; a user's systemd may say anything.
+const PROCESSES_MAX: usize = 20_000;
+
 /// Pause between two looks at a unit that is being started.
 const START_POLL: Duration = Duration::from_millis(200);
 
@@ -342,7 +345,7 @@ impl Systemd {
             let running = |(cgroup, pid, _): &(String, u32, String)| {
                 has_running_task(*pid).unwrap_or(false) && !is_frozen(cgroup)
             };
-            let running = processes.iter().any(running);
+            let running = processes.iter().take(PROCESSES_MAX).any(running);
             if !running {
                 return Ok(());
             }

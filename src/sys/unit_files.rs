@@ -7,7 +7,8 @@ use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
-use super::config_dir::{FILES_MAX, files_of, read_text};
+use super::config_dir::{FILES_MAX, files_of, is_from_elsewhere, read_text};
+use super::mountinfo;
 use crate::plan::mount_unit::{Content, UnitFile, UnitText};
 
 /// Where an administrator's units are.
@@ -43,13 +44,22 @@ fn content(path: &Path) -> Content {
     if metadata.is_symlink() {
         return match fs::read_link(path) {
             Ok(target) if target == Path::new("/dev/null") => Content::Masked,
-            _ => Content::Link(read_text(path).unwrap_or_default()),
+            _ => Content::Link(linked(path).unwrap_or_default()),
         };
     }
     if metadata.is_file() && metadata.len() == 0 {
         return Content::Masked;
     }
     texts(path).map_or_else(Content::Unreadable, Content::Texts)
+}
+
+/// The text behind a link, unless its way could lead over what does not answer.
+fn linked(path: &Path) -> Option<String> {
+    let target = path.parent()?.join(fs::read_link(path).ok()?);
+    let mounts = mountinfo::read().ok()?;
+    let may_hang = mountinfo::way_to(&mounts, &target).iter().any(|entry| is_from_elsewhere(&entry.fstype));
+    let is_plain = fs::symlink_metadata(&target).is_ok_and(|metadata| metadata.is_file());
+    (!may_hang && is_plain).then(|| read_text(&target).ok()).flatten()
 }
 
 fn texts(path: &Path) -> Result<Vec<UnitText>, String> {

@@ -203,7 +203,7 @@ impl Watch<'_> {
                 Vec::new()
             }
             (Some("Reloading"), _) => all(),
-            (Some("NameOwnerChanged"), _) => {
+            (Some("NameOwnerChanged"), _) if self.user.is_none() => {
                 // systemd has executed itself anew; it remembers its subscribers, but not for certain
                 subscribe(signals).await?;
                 let _ = self.report.send(Watched::Reachable).await;

@@ -1,5 +1,5 @@
-//! Moving what lies beside a share: aside, or onto the share. Nothing is overwritten, and nothing is deleted before a copy of it was read
-//! back from where it went and is the same. It can be ended at any time, and run again.
+//! Moving what lies beside a share: aside, or onto the share. Nothing is overwritten, and what is copied is not deleted before the copy was
+//! read back from where it went and is the same. It can be ended at any time, and run again.
 //!
 //! A copy is made under a name of nasmount's own, written back, read back, and linked to its name: the server refuses that when the
 //! name is taken (`ReplaceIfExists = 0`), whoever took it. Where there are no hard links it is renamed, which the kernel refuses when
@@ -43,6 +43,9 @@ pub(super) fn run(request: &RescueRequest) -> Reply {
         Destination::Share => (Some(clone::inside(&request.share, || clone::open_root(&request.share))?), Way::Merge),
         Destination::Aside(directory) => aside(directory, request, &tree, &mounts)?,
     };
+    if let Some(to) = &to {
+        refuse_inside(&bare, to).attempt(what)?;
+    }
     let mut say = |said| {
         let bytes = serde_json::to_vec(&Reply::Ok(Answer::Rescued(said))).map_err(io::Error::other);
         let written = bytes.and_then(|bytes| io::stdout().write_all(&bytes)).and_then(|()| io::stdout().flush());
@@ -104,6 +107,26 @@ fn aside(
         Err(Errno::NOENT) if request.doing == Doing::Look => Ok((None, way)),
         Err(error) => Err(error).attempt(what),
     }
+}
+
+/// What goes into the directory that it comes from, by whatever other path, would be compared with itself and deleted.
+fn refuse_inside(bare: &OwnedFd, to: &OwnedFd) -> io::Result<()> {
+    let id = |directory: &OwnedFd| fstat(directory).map(|stat| (stat.st_dev, stat.st_ino));
+    let bare = id(bare)?;
+    let mut above = to.try_clone()?;
+    for _ in 0..=DEPTH_MAX {
+        let here = id(&above)?;
+        if here == bare {
+            return Err(io::Error::other(
+                "the directory to move to is that which lies under the share, by another path",
+            ));
+        }
+        above = openat(&above, "..", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+        if id(&above)? == here {
+            return Ok(()); // the root
+        }
+    }
+    Err(io::Error::other("the directory to move to lies too deep"))
 }
 
 /// A directory from which names can be taken, until this is dropped.
@@ -169,7 +192,15 @@ struct Mover<'a> {
 impl Mover<'_> {
     /// All that is in a directory; `to` is where it goes, if that is there already.
     fn directory(&mut self, from: &OwnedFd, to: Option<&OwnedFd>, depth: usize) -> Result<(), Failed> {
-        let names = names(from).attempt(|| format!("cannot read {}", self.at.display()))?;
+        let names = match names(from) {
+            Ok(names) => names,
+            // the others can be moved
+            Err(error) if depth > 0 => {
+                let path = self.at.to_string_lossy().into_owned();
+                return (self.say)(Said::Left(Left { path, why: format!("it cannot be read: {error}") }));
+            }
+            Err(error) => return Err(error).attempt(|| "cannot read what lies under the share".into()),
+        };
         for name in names {
             self.at.push(as_path(&name));
             let moved = self.entry(from, to, &name, depth);

@@ -18,6 +18,10 @@ impl Scene {
         Self { directory }
     }
 
+    fn directory(&self, path: &str) -> OwnedFd {
+        fs::File::open(self.path(path)).unwrap().into()
+    }
+
     fn path(&self, path: &str) -> PathBuf {
         self.directory.path().join(path)
     }
@@ -242,4 +246,15 @@ fn a_name_that_the_server_refuses_is_explained() {
         matches!(mover.because(c"a", Errno::HOSTDOWN), Trouble::Stop(failed) if failed.errno == Some(libc::EHOSTDOWN))
     );
     assert!(matches!(mover.because(c"a", Errno::ACCESS), Trouble::Leave(_)));
+}
+
+#[test]
+fn nothing_goes_into_the_directory_that_it_comes_from() {
+    let scene = Scene::new();
+    fs::create_dir_all(scene.path("beside/a/b")).unwrap();
+    for into in ["beside", "beside/a", "beside/a/b"] {
+        assert!(refuse_inside(&scene.directory("beside"), &scene.directory(into)).is_err(), "{into}");
+    }
+    refuse_inside(&scene.directory("beside"), &scene.directory("share")).unwrap();
+    refuse_inside(&scene.directory("beside/a"), &scene.directory("beside")).unwrap();
 }

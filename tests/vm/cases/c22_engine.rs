@@ -5,7 +5,7 @@ use anyhow::{Context as _, Result, ensure};
 
 use crate::guest::Guest;
 use crate::load::{Kind, Load};
-use crate::nas::{self, Fault};
+use crate::nas::{self, Fault, Nas};
 use crate::nasmount::{DEADLINE, Nasmount, ShareOf, UNHURRIED, mount_point, unharmed};
 
 /// At work on the share; paused.
@@ -69,6 +69,17 @@ pub fn run(guest: &Guest) -> Result<String> {
     guest.ok(&format!("! {}", paused(USERS_CGROUP))).context("the user's unit goes on")?;
     let account = unharmed(&load, nas)?;
 
+    given_up(guest, &nasmount, nas)?;
+    guest.ok(&format!("podman rm --force --time 1 {TRANSCODER} {PLAYER} {SCANNER} && systemctl stop podman.socket"))?;
+    guest.ok(&format!(
+        "{AS_USER} systemctl --user stop {USERS} && loginctl disable-linger nasuser && rm /etc/systemd/user/{USERS}"
+    ))?;
+    nasmount.remove()?;
+    Ok(format!("paused {after:.1} s after the cut; {account}"))
+}
+
+/// Out of the pause, as after the hold; and started with what is mounted then.
+fn given_up(guest: &Guest, nasmount: &Nasmount<'_>, nas: Nas<'_>) -> Result<()> {
     let outage = nas.cut(Fault::Link)?;
     nasmount.wait_for_state("engine", "holding")?;
     guest.wait_for("the player to be paused", DEADLINE, &paused(&scope(PLAYER)))?;
@@ -88,13 +99,7 @@ pub fn run(guest: &Guest) -> Result<String> {
         )?;
     }
     guest.ok(&format!("! {}", runs(&scope(TRANSCODER)))).context("who ended by himself is not started")?;
-
-    guest.ok(&format!("podman rm --force --time 1 {TRANSCODER} {PLAYER} {SCANNER} && systemctl stop podman.socket"))?;
-    guest.ok(&format!(
-        "{AS_USER} systemctl --user stop {USERS} && loginctl disable-linger nasuser && rm /etc/systemd/user/{USERS}"
-    ))?;
-    nasmount.remove()?;
-    Ok(format!("paused {after:.1} s after the cut; {account}"))
+    Ok(())
 }
 
 fn start(guest: &Guest, name: &str, volume: &str, command: &str) -> Result<()> {
