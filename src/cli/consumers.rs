@@ -18,7 +18,6 @@ use crate::share::consumers::Held;
 use crate::status::{Holder, ShareStatus};
 use crate::sys::engine;
 use crate::sys::systemd::{Activity, Systemd};
-use crate::sys::user_systemd;
 
 /// Version of the form of `--json`.
 const SCHEMA: u32 = 1;
@@ -57,7 +56,7 @@ struct Known {
     requiring: Vec<String>,
     /// Configured consumers that cannot be found, and why.
     unknown: BTreeMap<String, String>,
-    /// Configured containers and units of users by the units in which /proc has them.
+    /// Configured containers by their scopes.
     scopes: BTreeMap<String, String>,
     /// Or why that is not known.
     holders: Result<Vec<Holder>, String>,
@@ -111,21 +110,11 @@ async fn ask(only: Option<&str>) -> anyhow::Result<Option<Vec<Known>>> {
     Ok(Some(known))
 }
 
-/// Under which unit /proc has a consumer that is none of the system's; or why a consumer is not known.
+/// The scope of a consumer that is a running container; or why a consumer is not known.
 async fn look_up(systemd: &Systemd, consumer: &str) -> Result<Option<String>, String> {
     let in_words = |error: &dyn std::error::Error| Err(error.to_string());
     match Consumer::of(consumer) {
         Consumer::Unit(unit) => is_known(systemd, unit).await.map(|()| None),
-        Consumer::UserUnit { user, unit } => match user_systemd::connect(user).await {
-            Ok(Some(connection)) => match Systemd::on(connection).await {
-                Ok(systemd) => is_known(&systemd, unit).await.map(|()| Some(unit.to_owned())),
-                Err(error) => in_words(&error),
-            },
-            Ok(None) => {
-                Err(format!("{user} has no systemd now: `loginctl enable-linger {user}` gives him one at boot"))
-            }
-            Err(error) => in_words(&error),
-        },
         Consumer::Container(name) => match engine::find(name).await {
             Ok(None) => Err("no container engine knows it: is the name right?".to_owned()),
             Ok(Some(found)) => found.scope().map_err(|error| error.to_string()),

@@ -1,23 +1,15 @@
-//! Names of consumers, one word each wherever consumers have names: `jellyfin.service`, `user:alice:player.service`, `container:tdarr`.
+//! Names of consumers, one word each wherever consumers have names: `jellyfin.service`, `container:tdarr`.
 
 use super::units::{Pausable, parse_unit};
 use super::value::{BadValue, quoted};
 
-const USER: &str = "user:";
 const CONTAINER: &str = "container:";
 
 /// What a name stands for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Consumer<'name> {
-    /// A unit of the system's.
+    /// A unit.
     Unit(&'name str),
-    /// A unit of a user's own systemd.
-    UserUnit {
-        /// Whose.
-        user: &'name str,
-        /// Which.
-        unit: &'name str,
-    },
     /// A container of Docker or Podman.
     Container(&'name str),
 }
@@ -25,30 +17,23 @@ pub enum Consumer<'name> {
 impl<'name> Consumer<'name> {
     /// Of this name.
     pub fn of(name: &'name str) -> Self {
-        if let Some(container) = name.strip_prefix(CONTAINER) {
-            return Self::Container(container);
-        }
-        match name.strip_prefix(USER).and_then(|rest| rest.split_once(':')) {
-            Some((user, unit)) => Self::UserUnit { user, unit },
-            None => Self::Unit(name),
-        }
+        name.strip_prefix(CONTAINER).map_or(Self::Unit(name), Self::Container)
     }
 
     /// Its name.
     pub fn name(self) -> String {
         match self {
             Self::Unit(unit) => unit.to_owned(),
-            Self::UserUnit { user, unit } => format!("{USER}{user}:{unit}"),
             Self::Container(container) => format!("{CONTAINER}{container}"),
         }
     }
 }
 
-/// The unit, if it is one of the system's.
+/// The unit, if it is one.
 pub fn system_unit(consumer: &str) -> Option<&str> {
     match Consumer::of(consumer) {
         Consumer::Unit(unit) => Some(unit),
-        Consumer::UserUnit { .. } | Consumer::Container(_) => None,
+        Consumer::Container(_) => None,
     }
 }
 
@@ -56,19 +41,8 @@ pub fn system_unit(consumer: &str) -> Option<&str> {
 pub(super) fn parse_consumer(name: &str) -> Result<Pausable, BadValue> {
     match Consumer::of(name) {
         Consumer::Unit(unit) => parse_unit(unit),
-        Consumer::UserUnit { user, unit } => parse_user(user).and_then(|()| parse_unit(unit)),
         Consumer::Container(name) => parse_container(name),
     }
-}
-
-/// By the rules of useradd(8), and not a number: users of systemd's have names.
-fn parse_user(user: &str) -> Result<(), BadValue> {
-    let allowed = |letter: char| letter.is_alphanumeric() || "_.-@".contains(letter);
-    if user.starts_with(|first: char| first.is_alphabetic() || first == '_') && user.chars().all(allowed) {
-        return Ok(());
-    }
-    let help = "write the user's name as `loginctl list-users` shows it, such as user = \"alice\"".to_owned();
-    Err(BadValue { message: format!("{} is not the name of a user", quoted(user)), help })
 }
 
 /// By the rules of Docker and Podman: `[a-zA-Z0-9][a-zA-Z0-9_.-]*`.
@@ -89,7 +63,6 @@ mod tests {
     fn a_name_says_what_it_stands_for() {
         for (name, consumer) in [
             ("a@b:c.service", Consumer::Unit("a@b:c.service")),
-            ("user:alice:a:b.service", Consumer::UserUnit { user: "alice", unit: "a:b.service" }),
             ("container:a.service", Consumer::Container("a.service")),
         ] {
             assert_eq!(Consumer::of(name), consumer);
@@ -101,9 +74,6 @@ mod tests {
     #[test]
     fn names_that_cannot_be() {
         for name in ["container:", "container:-a", "container:a b", "container:a/b", "container:ä"] {
-            assert!(parse_consumer(name).is_err(), "{name}");
-        }
-        for name in ["user::a.service", "user:1000:a.service", "user:a b:a.service", "user:alice:a", "user:alice:"] {
             assert!(parse_consumer(name).is_err(), "{name}");
         }
     }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use toml::de::DeTable;
 
-use super::consumer::{Consumer, system_unit};
+use super::consumer::Consumer;
 use super::invalid::{InvalidKind, Problems};
 use super::limits::{Limit, read_limits};
 use super::options::{OptionEntry, read_options};
@@ -37,7 +37,6 @@ pub(super) const SHARE_KEYS: &[&str] = &[
 ];
 pub(super) const CONSUMER_KEYS: &[&str] = &[
     "unit",
-    "user",
     "container",
     "on_outage",
     "after_hold",
@@ -250,8 +249,7 @@ fn read_consumer(
     mut fields: Fields<'_>,
     problems: &mut Problems<'_>,
 ) -> Option<ConsumerFragment> {
-    let (unit, user) = (fields.string("unit", problems), fields.string("user", problems));
-    let container = fields.string("container", problems);
+    let (unit, container) = (fields.string("unit", problems), fields.string("container", problems));
     let on_outage = fields.word(
         "on_outage",
         &[("pause", OnOutage::Pause), ("stop", OnOutage::Stop), ("none", OnOutage::None)],
@@ -266,22 +264,19 @@ fn read_consumer(
     let order = order.map(|order| Sourced { value: i32::try_from(order.value).unwrap_or(0), origin: order.origin });
     let time_limit = fields.duration("time_limit", problems);
     let limits = read_limits(&mut fields, problems);
-    refuse_combinations(&fields, unit.as_ref(), user.as_ref(), container.as_ref(), problems);
+    refuse_combinations(&fields, unit.as_ref(), container.as_ref(), problems);
     if unit.is_none() && container.is_none() && !fields.is_broken("unit") && !fields.is_broken("container") {
         let help = "add unit = \"NAME.service\", or container = \"NAME\"";
         let message = "a consumer without a unit or a container";
         problems.refuse(InvalidKind::Missing, at, fields.key("unit"), message, help);
     }
-    let (named, key) = match (unit, container) {
+    let (unit, key) = match (unit, container) {
         (Some(unit), _) => (unit, "unit"),
-        (None, container) => (container?, "container"),
+        (None, container) => {
+            let Sourced { value, origin } = container?;
+            (Sourced { value: Consumer::Container(&value).name(), origin }, "container")
+        }
     };
-    let name = match (key, &user) {
-        ("container", _) => Consumer::Container(&named.value).name(),
-        (_, Some(user)) => Consumer::UserUnit { user: &user.value, unit: &named.value }.name(),
-        _ => named.value,
-    };
-    let unit = Sourced { value: name, origin: named.origin };
     Some(ConsumerFragment { index, unit, key, on_outage, after_hold, order, time_limit, limits })
 }
 
@@ -289,7 +284,6 @@ fn read_consumer(
 fn refuse_combinations(
     fields: &Fields<'_>,
     unit: Option<&Sourced<String>>,
-    user: Option<&Sourced<String>>,
     container: Option<&Sourced<String>>,
     problems: &mut Problems<'_>,
 ) {
@@ -298,17 +292,16 @@ fn refuse_combinations(
         let help = "remove one of the two; what runs in a unit of its own is paused with its unit";
         problems.refuse(InvalidKind::Conflict, container.origin, fields.key("container"), message, help);
     }
-    if let (Some(_), Some(user)) = (container, user) {
-        let message = "a container of a user's own engine is not found";
-        let help = "name the unit that runs it: unit = \"NAME.service\" beside user";
-        problems.refuse(InvalidKind::NotSupported, user.origin, fields.key("user"), message, help);
-    }
-    if let Some(unit) = unit.filter(|unit| system_unit(&unit.value).is_none()) {
+    if let Some((unit, name)) = unit.and_then(|unit| Some((unit, container_of(&unit.value)?))) {
         let message = format!("{} is not the name of a unit", quoted(&unit.value));
-        let help = match Consumer::of(&unit.value) {
-            Consumer::UserUnit { user, unit } => format!("write unit = {} and user = {}", quoted(unit), quoted(user)),
-            Consumer::Container(name) | Consumer::Unit(name) => format!("write container = {}", quoted(name)),
-        };
+        let help = format!("write container = {}", quoted(name));
         problems.refuse(InvalidKind::BadName, unit.origin, fields.key("unit"), message, help);
+    }
+}
+
+fn container_of(name: &str) -> Option<&str> {
+    match Consumer::of(name) {
+        Consumer::Container(name) => Some(name),
+        Consumer::Unit(_) => None,
     }
 }

@@ -112,10 +112,6 @@ pub(super) fn validate_limits(
                     format!("the limits of container {name} are its engine's"),
                     "give it --memory or --cpu-shares (`docker update`, `podman update`, compose)",
                 ),
-                Consumer::UserUnit { unit, .. } => (
-                    format!("the limits of {unit} are its user's"),
-                    "write them into the unit itself: `systemctl --user edit`",
-                ),
                 Consumer::Unit(unit) => {
                     (format!("{unit} has no processes that could be limited"), "limit the service that it starts")
                 }

@@ -167,7 +167,7 @@ pub enum LeftoverHolders {
 /// A unit or a container that depends on a share.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConsumerSettings {
-    /// systemd unit name with its suffix, or `user:USER:UNIT`, or `container:NAME` (`config::consumer`).
+    /// systemd unit name with its suffix, or or `container:NAME` (`config::consumer`).
     pub unit: String,
     /// What is done as soon as the server is dead.
     pub on_outage: OnOutage,

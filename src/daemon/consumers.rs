@@ -11,7 +11,6 @@ use super::journal::{Covered, Journal};
 use super::share_actor::wait_until;
 use super::sleep::Sleep;
 use super::units::{InFlight, Outcome, Units};
-use crate::config::consumer::Consumer;
 use crate::share::consumers::{Demand, Held, Progress, UnitEffect, UnitEvent, UnitSpec, UnitStep};
 use crate::share::failure::Failure;
 use crate::share::{BootInstant, Consumers, OpId};
@@ -19,12 +18,12 @@ use crate::sys::clock;
 use crate::sys::engine::{ENGINES, Engine, EngineError};
 use crate::sys::engine_watch;
 use crate::sys::state_file::StateFiles;
-use crate::sys::unit_watch::{self, Ended, Watched};
+use crate::sys::unit_watch::{self, Watched};
 
 /// Messages that may wait: a demand of every share, and more shares than anybody has.
 const MAX_QUEUED: usize = 256;
 
-/// Pause before an engine, or a user, is looked for again who is not there.
+/// Pause before an engine is looked for again that there is not, or not now.
 const ABSENT_DELAY: Duration = Duration::from_secs(5);
 
 /// Pause before systemd is looked for again.
@@ -102,8 +101,7 @@ pub fn spawn(units: BTreeMap<String, UnitSpec>, files: StateFiles, sleep: Sleep)
         let watching = keep_watching_containers(engine, watched_units.clone(), report.clone(), Arc::clone(&performer));
         tokio::spawn(watching.instrument(span.clone()));
     }
-    tokio::spawn(keep_watching_users(watched_units.clone(), report.clone()).instrument(span.clone()));
-    tokio::spawn(keep_watching(None, watched_units, report).instrument(span.clone()));
+    tokio::spawn(keep_watching(watched_units, report).instrument(span.clone()));
     let actor = ConsumersActor {
         machine,
         journal,
@@ -282,49 +280,19 @@ impl ConsumersActor {
     }
 }
 
-/// Watches the units of the system's, or of a user's, for as long as somebody listens; a bus that goes away is waited for.
-async fn keep_watching(
-    user: Option<String>,
-    mut consumers: watch::Receiver<BTreeSet<String>>,
-    report: mpsc::Sender<Watched>,
-) {
+/// Watches the units for as long as somebody listens; a bus that goes away is waited for.
+async fn keep_watching(mut consumers: watch::Receiver<BTreeSet<String>>, report: mpsc::Sender<Watched>) {
     let mut reachable = true;
     while !report.is_closed() {
-        match unit_watch::watch(user.as_deref(), &mut consumers, &report).await {
-            Ok(Ended::Changed) => reachable = true,
-            Ok(Ended::Absent) => tokio::time::sleep(ABSENT_DELAY).await,
+        match unit_watch::watch(&mut consumers, &report).await {
+            Ok(()) => reachable = true,
             Err(error) => {
-                match &user {
-                    Some(user) => info!(user, %error, "cannot watch the consumers of a user; trying again"), // he may have left
-                    None if reachable => warn!(%error, "cannot watch the consumers; trying again"),
-                    None => {}
+                if std::mem::replace(&mut reachable, false) {
+                    warn!(%error, "cannot watch the consumers; trying again");
                 }
-                reachable = false;
-                tokio::time::sleep(if user.is_some() { ABSENT_DELAY } else { RECONNECT_DELAY }).await;
+                tokio::time::sleep(RECONNECT_DELAY).await;
             }
         }
-    }
-}
-
-/// The same of all users who have consumers.
-async fn keep_watching_users(mut consumers: watch::Receiver<BTreeSet<String>>, report: mpsc::Sender<Watched>) {
-    loop {
-        let users: BTreeSet<String> = consumers.borrow_and_update().iter().filter_map(|name| user_of(name)).collect();
-        let mut watches = tokio::task::JoinSet::new(); // they end with it
-        for user in users {
-            watches.spawn(keep_watching(Some(user), consumers.clone(), report.clone()).in_current_span());
-        }
-        tokio::select! {
-            changed = consumers.changed() => if changed.is_err() { return },
-            () = report.closed() => return,
-        }
-    }
-}
-
-fn user_of(consumer: &str) -> Option<String> {
-    match Consumer::of(consumer) {
-        Consumer::UserUnit { user, .. } => Some(user.to_owned()),
-        Consumer::Unit(_) | Consumer::Container(_) => None,
     }
 }
 

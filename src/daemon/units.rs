@@ -4,9 +4,10 @@
 //! the order in which they were spawned, on this one thread, and the connection's queue is fair. Nothing waits in between.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use tokio::sync::Mutex as AsyncMutex;
 use tokio::task::AbortHandle;
 use tracing::{debug, info, warn};
 
@@ -16,7 +17,6 @@ use crate::share::OpId;
 use crate::share::consumers::{UnitDone, UnitStep};
 use crate::share::failure::{Failure, FailureClass};
 use crate::sys::systemd::{Activity, Signal, Start, Systemd, is_opposed, is_unknown_unit};
-use crate::sys::user_systemd;
 
 /// Pause between two looks how far a unit has got.
 const POLL: Duration = Duration::from_millis(100);
@@ -24,11 +24,10 @@ const POLL: Duration = Duration::from_millis(100);
 /// How an operation ended.
 pub type Outcome = Result<UnitDone, Failure>;
 
-/// Carries out operations. Connections are made when needed and dropped when they fail.
+/// Carries out operations. The connection to the bus is made when needed and dropped when it fails.
 #[derive(Debug, Default)]
 pub struct Units {
-    /// By user; the system's without one.
-    systemd: Mutex<BTreeMap<Option<String>, Systemd>>,
+    systemd: AsyncMutex<Option<Systemd>>,
     /// The scopes of containers, which their watch keeps up to date.
     pub containers: Containers,
     unknown: Mutex<BTreeSet<String>>,
@@ -62,47 +61,27 @@ impl Units {
     /// Over this connection, as long as it lasts.
     #[cfg(test)]
     fn on(systemd: Systemd) -> Self {
-        Self { systemd: Mutex::new(BTreeMap::from([(None, systemd)])), ..Self::default() }
+        Self { systemd: AsyncMutex::new(Some(systemd)), ..Self::default() }
     }
 
-    /// The system's manager, or a user's; `None` if he has none.
-    async fn systemd(&self, user: Option<&str>) -> zbus::Result<Option<Systemd>> {
-        let user_name = user.map(str::to_owned);
-        if let Some(systemd) = self.connections().get(&user_name) {
-            return Ok(Some(systemd.clone()));
+    async fn systemd(&self) -> zbus::Result<Systemd> {
+        let mut slot = self.systemd.lock().await;
+        if let Some(systemd) = &*slot {
+            return Ok(systemd.clone());
         }
-        let systemd = match user {
-            None => Systemd::connect().await?,
-            Some(user) => match user_systemd::connect(user).await? {
-                Some(connection) => Systemd::on(connection).await?,
-                None => return Ok(None),
-            },
-        };
-        self.connections().insert(user_name, systemd.clone());
-        Ok(Some(systemd))
-    }
-
-    /// Never kept over an await: a user whose systemd does not answer keeps nobody else waiting.
-    fn connections(&self) -> MutexGuard<'_, BTreeMap<Option<String>, Systemd>> {
-        self.systemd.lock().unwrap_or_else(PoisonError::into_inner)
+        let systemd = Systemd::connect().await?;
+        Ok(slot.insert(systemd).clone())
     }
 
     /// Carries out one step; ends when it has been done, and not before.
     pub async fn perform(&self, name: &str, step: UnitStep) -> Outcome {
-        let consumer = Consumer::of(name);
-        let user = match consumer {
-            Consumer::UserUnit { user, .. } => Some(user),
-            Consumer::Unit(_) | Consumer::Container(_) => None,
-        };
-        let systemd = match self.systemd(user).await {
-            Ok(Some(systemd)) => systemd,
-            Ok(None) => return Ok(nothing_runs(step)), // a user who is not there has no units that run
+        let systemd = match self.systemd().await {
+            Ok(systemd) => systemd,
             Err(error) => return Err(Failure::transient(format!("cannot reach systemd: {error}"))),
         };
+        let consumer = Consumer::of(name);
         let result = match consumer {
-            Consumer::Unit(unit) | Consumer::UserUnit { unit, .. } => {
-                perform_on_unit(&systemd, unit, step).await.map_err(ContainerError::from)
-            }
+            Consumer::Unit(unit) => perform_on_unit(&systemd, unit, step).await.map_err(ContainerError::from),
             Consumer::Container(container) => self.containers.perform(&systemd, container, step).await,
         };
         let result = result.map(|done| done.unwrap_or_else(|| self.is_unknown(consumer, step)));
@@ -113,7 +92,7 @@ impl Units {
         if let Err(ContainerError::Systemd(error)) = &result
             && !matches!(error, zbus::Error::MethodError(..))
         {
-            self.connections().remove(&user.map(str::to_owned));
+            *self.systemd.lock().await = None;
         }
         result.map_err(|error| {
             let opposed = matches!(&error, ContainerError::Systemd(error) if is_opposed(error));
@@ -127,7 +106,7 @@ impl Units {
         if self.unknown.lock().unwrap_or_else(PoisonError::into_inner).insert(consumer.name()) {
             let who = match consumer {
                 Consumer::Container(_) => "no container engine knows",
-                Consumer::Unit(_) | Consumer::UserUnit { .. } => "systemd does not know",
+                Consumer::Unit(_) => "systemd does not know",
             };
             warn!(consumer = consumer.name(), "{who} this consumer");
         }

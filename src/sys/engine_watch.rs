@@ -79,6 +79,6 @@ async fn look_at(
 fn container(consumer: &str) -> Option<&str> {
     match Consumer::of(consumer) {
         Consumer::Container(name) => Some(name),
-        Consumer::Unit(_) | Consumer::UserUnit { .. } => None,
+        Consumer::Unit(_) => None,
     }
 }

@@ -43,5 +43,4 @@ pub mod systemd;
 pub mod terminal;
 pub mod unit_files;
 pub mod unit_watch;
-pub mod user_systemd;
 pub mod worker;

@@ -15,8 +15,7 @@ use zbus::message::Type;
 use zbus::{Connection, MatchRule, MessageStream, connection, fdo, proxy};
 
 use super::systemd::{Activity, Systemd};
-use super::user_systemd;
-use crate::config::consumer::Consumer;
+use crate::config::consumer::system_unit;
 use crate::share::consumers::RunId;
 
 const SYSTEMD: &str = "org.freedesktop.systemd1";
@@ -54,41 +53,27 @@ pub enum Watched {
     },
 }
 
-/// Why the watch has ended without an error.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ended {
-    /// The set of consumers has changed, or nobody listens any more.
-    Changed,
-    /// The user has no systemd.
-    Absent,
-}
-
-/// Reports what happens to those consumers that are units of the system's, or of this user's, until the connection is lost.
+/// Reports what happens to those consumers that are units, until the connection is lost, the set of consumers changes (`Ok`), or nobody
+/// listens any more.
 pub async fn watch(
-    user: Option<&str>,
     consumers: &mut watch::Receiver<BTreeSet<String>>,
     report: &mpsc::Sender<Watched>,
-) -> zbus::Result<Ended> {
-    let (systemd, signals) = match user {
-        None => (Systemd::connect().await?, connection::Builder::system().build().await?),
-        Some(user) => match (user_systemd::connect(user).await?, user_systemd::connect(user).await?) {
-            (Some(systemd), Some(signals)) => (Systemd::on(systemd).await?, signals),
-            _ => return Ok(Ended::Absent),
-        },
-    };
+) -> zbus::Result<()> {
+    let systemd = Systemd::connect().await?;
+    let signals = connection::Builder::system().build().await?;
     let mut stream = MessageStream::from(&signals);
     let names: BTreeSet<String> =
-        consumers.borrow_and_update().iter().filter_map(|name| unit_of(user, name)).map(str::to_owned).collect();
-    let mut watch = Watch { systemd, user, report, paths: BTreeMap::new(), known: BTreeMap::new() };
+        consumers.borrow_and_update().iter().filter_map(|name| system_unit(name)).map(str::to_owned).collect();
+    let mut watch = Watch { systemd, report, paths: BTreeMap::new(), known: BTreeMap::new() };
     watch.subscribe(&signals, &names).await?;
     if report.send(Watched::Reachable).await.is_err() {
-        return Ok(Ended::Changed);
+        return Ok(());
     }
     watch.look_at(names.iter().cloned()).await?;
     loop {
         let message = tokio::select! {
-            _ = consumers.changed() => return Ok(Ended::Changed),
-            () = report.closed() => return Ok(Ended::Changed),
+            _ = consumers.changed() => return Ok(()),
+            () = report.closed() => return Ok(()),
             message = stream.next() => message,
         };
         let Some(message) = message else { return Err(zbus::Error::InputOutput(lost().into())) };
@@ -120,18 +105,8 @@ fn lost() -> std::io::Error {
     std::io::Error::new(std::io::ErrorKind::ConnectionReset, "the connection to the bus was lost")
 }
 
-/// The unit that a consumer is, if it is one of the system's, or of this user's.
-fn unit_of<'name>(of: Option<&str>, consumer: &'name str) -> Option<&'name str> {
-    match (of, Consumer::of(consumer)) {
-        (None, Consumer::Unit(unit)) => Some(unit),
-        (Some(of), Consumer::UserUnit { user, unit }) if user == of => Some(unit),
-        (_, Consumer::Unit(_) | Consumer::UserUnit { .. } | Consumer::Container(_)) => None,
-    }
-}
-
 struct Watch<'a> {
     systemd: Systemd,
-    user: Option<&'a str>,
     report: &'a mpsc::Sender<Watched>,
     /// Units by the path of their object.
     paths: BTreeMap<String, String>,
@@ -142,9 +117,6 @@ struct Watch<'a> {
 impl Watch<'_> {
     /// Before anything is asked, so that nothing is missed in between.
     async fn subscribe(&mut self, signals: &Connection, units: &BTreeSet<String>) -> zbus::Result<()> {
-        if self.user.is_some() {
-            return self.learn_paths(units).await; // there is no bus between that would have to be told what to hand on
-        }
         let bus = fdo::DBusProxy::new(signals).await?;
         let of_manager =
             |member: &'static str| of_systemd().path(MANAGER_PATH).interface(MANAGER_INTERFACE).member(member);
@@ -177,13 +149,6 @@ impl Watch<'_> {
         Ok(())
     }
 
-    fn consumer(&self, unit: &str) -> String {
-        match self.user {
-            None => Consumer::Unit(unit).name(),
-            Some(user) => Consumer::UserUnit { user, unit }.name(),
-        }
-    }
-
     /// The units that a signal is about.
     async fn concerned(&mut self, message: &zbus::Message, signals: &Connection) -> zbus::Result<Vec<String>> {
         let all = || self.paths.values().cloned().collect::<Vec<_>>();
@@ -198,12 +163,12 @@ impl Watch<'_> {
                 let job = message.body().deserialize::<(u32, zbus::wire::OwnedObjectPath, String, String)>();
                 let unit = job.ok().filter(|(.., result)| result == "dependency").map(|(_, _, unit, _)| unit);
                 if let Some(unit) = unit.filter(|unit| self.paths.values().any(|known| known == unit)) {
-                    let _ = self.report.send(Watched::StartMissed { unit: self.consumer(&unit) }).await;
+                    let _ = self.report.send(Watched::StartMissed { unit }).await;
                 }
                 Vec::new()
             }
             (Some("Reloading"), _) => all(),
-            (Some("NameOwnerChanged"), _) if self.user.is_none() => {
+            (Some("NameOwnerChanged"), _) => {
                 // systemd has executed itself anew; it remembers its subscribers, but not for certain
                 subscribe(signals).await?;
                 let _ = self.report.send(Watched::Reachable).await;
@@ -223,7 +188,6 @@ impl Watch<'_> {
             let present = (running, run.clone());
             if self.known.get(&unit) != Some(&present) {
                 self.known.insert(unit.clone(), present);
-                let unit = self.consumer(&unit);
                 let _ = self.report.send(Watched::Unit { unit, running, run }).await;
             }
         }

@@ -1,5 +1,4 @@
-//! Consumers that are none of the system's units: containers of Podman's, by name, which are paused and continued without their engine
-//! and stopped and started by it; and a unit of a user's.
+//! Consumers that are containers of Podman's, by name: paused and continued without their engine, stopped and started by it.
 
 use anyhow::{Context as _, Result, ensure};
 
@@ -19,17 +18,13 @@ const WAITS: &str = "/bin/bash -c 'trap \"exit 7\" TERM; while :; do sleep 1 & w
 /// What a container needs of the host to run Python: no image has to be fetched.
 const VOLUMES: &str = "--volume /usr:/usr:ro --volume /etc:/etc:ro --volume /run/load:/run/load";
 const ROOT: &str = "/run/nm-root";
-/// Of a user who is not logged in and lingers.
-const USERS: &str = "nm-users.service";
-const AS_USER: &str = "setpriv --reuid=nasuser --regid=nasuser --clear-groups env XDG_RUNTIME_DIR=/run/user/3000";
 
 pub fn run(guest: &Guest) -> Result<String> {
     let [nas] = nas::up(guest, [8])?;
     let load = Load::new(guest, "engine", &Kind::ALL).unhurried();
     let more = format!(
         "profile = \"transcode\"\npatience = \"2m\"\n\
-         [[share.engine.consumer]]\ncontainer = \"{SCANNER}\"\non_outage = \"stop\"\n\
-         [[share.engine.consumer]]\nunit = \"{USERS}\"\nuser = \"nasuser\""
+         [[share.engine.consumer]]\ncontainer = \"{SCANNER}\"\non_outage = \"stop\""
     );
     let share = ShareOf {
         name: "engine",
@@ -52,7 +47,6 @@ pub fn run(guest: &Guest) -> Result<String> {
     start(guest, TRANSCODER, bound, &format!("/bin/bash {}", load.script_path()))?;
     start(guest, PLAYER, told, WAITS)?;
     start(guest, SCANNER, bound, WAITS)?;
-    start_users(guest)?;
     load.wait_for_operations(5, DEADLINE)?;
     let listed = guest.ok("nasmount consumers engine")?;
     ensure!(!listed.contains("is the name right"), "an engine's containers are not found: {listed}");
@@ -60,20 +54,15 @@ pub fn run(guest: &Guest) -> Result<String> {
     let outage = nas.cut(Fault::Link)?;
     nasmount.wait_for_state("engine", "holding")?;
     let seen = guest.wait_for("the container to be paused", DEADLINE, &paused(&scope(TRANSCODER)))?;
-    guest.wait_for("the user's unit to be paused", DEADLINE, &paused(USERS_CGROUP))?;
     guest.wait_for("the scanner to be stopped", DEADLINE, &format!("! {}", runs(&scope(SCANNER))))?;
     let after = seen - outage.began;
     outage.heal()?;
     nasmount.wait_for_state("engine", "online")?;
     guest.wait_for("the scanner to be started", DEADLINE, &runs(&scope(SCANNER)))?;
-    guest.ok(&format!("! {}", paused(USERS_CGROUP))).context("the user's unit goes on")?;
     let account = unharmed(&load, nas)?;
 
     given_up(guest, &nasmount, nas)?;
     guest.ok(&format!("podman rm --force --time 1 {TRANSCODER} {PLAYER} {SCANNER} && systemctl stop podman.socket"))?;
-    guest.ok(&format!(
-        "{AS_USER} systemctl --user stop {USERS} && loginctl disable-linger nasuser && rm /etc/systemd/user/{USERS}"
-    ))?;
     nasmount.remove()?;
     Ok(format!("paused {after:.1} s after the cut; {account}"))
 }
@@ -87,10 +76,8 @@ fn given_up(guest: &Guest, nasmount: &Nasmount<'_>, nas: Nas<'_>) -> Result<()> 
     guest.wait_for("the player to be stopped", DEADLINE, &format!("! {}", runs(&scope(PLAYER))))?;
     let code = guest.ok(&format!("podman inspect --format {{{{.State.ExitCode}}}} {PLAYER}"))?;
     ensure!(code == "7", "the player did not end by itself, but with code {code}: was it paused when it was asked to?");
-    guest.wait_for("the user's unit to be stopped", DEADLINE, &format!("! {}", runs(USERS_CGROUP)))?;
     outage.heal()?;
     guest.ok("nasmount mount engine")?;
-    guest.wait_for("the user's unit to be started", DEADLINE, &runs(USERS_CGROUP))?;
     for name in [PLAYER, SCANNER] {
         guest.wait_for(
             "it to be started with the fresh mount",
@@ -112,19 +99,10 @@ fn start(guest: &Guest, name: &str, volume: &str, command: &str) -> Result<()> {
     Ok(())
 }
 
-fn start_users(guest: &Guest) -> Result<()> {
-    guest.write_file(&format!("/etc/systemd/user/{USERS}"), "[Service]\nExecStart=sleep infinity\n")?;
-    guest.ok("loginctl enable-linger nasuser")?;
-    guest.wait_for("the user's systemd", DEADLINE, &format!("{AS_USER} systemctl --user start {USERS}")).map(drop)
-}
-
 /// Where a container's processes are.
 fn scope(name: &str) -> String {
     format!("/sys/fs/cgroup/machine.slice/libpod-$(cat /run/{name}.id).scope")
 }
-
-/// Where those of the user's unit are.
-const USERS_CGROUP: &str = "/sys/fs/cgroup/user.slice/user-3000.slice/user@3000.service/app.slice/nm-users.service";
 
 fn runs(cgroup: &str) -> String {
     format!("grep -q 'populated 1' {cgroup}/cgroup.events")
