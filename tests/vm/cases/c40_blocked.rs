@@ -108,12 +108,13 @@ fn logs_in(guest: &Guest, nasmount: &Nasmount<'_>, nas: Nas<'_>) -> Result<()> {
     ensure!(file()? == format!("username=nasuser\npassword={PASSWORD}\n600 root:root"), "{}", file()?);
     nasmount.wait_for_state("secret", "online")?;
 
-    let since = nasmount.share("secret")?["since"].clone();
+    let since = nasmount.wait_for_state("secret", "online")?;
     nas.change(&format!("password {OTHER_HASH}"))?;
     let changed = log_in(OTHER_PASSWORD)?;
     ensure!(changed.code == 0 && changed.stderr.contains("nasmount remount secret"), "{changed:?}");
-    let share = nasmount.share("secret")?;
-    ensure!(share["state"] == "online" && share["since"] == since, "it was not left alone: {share}");
+    let still = nasmount.wait_for_state("secret", "online")?;
+    // from a wall clock, to the microsecond
+    ensure!((still - since).abs() < 0.1, "it was not left alone: online since {still}, before since {since}");
     guest.ok("nasmount remount secret").context("with the new password")?;
     nas.change(&format!("password {HASH}"))?; // other cases use this NAS, too
     let said = guest.ok("journalctl -b | grep -ciE 'wrong, too|pw2;after it' || true")?;
