@@ -11,10 +11,11 @@ use secrecy::ExposeSecret as _;
 use serde::Serialize;
 
 use super::client::{Client, block_on};
+use super::configured::{loaded, no_such, shares_of};
 use super::report::{Exit, finish, report};
 use super::{Hinted, is_root};
 use crate::config::credentials::parse_credentials;
-use crate::config::settings::{CredentialSource, ServerSettings, Settings, ShareSettings};
+use crate::config::settings::{CredentialSource, ServerSettings, ShareSettings};
 use crate::config::{self, SourceText, shipped_profiles};
 use crate::plan::diagnosis::{
     Diagnosis, Ending, Finding, Look, Named, Outcome, Step, Subject, Trial, TrialFailure, Trouble, Writing, add_trial,
@@ -46,8 +47,13 @@ const LOOKS: usize = 5;
 
 /// `diagnose SHARE|HOST`
 #[derive(Debug, clap::Args)]
+#[command(
+    after_help = "It needs root from the step `credentials` on.\n\nExamples:\n  sudo nasmount diagnose films\n  \
+                        nasmount diagnose 192.168.1.10\n  sudo nasmount diagnose //tower/music"
+)]
 pub struct Arguments {
-    /// Share; or a host, by its address or a name with a dot in it; or `//HOST/SHARE`, also as `smb://` or with backslashes
+    /// Share, or its mount point; or a host, by its name in the configuration, its address or a name with a dot in it; or `//HOST/SHARE`,
+    /// also as `smb://` or with backslashes
     #[arg(value_name = "SHARE|HOST")]
     subject: String,
     /// Also write a file into the share, read it back and delete it
@@ -110,42 +116,43 @@ pub fn run(config: Option<&Path>, arguments: &Arguments) -> anyhow::Result<Exit>
     Ok(exit)
 }
 
-/// The configuration; that it cannot be used has been said.
-pub(super) fn settings(config: Option<&Path>) -> Result<Settings, Exit> {
-    let texts = read_config(&ConfigRoots::system(config)).map_err(|error| {
-        report(&error, Some(&error.hint()));
-        Exit::Usage
-    })?;
-    let loaded = config::load(&texts.fragments, &texts.profiles).map_err(|_| {
-        let error = Hinted::new("the configuration is not valid", "`nasmount check` says what is wrong");
-        report(&error, Some(&error.hint));
-        Exit::Usage
-    })?;
-    Ok(loaded.settings)
-}
-
-/// The names of shares have neither dots nor colons.
+/// The names of shares have neither dots nor colons, so what has one is a host.
 fn find(config: Option<&Path>, subject: &str) -> Result<Asked, Exit> {
+    let wrong = |message: &str, hint: &str| {
+        report(&Hinted::new(message, hint), Some(hint));
+        Exit::Usage
+    };
     match named(subject) {
         Some(Ok(Named { host, source: None })) => return Ok(Asked::Host(host)),
         Some(Ok(Named { host, source: Some(source) })) => return of_address(config, &host, &source),
-        Some(Err((message, hint))) => {
-            report(&Hinted::new(message, hint), Some(hint));
-            return Err(Exit::Usage);
-        }
+        Some(Err((message, hint))) => return Err(wrong(message, hint)),
         None => {}
     }
-    if subject.contains(['.', ':']) {
-        return Ok(Asked::Host(subject.to_owned()));
+    let mut settings = loaded(config)?.settings;
+    let is_path = subject.starts_with(['/', '.']);
+    let path = Path::new(subject);
+    let share = settings.shares.values().find(|share| match is_path {
+        true => share.mount_point == path,
+        false => share.id.to_string() == subject,
+    });
+    if let Some(share) = share.cloned() {
+        let server = settings.servers.remove(&share.server).ok_or(Exit::Failed)?;
+        return Ok(Asked::Share((server, share).into()));
     }
-    let mut settings = settings(config)?;
-    let share = settings.shares.into_values().find(|share| share.id.to_string() == subject);
-    let both = share.and_then(|share| Some((settings.servers.remove(&share.server)?, share)));
-    both.map(|both| Asked::Share(both.into())).ok_or_else(|| {
-        let hint = "the configuration names the shares; a host is an address, or a name with a dot in it";
-        report(&Hinted::new(format!("there is no share {subject}"), hint), Some(hint));
-        Exit::NoSuchShare
-    })
+    if is_path {
+        let hint = match settings.shares.values().find(|share| path.starts_with(&share.mount_point)) {
+            Some(share) => format!("it is in the share {0}: `nasmount diagnose {0}`", share.id),
+            None => "name a share, its mount point, or //HOST/SHARE".to_owned(),
+        };
+        return Err(wrong(&format!("no share is mounted on {path:?}"), &hint));
+    }
+    if let Some(server) = settings.servers.values().find(|server| server.id.to_string() == subject) {
+        return Ok(Asked::Host(server.host.clone()));
+    }
+    let mut known = shares_of(&settings);
+    known.extend(settings.servers.keys().map(ToString::to_string));
+    let listed = "the configuration names shares and servers; any other host is an address, or a name with a dot in it";
+    Err(no_such("share or server", subject, &known, listed))
 }
 
 /// The share of the configuration that an address names; else one with a profile's options, and with the login of the configured server,
@@ -494,6 +501,12 @@ mod tests {
         assert_eq!(of("//attic/music"), (UNCONFIGURED.to_owned(), "music".to_owned(), CredentialSource::Guest));
         assert!(matches!(find(Some(&file), "smb://attic"), Ok(Asked::Host(host)) if host == "attic"));
         assert!(matches!(find(Some(&file), "smb://bob@attic/music"), Err(Exit::Usage)));
+        assert_eq!(of("/mnt/films/").0, "films");
+        for path in ["/mnt/films/new", "/mnt/other", "./films"] {
+            assert!(matches!(find(Some(&file), path), Err(Exit::Usage)), "{path}");
+        }
+        assert!(matches!(find(Some(&file), "tower"), Ok(Asked::Host(host)) if host == "tower.lan"));
+        assert!(matches!(find(Some(&file), "flims"), Err(Exit::NoSuchShare)));
     }
 
     #[test]

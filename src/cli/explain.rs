@@ -11,15 +11,14 @@ use anyhow::{Context as _, bail};
 use comfy_table::{ContentArrangement, Table, presets};
 use serde::Serialize;
 
-use super::Hinted;
-use super::report::{Exit, finish, report};
+use super::configured;
+use super::report::{Exit, finish};
 use crate::config::settings::{HoldFor, OptionValue, ShareSettings};
-use crate::config::{self, Loaded, OptionOrigin};
+use crate::config::{Loaded, OptionOrigin};
 use crate::plan::doctor::Version;
 use crate::plan::hazards::{Warned, warnings};
 use crate::plan::layers::{KERNEL_ECHO_FACTOR, KERNEL_WAITS_FOR_RECONNECT, Layers};
 use crate::plan::options::{Adjustment, DirtyLimitSupport, KernelOptions, MountPlan, mount_options};
-use crate::sys::config_dir::{ConfigRoots, read_config};
 use crate::sys::{kernel, mountinfo};
 
 /// Version of the form of `--json`.
@@ -82,14 +81,13 @@ struct Times {
 
 /// Prints it.
 pub fn run(config: Option<&Path>, arguments: &Arguments) -> anyhow::Result<Exit> {
-    let texts = read_config(&ConfigRoots::system(config)).context("nothing can be explained")?;
-    let Ok(loaded) = config::load(&texts.fragments, &texts.profiles) else {
-        bail!(Hinted::new("the configuration is not valid", "`nasmount check` says what is wrong"));
+    let loaded = match configured::loaded(config) {
+        Ok(loaded) => loaded,
+        Err(exit) => return Ok(exit),
     };
     let Some(share) = loaded.settings.shares.values().find(|share| share.id.to_string() == arguments.share) else {
-        let hint = "`nasmount status` lists what there is";
-        report(&Hinted::new(format!("there is no share {}", arguments.share), hint), Some(hint));
-        return Ok(Exit::NoSuchShare);
+        let known = configured::shares_of(&loaded.settings);
+        return Ok(configured::no_such("share", &arguments.share, &known, "`nasmount status` lists what there is"));
     };
     let options = kernel::mount_params().as_deref().map_or_else(KernelOptions::unknown, KernelOptions::parse);
     let limits =
@@ -233,7 +231,7 @@ fn render(explanation: &Explanation) -> String {
 mod tests {
     #![expect(clippy::unwrap_used, reason = "tests")]
     use super::*;
-    use crate::config::{SourceText, shipped_profiles};
+    use crate::config::{self, SourceText, shipped_profiles};
 
     const CONFIGURATION: &str = r#"[server.tower]
 host = "10.10.0.35"

@@ -11,14 +11,13 @@ use std::time::Duration;
 use secrecy::{ExposeSecret as _, SecretString};
 
 use super::client::{Client, block_on};
-use super::diagnose::{settings, try_login};
+use super::configured::{loaded, no_such};
+use super::diagnose::try_login;
 use super::report::{Exit, report, write_error};
 use super::{Hinted, control, is_root};
-use crate::config::closest;
-use crate::config::credentials::{Credentials, parse_credentials};
 use crate::config::settings::{CredentialSource, ServerSettings, Settings, ShareSettings};
 use crate::daemon::reload::Outcome;
-use crate::plan::login::{Tried, Typed, Why, credentials_text, judge};
+use crate::plan::login::{Tried, Typed, Why, credentials_text, judge, names_of};
 use crate::share::failure::FailureClass;
 use crate::share::{Reason, State};
 use crate::status::{ShareStatus, StatusReport};
@@ -77,7 +76,7 @@ pub fn run(config: Option<&Path>, arguments: &Arguments) -> anyhow::Result<Exit>
 
 /// What goes wrong has been said when this returns.
 fn log_in(config: Option<&Path>, arguments: &Arguments) -> Result<Exit, Exit> {
-    let settings = settings(config)?;
+    let settings = loaded(config)?.settings;
     let place = place(&settings, arguments, &ConfigRoots::system(config).main)?;
     if !is_root() {
         return Err(refuse(Exit::Failed, "only root may do that", "run it with sudo"));
@@ -116,11 +115,7 @@ fn place<'settings>(
 ) -> Result<Place<'settings>, Exit> {
     let Some(server) = settings.servers.values().find(|server| server.id.to_string() == *name) else {
         let known: Vec<String> = settings.servers.keys().map(ToString::to_string).collect();
-        let hint = match closest(name, known.iter().map(String::as_str)) {
-            Some(meant) => format!("did you mean `{meant}`?"),
-            None => format!("the configuration has {}", known.join(", ")),
-        };
-        return Err(refuse(Exit::NoSuchShare, format!("there is no server {name}"), hint));
+        return Err(no_such("server", name, &known, &format!("the configuration has {}", known.join(", "))));
     };
     match &server.credentials {
         CredentialSource::File(file) => Ok(Place { server, file }),
@@ -168,9 +163,7 @@ fn text_now(file: &Path) -> Result<Option<SecretString>, Exit> {
 
 fn ask(arguments: &Arguments, now: Option<&SecretString>) -> Result<Typed, Exit> {
     let Arguments { server, user, domain, stdin, no_test } = arguments;
-    let now = now.and_then(|text| parse_credentials(text.expose_secret()).ok()).unwrap_or_default();
-    let Credentials { username, domain: domain_now, .. } = now;
-    let domain_now = domain_now.unwrap_or_default();
+    let (username, domain_now) = names_of(now);
     if *stdin {
         let unreadable = |error: io::Error| {
             refuse(
@@ -180,7 +173,7 @@ fn ask(arguments: &Arguments, now: Option<&SecretString>) -> Result<Typed, Exit>
             )
         };
         let password = line_of_stdin().map_err(unreadable)?.unwrap_or_default();
-        let username = user.clone().or(username).unwrap_or_default();
+        let username = user.clone().unwrap_or(username);
         return Ok(Typed { username, domain: domain.clone().unwrap_or(domain_now), password });
     }
     let terminal = Terminal::open().map_err(|error| {
@@ -199,7 +192,7 @@ fn ask(arguments: &Arguments, now: Option<&SecretString>) -> Result<Typed, Exit>
     };
     let username = match user {
         Some(user) => user.clone(),
-        None => visible(&format!("User of {server}"), &username.unwrap_or_default())?,
+        None => visible(&format!("User of {server}"), &username)?,
     };
     let domain = match domain {
         Some(domain) => domain.clone(),

@@ -2,6 +2,7 @@
 
 pub mod check;
 pub mod client;
+mod configured;
 pub mod consumers;
 pub mod control;
 pub mod diagnose;
@@ -27,6 +28,7 @@ pub mod trust;
 #[path = "../../tests/schemas/validate.rs"]
 mod validate;
 
+use std::ffi::OsStr;
 use std::io::{IsTerminal as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -88,6 +90,8 @@ enum Command {
     /// Write the login of a server into its credentials file, if the server takes it
     Login(login::Arguments),
     /// Check the configuration; silent when it is fine
+    #[command(after_help = "Without root it cannot look into credentials files, and says so.\n\n\
+                            Example, before a changed configuration is taken over:\n  sudo nasmount check && sudo nasmount reload")]
     Check {
         /// Print the problems as JSON
         #[arg(long)]
@@ -164,8 +168,15 @@ fn ended(result: anyhow::Result<Exit>) -> Exit {
 fn parse() -> Cli {
     let plain = std::env::args_os().any(|argument| argument == "--no-color");
     let colour = if plain { clap::ColorChoice::Never } else { clap::ColorChoice::Auto };
-    let matches = Cli::command().color(colour).get_matches();
+    let matches = command(std::env::var_os("NASMOUNT_CONFIG").as_deref()).color(colour).get_matches();
     Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
+}
+
+/// An empty variable is none.
+fn command(config: Option<&OsStr>) -> clap::Command {
+    let unset = config.is_some_and(OsStr::is_empty);
+    let command = Cli::command();
+    if unset { command.mut_arg("config", |argument| argument.env(None::<&'static str>)) } else { command }
 }
 
 /// Is this root? What needs it says so before it begins.
@@ -271,8 +282,14 @@ fn talk(quiet: bool) -> report::Talk {
 }
 
 fn colour(no_color: bool) -> Colour {
-    let wanted = !no_color && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+    let set = |name| std::env::var_os(name).filter(|value| !value.is_empty());
+    let wanted = !no_color && takes_colours(set("NO_COLOR").as_deref(), set("TERM").as_deref());
     if wanted && std::io::stderr().is_terminal() { Colour::Always } else { Colour::Never }
+}
+
+/// What the environment says of a terminal.
+fn takes_colours(no_color: Option<&OsStr>, term: Option<&OsStr>) -> bool {
+    no_color.is_none() && term != Some(OsStr::new("dumb"))
 }
 
 /// A panic is a bug of ours. One in a task would leave units paused behind a watchdog that is fed all the same, so it ends the
@@ -355,4 +372,26 @@ fn completions(shell: clap_complete::Shell) -> anyhow::Result<Exit> {
     let mut script = Vec::new(); // generating straight to a closed pipe would panic
     clap_complete::generate(shell, &mut Cli::command(), "nasmount", &mut script);
     Ok(report::finish(Exit::Done, std::io::stdout().write_all(&script)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_dumb_terminal_has_no_colours() {
+        assert!(takes_colours(None, None) && takes_colours(None, Some(OsStr::new("xterm"))));
+        assert!(!takes_colours(None, Some(OsStr::new("dumb"))));
+        assert!(!takes_colours(Some(OsStr::new("1")), Some(OsStr::new("xterm"))));
+    }
+
+    #[test]
+    fn an_empty_variable_is_none() {
+        let has = |config| {
+            let command = command(config);
+            command.get_arguments().any(|argument| argument.get_id() == "config" && argument.get_env().is_some())
+        };
+        assert!(has(None) && has(Some(OsStr::new("/x"))));
+        assert!(!has(Some(OsStr::new(""))));
+    }
 }

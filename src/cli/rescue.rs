@@ -10,14 +10,13 @@ use serde::Serialize;
 
 use super::Hinted;
 use super::client::{Client, block_on};
-use super::report::{self, Exit, finish};
-use crate::config;
+use super::configured;
+use super::report::{Exit, finish};
 use crate::config::settings::ShareSettings;
 use crate::plan::beside::{Doing, Found, Left, Tally};
 use crate::plan::doctor::size;
 use crate::plan::layers;
 use crate::share::State;
-use crate::sys::config_dir::{ConfigRoots, read_config};
 use crate::sys::worker::{self, Answer, Destination, Ended, Failed, Request, RescueRequest};
 
 /// Version of the form of `--json`.
@@ -31,7 +30,9 @@ const STEP_WITHIN: Duration = Duration::from_secs(layers::FLUSH.as_secs() + laye
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Without --aside and --merge nothing is changed. Nothing is ever overwritten: what has another content under the same \
-                        name is left and named, and the exit status is 1. What is copied is deleted only after the copy was read back. It can be ended and run again."
+                        name is left and named, and the exit status is 1. What is copied is deleted only after the copy was read back. It can be ended and run again.\n\n\
+                        Examples:\n  sudo nasmount rescue films\n  sudo nasmount rescue films --merge --dry-run\n  \
+                        sudo nasmount rescue films --aside /var/tmp"
 )]
 pub struct Arguments {
     /// Share; without one, all
@@ -67,21 +68,20 @@ struct OfShare {
     refused: bool,
 }
 
-/// 0: listed, or all moved; 1: something is left; 3: the share is not online; 4: no such share.
+/// 0: listed, or all moved; 1: something is left; 2: the configuration is not valid; 3: the share is not online; 4: no such share.
 pub fn run(config: Option<&Path>, arguments: &Arguments) -> anyhow::Result<Exit> {
     if !super::is_root() {
         bail!(Hinted::new("only root can look under a mount", "run it with sudo"));
     }
-    let texts = read_config(&ConfigRoots::system(config)).context("nothing is known of any share")?;
-    let Ok(loaded) = config::load(&texts.fragments, &texts.profiles) else {
-        bail!(Hinted::new("the configuration is not valid", "`nasmount check` says what is wrong"));
+    let loaded = match configured::loaded(config) {
+        Ok(loaded) => loaded,
+        Err(exit) => return Ok(exit),
     };
     let named = |share: &&ShareSettings| arguments.share.as_ref().is_none_or(|name| share.id.to_string() == *name);
     let shares: Vec<&ShareSettings> = loaded.settings.shares.values().filter(named).collect();
     if let (true, Some(name)) = (shares.is_empty(), &arguments.share) {
-        let hint = "`nasmount status` lists what there is";
-        report::report(&Hinted::new(format!("there is no share {name}"), hint), Some(hint));
-        return Ok(Exit::NoSuchShare);
+        let known = configured::shares_of(&loaded.settings);
+        return Ok(configured::no_such("share", name, &known, "`nasmount status` lists what there is"));
     }
     let to = match &arguments.aside {
         Some(directory) => Some(Destination::Aside(std::path::absolute(directory).context("--aside")?)),

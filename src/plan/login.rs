@@ -46,6 +46,14 @@ impl Unfit {
     }
 }
 
+/// User name and domain of the credentials file that is there now, each empty if it has none. The carriage return of a text from Windows
+/// is no part of them: the kernel would take it for one, but the file is written anew.
+pub fn names_of(now: Option<&SecretString>) -> (String, String) {
+    let now = now.and_then(|text| parse_credentials(text.expose_secret()).ok()).unwrap_or_default();
+    let plain = |value: Option<String>| value.unwrap_or_default().trim_end_matches('\r').to_owned();
+    (plain(now.username), plain(now.domain))
+}
+
 /// The text of a credentials file with what was typed. Of the one that is there now everything else is kept, but for a second
 /// password, which would be tried behind the new one and count as one more failed login.
 pub fn credentials_text(now: Option<&SecretString>, typed: &Typed) -> Result<SecretString, Unfit> {
@@ -170,6 +178,17 @@ mod tests {
         assert_eq!(text("username=bob\r\npassword=x\r\n", &bob), "username=bob\npassword=new\n");
         assert_eq!(text("\u{feff}username=x\npassword=x\n", &bob), "username=bob\npassword=new\n");
         assert_eq!(text("  DOMAIN=X\n", &typed("bob", "Y", "x")), "  DOMAIN=Y\nusername=bob\npassword=x\n");
+    }
+
+    #[test]
+    fn the_names_of_a_file_from_windows_can_be_written_again() {
+        let old = SecretString::from("username=bob\r\npassword=x\r\ndomain=HOME\r\n");
+        let (username, domain) = names_of(Some(&old));
+        assert_eq!((username.as_str(), domain.as_str()), ("bob", "HOME"));
+        let new = credentials_text(Some(&old), &typed(&username, &domain, "new")).unwrap();
+        assert_eq!(new.expose_secret(), "username=bob\npassword=new\ndomain=HOME\n");
+        assert_eq!(names_of(Some(&"username=bob\r\ndomain=\r\n".into())), ("bob".to_owned(), String::new()));
+        assert_eq!(names_of(None), (String::new(), String::new()));
     }
 
     #[test]

@@ -11,21 +11,32 @@ pub struct Named {
     pub source: Option<String>,
 }
 
-/// Reads it; `None` if the text is no such address, or why it cannot be used: a message, and what to do.
+/// Reads it; `None` if the text is a bare word or a path of this host, or why it cannot be used: a message, and what to do.
 pub fn named(text: &str) -> Option<Result<Named, (&'static str, &'static str)>> {
-    const SCHEMES: [&str; 2] = ["smb://", "cifs://"];
-    let scheme =
-        SCHEMES.iter().find(|scheme| text.get(..scheme.len()).is_some_and(|start| start.eq_ignore_ascii_case(scheme)));
-    let (rest, is_url) = match scheme {
-        Some(scheme) => (text[scheme.len()..].to_owned(), true),
-        None => {
-            // the shell has eaten half of the backslashes, if they were not quoted
-            let text = text.replace('\\', "/");
-            let rest = text.strip_prefix("//").or_else(|| text.strip_prefix('/').filter(|rest| rest.contains('/')))?;
-            (rest.to_owned(), false)
-        }
-    };
-    Some(parts(&rest, is_url))
+    const SCHEMES: [&str; 2] = ["smb:", "cifs:"];
+    let plain = text.replace('\\', "/");
+    let of_scheme =
+        SCHEMES.iter().find(|scheme| plain.get(..scheme.len()).is_some_and(|start| start.eq_ignore_ascii_case(scheme)));
+    if let Some(rest) = of_scheme.and_then(|scheme| plain[scheme.len()..].strip_prefix("//")) {
+        return Some(parts(rest, true));
+    }
+    if plain.split_once("://").is_some_and(|(scheme, _)| !scheme.contains('/')) {
+        return Some(Err(("this is no address of a share", "write //HOST/SHARE, or smb://HOST/SHARE")));
+    }
+    // a shell takes one half of the backslashes, or a second pair of quotes doubles them
+    let quoted_twice = plain.strip_prefix("////").filter(|_| text.starts_with('\\'));
+    if let Some(rest) = quoted_twice.or_else(|| plain.strip_prefix("//")) {
+        return Some(parts(rest, false));
+    }
+    if text.starts_with('\\') {
+        let rest = plain.trim_start_matches('/');
+        let eaten =
+            ("the address names no share", r"put it into quotes, or the shell takes the backslashes: '\\HOST\SHARE'");
+        return Some(if rest.contains('/') { parts(rest, false) } else { Err(eaten) });
+    }
+    let host = plain.split('/').next().unwrap_or_default();
+    let is_host = host.contains(':') || host.starts_with('[') || (host.contains('.') && !host.starts_with('.'));
+    is_host.then(|| parts(&plain, false))
 }
 
 fn parts(rest: &str, is_url: bool) -> Result<Named, (&'static str, &'static str)> {
@@ -33,15 +44,23 @@ fn parts(rest: &str, is_url: bool) -> Result<Named, (&'static str, &'static str)
     if host.contains('@') {
         return Err(("a login does not belong in an address", "leave it out; logins are in credentials files"));
     }
-    let bracketed = host.strip_prefix('[').and_then(|host| host.split_once(']'));
-    let is_ipv6 = |host: &str| matches!(host.parse(), Ok(IpAddr::V6(_)));
-    let (host, port) = match bracketed {
-        Some((host, port)) => (host, port.strip_prefix(':')),
+    let (host, port) = match host.strip_prefix('[') {
+        Some(bracketed) => match bracketed.split_once(']') {
+            Some((host, port)) if is_ipv6(host) && (port.is_empty() || port.starts_with(':')) => {
+                (host, port.strip_prefix(':'))
+            }
+            _ => {
+                return Err((
+                    "the brackets are not round an IPv6 address",
+                    "write [ADDRESS], or the host without them",
+                ));
+            }
+        },
         None if is_ipv6(host) => (host, None),
         None => host.split_once(':').map_or((host, None), |(host, port)| (host, Some(port))),
     };
     if port.is_some_and(|port| port != "445") {
-        return Err(("only port 445 is supported", "leave the port out"));
+        return Err(("CIFS shares are on port 445", "leave the port out"));
     }
     if host.is_empty() {
         return Err(("the address names no host", "write //HOST/SHARE"));
@@ -53,6 +72,12 @@ fn parts(rest: &str, is_url: bool) -> Result<Named, (&'static str, &'static str)
     };
     let path: Vec<&str> = path.split('/').filter(|part| !part.is_empty()).collect();
     Ok(Named { host: host.to_owned(), source: (!path.is_empty()).then(|| path.join("/")) })
+}
+
+/// Also one with a zone: `fe80::1%eth0`.
+fn is_ipv6(host: &str) -> bool {
+    let address = host.split_once('%').map_or(host, |(address, _)| address);
+    matches!(address.parse(), Ok(IpAddr::V6(_)))
 }
 
 /// `%20` and its kin are bytes; a `%` that is none stands for itself.
@@ -92,6 +117,8 @@ mod tests {
             "//tower/my films/new",
             r"\\tower\my films\new",
             r"\tower\my films\new",
+            r"\\\\tower\\my films\\new",
+            r"smb:\\tower\my films\new",
         ] {
             assert_eq!(of(text), films("tower"), "{text}");
         }
@@ -103,14 +130,41 @@ mod tests {
     }
 
     #[test]
+    fn a_host_needs_no_slashes_if_nothing_else_looks_like_it() {
+        for (text, host, source) in [
+            ("tower.lan", "tower.lan", None),
+            ("10.10.0.35", "10.10.0.35", None),
+            ("fd00::35", "fd00::35", None),
+            ("fe80::35%eth0", "fe80::35%eth0", None),
+            ("[::1]", "::1", None),
+            ("[::1]:445", "::1", None),
+            ("tower:445", "tower", None),
+            ("10.10.0.35:445", "10.10.0.35", None),
+            ("10.10.0.35/films", "10.10.0.35", Some("films")),
+            (r"10.10.0.35\films", "10.10.0.35", Some("films")),
+            ("[::1]/films", "::1", Some("films")),
+        ] {
+            let expected = Named { host: host.to_owned(), source: source.map(str::to_owned) };
+            assert_eq!(named(text), Some(Ok(expected)), "{text}");
+        }
+    }
+
+    #[test]
     fn what_is_none_or_cannot_be_used_is_told_apart() {
-        for text in ["films", "tower.lan", "10.10.0.35", "fd00::35", "/films", "http://tower/films"] {
+        for text in ["films", "/films", "/mnt/films", "films/new", "./films", "../films"] {
             assert_eq!(named(text), None, "{text}");
         }
         let why = |text: &str| named(text).unwrap().unwrap_err().0;
         assert!(why("smb://bob:secret@tower/films").contains("login"));
-        assert!(why("//tower:139/films").contains("445"));
+        for text in ["//tower:139/films", "10.10.0.35:139", "[::1]:139", "tower:"] {
+            assert!(why(text).contains("445"), "{text}");
+        }
+        for text in ["[tower]", "[::1", "[::1]x", "[]"] {
+            assert!(why(text).contains("brackets"), "{text}");
+        }
         assert!(why("smb:///films").contains("no host"));
         assert!(why("smb://tower/%ff").contains("%-code"));
+        assert!(why("http://tower/films").contains("no address of a share"));
+        assert!(why(r"\towerfilms").contains("no share"));
     }
 }
