@@ -5,6 +5,7 @@ use std::fmt;
 use annotate_snippets::renderer::DecorStyle;
 use annotate_snippets::{AnnotationKind, Element, Level, Origin as SnippetOrigin, Renderer, Snippet};
 
+use super::shown;
 use super::source::{Files, Origin, Place};
 
 /// Kind of a problem; stable words for `--json`.
@@ -99,7 +100,7 @@ impl Warning {
 impl fmt::Display for Notice {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Place { file, line, column, .. } = &self.place;
-        write!(f, "{}:{line}:{column}: {}", file.display(), self.title())
+        write!(f, "{}:{line}:{column}: {}", shown(file), self.title())
     }
 }
 
@@ -140,7 +141,7 @@ impl Notice {
 }
 
 fn element<'a>(place: &'a Place, kind: AnnotationKind, label: Option<&'a String>) -> Element<'a> {
-    let path = place.file.to_string_lossy();
+    let path = shown(&place.file);
     match &place.excerpt {
         Some(excerpt) => {
             let annotation = kind.span(excerpt.marked.clone()).label(label.map(String::as_str));

@@ -139,6 +139,15 @@ pub(crate) fn quoted(text: &str) -> String {
     }
 }
 
+/// A path for a message: its control characters are escaped, or a file name could write what it likes on a terminal.
+pub(crate) fn shown(path: &std::path::Path) -> String {
+    let mut text = String::new();
+    for letter in path.to_string_lossy().chars() {
+        if letter.is_control() { text.extend(letter.escape_default()) } else { text.push(letter) }
+    }
+    text
+}
+
 /// The known word that was probably meant: close in letters, or the same but for case and `-`/`_`.
 pub(crate) fn closest<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     let plain = word.to_ascii_lowercase().replace('-', "_");

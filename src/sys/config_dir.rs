@@ -16,7 +16,7 @@ use secrecy::SecretString;
 use secrecy::zeroize::Zeroizing;
 
 use super::mountinfo;
-use crate::config::{SourceText, shipped_profiles};
+use crate::config::{SourceText, shipped_profiles, shown};
 
 /// Largest file that is read: a configuration of a thousand shares has less than a tenth of it.
 pub const FILE_BYTES_MAX: u64 = 1 << 20;
@@ -36,6 +36,8 @@ pub struct ConfigRoots {
     pub drop_ins: PathBuf,
     /// Directories of profiles, the later one wins; each may be absent.
     pub profiles: Vec<PathBuf>,
+    /// Uid whose files are taken besides root's: that of whoever runs the program, which is root's for the daemon.
+    pub user: u32,
 }
 
 /// All texts of a configuration, in the order in which they override each other. Feed them to [`crate::config::load`].
@@ -51,13 +53,13 @@ pub struct ConfigTexts {
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
     /// There is no main file.
-    #[error("there is no configuration at {path}", path = .path.display())]
+    #[error("there is no configuration at {path}", path = shown(.path))]
     NoConfiguration {
         /// Where it was looked for.
         path: PathBuf,
     },
     /// A file or directory could not be read.
-    #[error("cannot read {path}", path = .path.display())]
+    #[error("cannot read {path}", path = shown(.path))]
     Read {
         /// Which.
         path: PathBuf,
@@ -66,33 +68,51 @@ pub enum ReadError {
         source: io::Error,
     },
     /// Something else than a file: reading a pipe or a device could take for ever.
-    #[error("cannot read {path}: it is not a regular file", path = .path.display())]
+    #[error("cannot read {path}: it is not a regular file", path = shown(.path))]
     NotAFile {
         /// Which.
         path: PathBuf,
     },
     /// Whoever writes it commands root's service.
-    #[error("{path} has mode {mode:04o}: anybody may change it", path = .path.display())]
+    #[error("{path} has mode {mode:04o}: anybody may change it", path = shown(.path))]
     OpenToAll {
         /// Which file or directory.
         path: PathBuf,
         /// Its permission bits.
         mode: u32,
     },
+    /// The same.
+    #[error("{path} belongs to user {owner}, not to root, whose service obeys it", path = shown(.path))]
+    NotOwnedByRoot {
+        /// Which file or directory.
+        path: PathBuf,
+        /// Its owner's uid.
+        owner: u32,
+    },
+    /// The same.
+    #[error("{path} has mode {mode:04o}: the group {group} may change it", path = shown(.path))]
+    OpenToGroup {
+        /// Which file or directory.
+        path: PathBuf,
+        /// Its permission bits.
+        mode: u32,
+        /// Its group's gid.
+        group: u32,
+    },
     /// More than [`FILE_BYTES_MAX`].
-    #[error("cannot read {path}: it is larger than {FILE_BYTES_MAX} bytes", path = .path.display())]
+    #[error("cannot read {path}: it is larger than {FILE_BYTES_MAX} bytes", path = shown(.path))]
     TooLarge {
         /// Which.
         path: PathBuf,
     },
     /// Not UTF-8.
-    #[error("cannot read {path}: it is not UTF-8 text", path = .path.display())]
+    #[error("cannot read {path}: it is not UTF-8 text", path = shown(.path))]
     NotText {
         /// Which.
         path: PathBuf,
     },
     /// More than [`FILES_MAX`].
-    #[error("cannot read {path}: it has more than {FILES_MAX} files", path = .path.display())]
+    #[error("cannot read {path}: it has more than {FILES_MAX} files", path = shown(.path))]
     TooMany {
         /// Which directory.
         path: PathBuf,
@@ -107,6 +127,8 @@ impl ReadError {
             | Self::Read { path, .. }
             | Self::NotAFile { path }
             | Self::OpenToAll { path, .. }
+            | Self::NotOwnedByRoot { path, .. }
+            | Self::OpenToGroup { path, .. }
             | Self::TooLarge { path }
             | Self::NotText { path }
             | Self::TooMany { path } => path,
@@ -120,8 +142,10 @@ impl ReadError {
             Self::Read { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => "run it as root",
             Self::Read { .. } => "see that it is there and can be read; a link to /dev/null stands for no file",
             Self::NotAFile { .. } => "replace it by a file; a link to /dev/null stands for no file",
-            Self::OpenToAll { path, .. } => return format!("run `chmod o-w {}`", path.display()),
-            Self::TooLarge { .. } => "this is no configuration of nasmount: move it away",
+            Self::OpenToAll { path, .. } => return format!("run `chmod o-w {}`", shown(path)),
+            Self::NotOwnedByRoot { path, .. } => return format!("run `chown root {}`", shown(path)),
+            Self::OpenToGroup { path, .. } => return format!("run `chmod g-w {}`", shown(path)),
+            Self::TooLarge { .. } => "see what is in it: a file of this kind has less than a tenth of that",
             Self::NotText { .. } => "save it as UTF-8",
             Self::TooMany { .. } => "put several tables into one file",
         }
@@ -145,20 +169,23 @@ impl ConfigRoots {
         profiles.extend(extra);
         // What the administrator wrote for this machine has the last word.
         profiles.push(etc.join("profiles"));
-        Self { drop_ins: main.with_file_name("conf.d"), main, profiles }
+        let user = rustix::process::geteuid().as_raw();
+        Self { drop_ins: main.with_file_name("conf.d"), main, profiles, user }
     }
 }
 
 /// Reads everything.
 pub fn read_config(roots: &ConfigRoots) -> Result<ConfigTexts, ReadError> {
-    let main = match read_text(&roots.main) {
+    let refuse = |path: &Path, metadata: &fs::Metadata| refuse_others(path, metadata, roots.user);
+    let main = match read_bytes(&roots.main, refuse).and_then(|bytes| as_text(&roots.main, bytes)) {
         Err(ReadError::Read { source, path }) if source.kind() == io::ErrorKind::NotFound => {
             return Err(ReadError::NoConfiguration { path });
         }
         main => SourceText::new(&roots.main, main?),
     };
+    refuse_directory(&roots.main, roots.user)?;
     let mut fragments = vec![main];
-    fragments.extend(read_directory(&roots.drop_ins)?);
+    fragments.extend(read_directory(&roots.drop_ins, roots.user)?);
     let profiles = read_profiles(roots)?;
     Ok(ConfigTexts { fragments, profiles })
 }
@@ -174,14 +201,14 @@ pub fn read_config_or_none(roots: &ConfigRoots) -> Result<ConfigTexts, ReadError
 }
 
 /// All `*.toml` of a directory in the order of their names, without hidden and masked ones. No directory, no files.
-fn read_directory(directory: &Path) -> Result<Vec<SourceText>, ReadError> {
+fn read_directory(directory: &Path, user: u32) -> Result<Vec<SourceText>, ReadError> {
     let failed = |source| ReadError::Read { path: directory.to_owned(), source };
     let entries = match fs::read_dir(directory) {
         Ok(entries) => entries,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         Err(error) => return Err(failed(error)),
     };
-    refuse_open_to_all(directory, &fs::metadata(directory).map_err(failed)?)?;
+    refuse_others(directory, &fs::metadata(directory).map_err(failed)?, user)?;
     let mut paths = Vec::new();
     for entry in entries {
         let path = entry.map_err(failed)?.path();
@@ -194,7 +221,9 @@ fn read_directory(directory: &Path) -> Result<Vec<SourceText>, ReadError> {
         }
     }
     paths.sort();
-    paths.into_iter().map(|path| Ok(SourceText::new(&path, read_text(&path)?))).collect()
+    let refuse = |path: &Path, metadata: &fs::Metadata| refuse_others(path, metadata, user);
+    let read = |path: PathBuf| Ok(SourceText::new(&path, as_text(&path, read_bytes(&path, refuse)?)?));
+    paths.into_iter().map(read).collect()
 }
 
 fn is_masked(path: &Path) -> bool {
@@ -207,13 +236,45 @@ fn refuse_open_to_all(path: &Path, metadata: &fs::Metadata) -> Result<(), ReadEr
     if mode & WRITABLE_BY_ALL == 0 { Ok(()) } else { Err(ReadError::OpenToAll { path: path.to_owned(), mode }) }
 }
 
+/// Root's service obeys what it says, so nobody else may change it. What belongs to whoever runs this, who is not root, is theirs to try.
+fn refuse_others(path: &Path, metadata: &fs::Metadata, user: u32) -> Result<(), ReadError> {
+    const WRITABLE_BY_GROUP: u32 = 0o020;
+    refuse_open_to_all(path, metadata)?;
+    let (owner, group, mode) = (metadata.uid(), metadata.gid(), metadata.mode() & 0o7777);
+    match owner {
+        0 if mode & WRITABLE_BY_GROUP != 0 && group != 0 => {
+            Err(ReadError::OpenToGroup { path: path.to_owned(), mode, group })
+        }
+        owner if owner == 0 || owner == user => Ok(()),
+        owner => Err(ReadError::NotOwnedByRoot { path: path.to_owned(), owner }),
+    }
+}
+
+/// The same for the directory of the main file: who can write it puts another file there. In one like `/tmp` they cannot.
+fn refuse_directory(main: &Path, user: u32) -> Result<(), ReadError> {
+    const STICKY: u32 = 0o1000;
+    let directory = main.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let metadata = fs::metadata(directory).map_err(|source| ReadError::Read { path: directory.to_owned(), source })?;
+    if metadata.mode() & STICKY != 0 && metadata.uid() == 0 {
+        Ok(())
+    } else {
+        refuse_others(directory, &metadata, user)
+    }
+}
+
 /// Reads a text of limited size without ever waiting for it.
 pub(super) fn read_text(path: &Path) -> Result<String, ReadError> {
-    let mut bytes = read_bytes(path)?;
+    as_text(path, read_bytes(path, refuse_open_to_all)?)
+}
+
+fn as_text(path: &Path, mut bytes: Zeroizing<Vec<u8>>) -> Result<String, ReadError> {
     String::from_utf8(std::mem::take(&mut *bytes)).map_err(|_| ReadError::NotText { path: path.to_owned() })
 }
 
-fn read_bytes(path: &Path) -> Result<Zeroizing<Vec<u8>>, ReadError> {
+fn read_bytes(
+    path: &Path,
+    refuse: impl FnOnce(&Path, &fs::Metadata) -> Result<(), ReadError>,
+) -> Result<Zeroizing<Vec<u8>>, ReadError> {
     let path = path.to_owned();
     let failed = |source| ReadError::Read { path: path.clone(), source };
     // Opening a FIFO would wait for a writer.
@@ -223,7 +284,7 @@ fn read_bytes(path: &Path) -> Result<Zeroizing<Vec<u8>>, ReadError> {
     if !metadata.is_file() {
         return Err(ReadError::NotAFile { path });
     }
-    refuse_open_to_all(&path, &metadata)?;
+    refuse(&path, &metadata)?;
     if metadata.len() > FILE_BYTES_MAX {
         return Err(ReadError::TooLarge { path });
     }
@@ -297,7 +358,7 @@ pub fn read_credentials(path: &Path) -> io::Result<SecretString> {
 pub fn read_profiles(roots: &ConfigRoots) -> Result<Vec<SourceText>, ReadError> {
     let mut profiles = shipped_profiles();
     for directory in &roots.profiles {
-        profiles.extend(read_directory(directory)?);
+        profiles.extend(read_directory(directory, roots.user)?);
     }
     Ok(profiles)
 }
@@ -313,7 +374,7 @@ pub fn files_of(directory: &Path) -> io::Result<BTreeSet<PathBuf>> {
 
 /// A text that has passwords.
 pub fn read_private(path: &Path) -> Result<SecretString, ReadError> {
-    as_secret(&read_bytes(path)?).ok_or_else(|| ReadError::NotText { path: path.to_owned() })
+    as_secret(&read_bytes(path, refuse_open_to_all)?).ok_or_else(|| ReadError::NotText { path: path.to_owned() })
 }
 
 /// The text of an fstab.
@@ -398,113 +459,5 @@ fn check_credentials_of(path: &Path, expected_owner: u32) -> Result<(), Credenti
 }
 
 #[cfg(test)]
-mod tests {
-    #![expect(clippy::unwrap_used, reason = "tests")]
-    use std::os::unix::fs::{PermissionsExt, symlink};
-
-    use super::*;
-
-    fn write(root: &Path, path: &str, text: &str) -> PathBuf {
-        let path = root.join(path);
-        fs::create_dir_all(path.parent().unwrap()).unwrap();
-        fs::write(&path, text).unwrap();
-        path
-    }
-
-    fn names(texts: &[SourceText]) -> Vec<String> {
-        texts.iter().map(|text| text.path.file_name().unwrap().to_string_lossy().into_owned()).collect()
-    }
-
-    #[test]
-    fn files_are_found_in_their_order() {
-        let root = tempfile::tempdir().unwrap();
-        let root = root.path();
-        write(root, "etc/nasmount/nasmount.toml", "main");
-        write(root, "etc/nasmount/conf.d/20-b.toml", "b");
-        write(root, "etc/nasmount/conf.d/10-a.toml", "a");
-        write(root, "etc/nasmount/conf.d/.30-hidden.toml", "");
-        write(root, "etc/nasmount/conf.d/readme.txt", "");
-        symlink("/dev/null", root.join("etc/nasmount/conf.d/15-masked.toml")).unwrap();
-        write(root, "etc/nasmount/profiles/media.toml", "mine");
-        write(root, "usr/share/nasmount/profiles/media.toml", "theirs");
-        write(root, "extra/media.toml", "extra");
-        let roots = ConfigRoots::under(root, None, Some(root.join("extra")));
-        let texts = read_config(&roots).unwrap();
-        assert_eq!(names(&texts.fragments), ["nasmount.toml", "10-a.toml", "20-b.toml"]);
-        let found: Vec<_> = texts.profiles[4..].iter().map(|profile| profile.text.as_str()).collect();
-        assert_eq!(found, ["theirs", "extra", "mine"]);
-    }
-
-    #[test]
-    fn another_main_file_brings_its_own_drop_ins() {
-        let root = tempfile::tempdir().unwrap();
-        let main = write(root.path(), "here/my.toml", "");
-        write(root.path(), "here/conf.d/1.toml", "");
-        write(root.path(), "etc/nasmount/conf.d/2.toml", "");
-        let texts = read_config(&ConfigRoots::under(root.path(), Some(&main), None)).unwrap();
-        assert_eq!(names(&texts.fragments), ["my.toml", "1.toml"]);
-    }
-
-    #[test]
-    fn what_anybody_may_change_is_refused() {
-        let root = tempfile::tempdir().unwrap();
-        let roots = ConfigRoots::under(root.path(), None, None);
-        write(root.path(), "etc/nasmount/nasmount.toml", "");
-        let drop_in = write(root.path(), "etc/nasmount/conf.d/1.toml", "");
-        for open in [&roots.main, &drop_in, &roots.drop_ins] {
-            let mode = |mode| fs::set_permissions(open, fs::Permissions::from_mode(mode)).unwrap();
-            mode(0o777);
-            let error = read_config(&roots).unwrap_err();
-            assert!(matches!(&error, ReadError::OpenToAll { path, .. } if path == open), "{error}");
-            assert_eq!(error.hint(), format!("run `chmod o-w {}`", open.display()));
-            mode(0o775);
-            assert!(read_config(&roots).is_ok());
-        }
-    }
-
-    #[test]
-    fn what_cannot_be_read_is_named() {
-        let root = tempfile::tempdir().unwrap();
-        let roots = ConfigRoots::under(root.path(), None, None);
-        let error = read_config(&roots).unwrap_err();
-        assert!(matches!(error, ReadError::NoConfiguration { .. }));
-        assert!(error.hint().contains("--config"));
-        fs::create_dir_all(&roots.main).unwrap();
-        assert!(matches!(read_config(&roots).unwrap_err(), ReadError::NotAFile { .. }));
-        fs::remove_dir(&roots.main).unwrap();
-        fs::write(&roots.main, [0xff, 0xfe]).unwrap();
-        assert!(matches!(read_config(&roots).unwrap_err(), ReadError::NotText { .. }));
-        fs::write(&roots.main, vec![b'#'; 2 << 20]).unwrap();
-        assert!(matches!(read_config(&roots).unwrap_err(), ReadError::TooLarge { .. }));
-        fs::remove_file(&roots.main).unwrap();
-        let (kind, mode) = (rustix::fs::FileType::Fifo, rustix::fs::Mode::RWXU);
-        rustix::fs::mknodat(rustix::fs::CWD, &roots.main, kind, mode, 0).unwrap();
-        assert!(matches!(read_config(&roots).unwrap_err(), ReadError::NotAFile { .. }));
-    }
-
-    #[test]
-    fn credentials_are_for_root_only() {
-        let root = tempfile::tempdir().unwrap();
-        let path = write(root.path(), "tower.cred", "username=bob\npassword=hunter2\n");
-        let owner = fs::metadata(&path).unwrap().uid();
-        let mode = |mode| fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
-        mode(0o600);
-        check_credentials_of(&path, owner).unwrap();
-        mode(0o400);
-        check_credentials_of(&path, owner).unwrap();
-        for open in [0o640, 0o604, 0o620, 0o601] {
-            mode(open);
-            let error = check_credentials_of(&path, owner).unwrap_err();
-            assert!(error.to_string().contains(&format!("{open:04o}")), "{error}");
-            assert!(error.help().contains("chmod 600"));
-        }
-        mode(0o600);
-        assert!(check_credentials_of(&path, owner + 1).unwrap_err().help().contains("chown root:root"));
-        let link = root.path().join("link");
-        symlink(&path, &link).unwrap();
-        assert!(matches!(check_credentials_of(&link, owner), Err(CredentialsFileError::NotAFile { .. })));
-        assert!(matches!(check_credentials_of(root.path(), owner), Err(CredentialsFileError::NotAFile { .. })));
-        let missing = check_credentials_of(&root.path().join("none"), owner).unwrap_err();
-        assert!(missing.help().contains("chmod 600"));
-    }
-}
+#[path = "config_dir_tests.rs"]
+mod tests;

@@ -105,8 +105,17 @@ fn aside(
     match open_directory(&parent, &share) {
         Ok(to) => Ok((Some(to), way)),
         Err(Errno::NOENT) if request.doing == Doing::Look => Ok((None, way)),
+        Err(error) if is_link(&parent, &share) => {
+            let cause = format!("{} in it is a symbolic link, which is not followed", request.share);
+            Err(said(what(), &cause, Some(error)))
+        }
         Err(error) => Err(error).attempt(what),
     }
+}
+
+fn is_link(parent: &OwnedFd, name: &CStr) -> bool {
+    let stat = statat(parent, name, AtFlags::SYMLINK_NOFOLLOW);
+    stat.is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Symlink)
 }
 
 /// What goes into the directory that it comes from, by whatever other path, would be compared with itself and deleted.
