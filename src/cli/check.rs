@@ -6,13 +6,14 @@ use std::path::{Path, PathBuf};
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::Serialize;
 
+use super::is_root;
 use super::report::{Exit, finish, write_error};
 use crate::config::credentials::{Credentials, Oddity, parse_credentials};
 use crate::config::settings::{CredentialSource, ShareSettings};
 use crate::config::{self, Colour, Invalid, InvalidKind, Loaded, Notice, Warning};
 use crate::sys::config_dir::{
-    ConfigRoots, ConfigTexts, MountPoint, ReadError, check_credentials_file, mount_point_on_host, read_config,
-    read_credentials,
+    ConfigRoots, ConfigTexts, CredentialsFileError, MountPoint, ReadError, check_credentials_file, mount_point_on_host,
+    read_config, read_credentials,
 };
 
 /// Version of what `--json` prints. Additions do not change it.
@@ -113,7 +114,10 @@ pub fn load_and_check(texts: &ConfigTexts) -> (Vec<Invalid>, Vec<Warning>) {
         Err(invalid) => (invalid, Vec::new()),
         Ok(mut loaded) => {
             let mut warnings = std::mem::take(&mut loaded.warnings);
-            let invalid = check_credentials(&loaded, &mut warnings);
+            let invalid = check_credentials(&loaded, &mut warnings, |path| match is_out_of_sight(path) {
+                true => Ok(None),
+                false => look_at_credentials(path),
+            });
             warnings.extend(check_mount_points(&loaded));
             (invalid, warnings)
         }
@@ -133,15 +137,30 @@ pub(super) fn look_at_credentials(path: &Path) -> Result<Option<Credentials>, (S
     })
 }
 
-fn check_credentials(loaded: &Loaded, warnings: &mut Vec<Warning>) -> Vec<Invalid> {
+/// In a directory that is not for this user.
+fn is_out_of_sight(path: &Path) -> bool {
+    !is_root()
+        && matches!(check_credentials_file(path), Err(CredentialsFileError::Unreachable { source, .. })
+            if source.kind() == io::ErrorKind::PermissionDenied)
+}
+
+fn check_credentials(
+    loaded: &Loaded,
+    warnings: &mut Vec<Warning>,
+    look: impl Fn(&Path) -> Result<Option<Credentials>, (String, String)>,
+) -> Vec<Invalid> {
     let mut invalid = Vec::new();
     for (id, server) in &loaded.settings.servers {
         let CredentialSource::File(path) = &server.credentials else { continue };
         let shown = path.display();
-        match look_at_credentials(path) {
+        match look(path) {
             Err((message, help)) => invalid.extend(loaded.invalid_credentials(id, message, help)),
-            Ok(credentials) => {
-                for Oddity { line, key, what } in credentials.into_iter().flat_map(|credentials| credentials.oddities) {
+            Ok(None) => {
+                let message = format!("{shown} was not checked: only root can read it");
+                warnings.extend(loaded.doubtful_credentials(id, message, "`sudo nasmount check` does".to_owned()));
+            }
+            Ok(Some(Credentials { oddities, .. })) => {
+                for Oddity { line, key, what } in oddities {
                     let message = format!("`{key}` on line {line} of {shown}: {what}");
                     let help = "correct it there, unless it is meant so".to_owned();
                     warnings.extend(loaded.doubtful_credentials(id, message, help));
@@ -234,4 +253,32 @@ struct Document {
 fn write_json(out: &mut impl Write, problems: Vec<Finding>) -> io::Result<()> {
     serde_json::to_writer_pretty(&mut *out, &Document { schema: JSON_SCHEMA, problems }).map_err(io::Error::from)?;
     writeln!(out)
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+    use crate::config::{SourceText, shipped_profiles};
+
+    #[test]
+    fn a_credentials_file_that_could_not_be_read_is_a_warning() {
+        let text = "[server.tower]\nhost = \"10.0.0.1\"\ncredentials = \"/etc/nasmount/tower.cred\"\n";
+        let loaded = config::load(&[SourceText::new("nasmount.toml", text)], &shipped_profiles()).unwrap();
+        let mut warnings = Vec::new();
+        assert_eq!(check_credentials(&loaded, &mut warnings, |_| Ok(None)), []);
+        let said: Vec<String> = warnings.iter().map(ToString::to_string).collect();
+        assert_eq!(
+            said,
+            [
+                "nasmount.toml:3:15: server.tower.credentials: /etc/nasmount/tower.cred was not checked: only root can read it"
+            ]
+        );
+        let mut out = Vec::new();
+        write_json(&mut out, vec![Finding::new(Severity::Warning, &warnings[0].0)]).unwrap();
+        let json: serde_json::Value = serde_json::from_slice(&out).unwrap();
+        assert_eq!(json["problems"][0]["severity"], "warning");
+        let refused = check_credentials(&loaded, &mut Vec::new(), |_| Err((String::new(), String::new())));
+        assert_eq!(refused.len(), 1);
+    }
 }

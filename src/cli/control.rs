@@ -84,6 +84,7 @@ pub enum Maintenance {
 
 /// `wait SHARE`
 #[derive(Debug, clap::Args)]
+#[command(after_help = "Example, before a backup:\n  nasmount wait films --timeout 5m && sudo systemctl start backup")]
 pub struct WaitArguments {
     #[command(flatten)]
     which: Which,

@@ -19,8 +19,7 @@ pub fn run(program: clap::Command, directory: Option<&Path>) -> anyhow::Result<E
         }
         return Ok(Exit::Done);
     }
-    let mut page = Vec::new();
-    clap_mangen::Man::new(program).render(&mut page)?;
+    let page = text(&clap_mangen::Man::new(program))?;
     Ok(report::finish(Exit::Done, std::io::stdout().write_all(&page)))
 }
 
@@ -31,11 +30,51 @@ fn pages(command: clap::Command) -> anyhow::Result<Vec<(String, Vec<u8>)>> {
         all.extend(pages(below.clone())?);
     }
     let page = clap_mangen::Man::new(command);
-    let mut text = Vec::new();
-    page.render(&mut text)?;
-    all.push((page.get_filename(), text));
+    all.push((page.get_filename(), text(&page)?));
     Ok(all)
 }
+
+/// With the sections that man-pages(7) asks for and clap does not know.
+fn text(page: &clap_mangen::Man) -> anyhow::Result<Vec<u8>> {
+    let mut text = Vec::new();
+    page.render(&mut text)?;
+    let text = String::from_utf8(text)?;
+    let end = [EXTRA, ".SH VERSION\n"].iter().filter_map(|heading| text.find(heading)).min().unwrap_or(text.len());
+    let (before, after) = text.split_at(end);
+    Ok(format!("{before}{SECTIONS}{}", after.replacen(EXTRA, ".SH NOTES\n", 1)).into_bytes())
+}
+
+/// What clap calls the text after the options.
+const EXTRA: &str = ".SH EXTRA\n";
+
+/// The codes of [`Exit`], and the files that people write.
+const SECTIONS: &str = r".SH EXIT STATUS
+.TP
+0
+Done, or already so.
+.TP
+1
+Failed.
+.TP
+2
+Wrong usage, or the configuration is missing or not valid.
+.TP
+3
+A share is not healthy, something was found, or the command was refused in this state or did not reach it in time.
+.TP
+4
+There is no such share or server.
+.SH FILES
+.TP
+/etc/nasmount/nasmount.toml
+The configuration; \-\-config names another.
+.TP
+/etc/nasmount/conf.d/*.toml
+Drop\-ins, read after it in the order of their names; those beside the file that \-\-config names.
+.TP
+/etc/nasmount/profiles/*.toml
+Profiles that shares can name, before those in /usr/local/share/nasmount/profiles and /usr/share/nasmount/profiles.
+";
 
 #[cfg(test)]
 mod tests {
@@ -56,6 +95,17 @@ mod tests {
             assert!(page(&format!("nasmount-{}.1", command.get_name())).contains("SYNOPSIS"), "{}", command.get_name());
         }
         assert!(page("nasmount-status.1").contains(r"\-\-json"));
+        for page in ["nasmount.1", "nasmount-status.1", "nasmount-login.1"].map(page) {
+            let headings: Vec<&str> = page.lines().filter_map(|line| line.strip_prefix(".SH ")).collect();
+            let at = |heading: &str| headings.iter().position(|found| found.trim_matches('"') == heading);
+            assert!(at("OPTIONS") < at("EXIT STATUS") && at("EXIT STATUS") < at("FILES"), "{headings:?}");
+            assert!(at("FILES").is_some() && at("EXTRA").is_none(), "{headings:?}");
+            assert!(at("NOTES").is_none_or(|notes| Some(notes) > at("FILES")), "{headings:?}");
+            for code in [Exit::Done, Exit::Failed, Exit::Usage, Exit::Refused, Exit::NoSuchShare] {
+                assert!(page.contains(&format!(".TP\n{}\n", code as u8)), "{code:?}");
+            }
+        }
+        assert!(page("nasmount-login.1").contains(".SH NOTES\n"));
         assert!(!directory.path().join("nasmount-worker.1").exists());
     }
 

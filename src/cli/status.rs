@@ -19,6 +19,7 @@ use crate::status::{
 
 /// `status [SHARE] [--json]`
 #[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  nasmount status\n  sudo nasmount status films -v    # with who has it open")]
 pub struct Arguments {
     /// Only this share; exit status 3 if it is not online, 4 if there is none of that name
     share: Option<String>,

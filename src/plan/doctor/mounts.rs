@@ -22,6 +22,10 @@ impl Others<'_> {
         self.settings.shares.values().find(|share| share.mount_point == Path::new(path))
     }
 
+    fn share_around(&self, path: &str) -> Option<&ShareSettings> {
+        self.settings.shares.values().find(|share| Path::new(path).starts_with(&share.mount_point))
+    }
+
     /// The name of the server that is meant by one of these hosts.
     fn server(&self, hosts: &[&str]) -> Option<String> {
         let servers = self.settings.servers.values();
@@ -43,6 +47,10 @@ impl Others<'_> {
                 let what =
                     format!("line {number} of /etc/fstab mounts {place}, the mount point of the share {}", share.id);
                 let why = "two mounts of one path: the share is blocked as long as the other is there";
+                found.push(Finding::new("fstab-mount-point", Severity::Error, what, why, off));
+            } else if let Some(share) = self.share_around(&place) {
+                let what = format!("line {number} of /etc/fstab mounts {place}, inside the share {}", share.id);
+                let why = "it waits for the share's server, and the share cannot be unmounted as long as it is there";
                 found.push(Finding::new("fstab-mount-point", Severity::Error, what, why, off));
             } else if fstab::is_cifs(&kind, &source)
                 && let Some(server) = self.server(&hosts(&source, &options.join(",")))

@@ -146,6 +146,14 @@ fn whatever_fstab_mounts_there_is_in_the_way() {
 }
 
 #[test]
+fn a_line_of_fstab_inside_a_share_is_an_error() {
+    let (id, severity, what, _) = one(|host, _| host.fstab = "/dev/sdb1 /mnt/my\\040films/old ext4\n".into());
+    assert_eq!((id, severity), ("fstab-mount-point", Severity::Error));
+    assert_eq!(what, "line 1 of /etc/fstab mounts /mnt/my films/old, inside the share films");
+    assert_eq!(after(|host, _| host.fstab = "/dev/sdb1 /mnt/my\\040films2 ext4\n".into()), []);
+}
+
+#[test]
 fn a_line_of_fstab_for_a_server_is_a_warning() {
     let lines = [
         "//TOWER.LAN/other /mnt/other cifs guest",
