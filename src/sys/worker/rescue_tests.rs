@@ -179,7 +179,7 @@ fn what_an_ended_run_left_is_cleared_and_the_name_is_kept_free() {
 fn a_link_in_the_place_of_the_directory_to_move_to_is_called_one() {
     let scene = Scene::new();
     symlink(scene.path("share"), scene.path("link")).unwrap();
-    assert!(open_directory(&scene.open("."), c"link").is_err());
+    assert!(open_directory(scene.open("."), c"link").is_err());
     assert!(is_link(&scene.open("."), c"link"));
     assert!(!is_link(&scene.open("."), c"share") && !is_link(&scene.open("."), c"none"));
 }
