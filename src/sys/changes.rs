@@ -14,7 +14,7 @@ use secrecy::{ExposeSecret as _, SecretString};
 /// One of them.
 #[derive(Clone, Debug)]
 pub enum Change {
-    /// A new file; that there is one already is an error, unless it has the same text.
+    /// A new file, whole or not there; that there is one already is an error, unless it has the same text.
     Create {
         /// Which.
         path: PathBuf,
@@ -119,7 +119,7 @@ impl Done {
                     return Ok(());
                 }
                 self.create_directory(directory(path)?)?;
-                write_new(path, text, *mode)?;
+                create(path, text, *mode)?;
                 self.created.push(path.clone());
                 sync(directory(path)?)
             }
@@ -231,7 +231,29 @@ fn has_text(path: &Path, text: &SecretString) -> io::Result<bool> {
     Ok(*Zeroizing::new(fs::read(path)?) == *text.expose_secret().as_bytes())
 }
 
+/// A new file is whole as soon as it has its name; link(2), as not every file system can rename without replacing.
+fn create(path: &Path, text: &SecretString, mode: u32) -> io::Result<()> {
+    let beside = beside(path)?;
+    write_new(&beside, text, mode)?;
+    let linked = fs::hard_link(&beside, path);
+    let removed = fs::remove_file(&beside);
+    linked.and(removed)
+}
+
+/// Name of the temporary file from which a file is made: none that systemd or the configuration reads.
+fn beside(path: &Path) -> io::Result<PathBuf> {
+    let mut name = std::ffi::OsString::from(".");
+    name.push(path.file_name().ok_or(io::ErrorKind::InvalidInput)?);
+    name.push(".nasmount");
+    Ok(path.with_file_name(name))
+}
+
+/// A temporary file, in the place of one that was left behind by a crash.
 fn write_new(path: &Path, text: &SecretString, mode: u32) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        Ok(()) | Err(_) => {}
+    }
     let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(mode).open(path)?;
     let written = file.write_all(text.expose_secret().as_bytes());
     let whole =
@@ -248,14 +270,7 @@ fn replace(path: &Path, before: &SecretString, text: &SecretString) -> io::Resul
     if !metadata.is_file() {
         return Err(io::Error::other("it is a link: something else keeps it"));
     }
-    let mut name = std::ffi::OsString::from(".");
-    name.push(path.file_name().ok_or(io::ErrorKind::InvalidInput)?);
-    name.push(".nasmount");
-    let beside = path.with_file_name(name);
-    match fs::remove_file(&beside) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        Ok(()) | Err(_) => {} // left behind by a crash
-    }
+    let beside = beside(path)?;
     write_new(&beside, text, metadata.mode() & 0o7777)?;
     std::os::unix::fs::chown(&beside, Some(metadata.uid()), Some(metadata.gid()))?;
     if !has_text(path, before)? {
@@ -348,6 +363,24 @@ mod tests {
             assert_eq!(listed(root), ["fstab", "link", "taken", "there"]);
             assert_eq!(text(&root.join("fstab")), "other");
         }
+    }
+
+    #[test]
+    fn what_a_killed_run_left_behind_is_replaced_and_a_new_file_is_never_a_part_of_itself() {
+        let root = tempfile::tempdir().unwrap();
+        let root = root.path();
+        fs::write(root.join(".x.cred.nasmount"), "").unwrap();
+        fs::write(root.join(".fstab.nasmount"), "half").unwrap();
+        fs::write(root.join("fstab"), "old").unwrap();
+        let fstab = Change::Replace { path: root.join("fstab"), before: "old".into(), text: "new".into() };
+        let _ = make(&[create(root.join("x.cred"), "whole"), fstab]).unwrap();
+        assert_eq!(listed(root), ["fstab", "x.cred"]);
+        assert_eq!((text(&root.join("x.cred")), mode(&root.join("x.cred"))), ("whole".into(), 0o600));
+        assert_eq!(fs::metadata(root.join("x.cred")).unwrap().nlink(), 1);
+        // a name that is written to would go through the link; one that is given to a whole file does not
+        std::os::unix::fs::symlink(root.join("nowhere"), root.join("dangling")).unwrap();
+        assert!(make(&[create(root.join("dangling"), "x")]).unwrap_err().is_taken());
+        assert_eq!(listed(root), ["dangling", "fstab", "x.cred"], "no temporary is left by what fails");
     }
 
     #[test]
