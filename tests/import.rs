@@ -179,6 +179,11 @@ impl Host {
         String::from_utf8(err).unwrap()
     }
 
+    fn refused(&self) -> String {
+        let error = export_files(&self.places(), &mut Vec::new()).unwrap_err();
+        format!("{error:#}")
+    }
+
     /// Every file but the profiles, with its mode.
     fn files(&self) -> Vec<(String, u32)> {
         fn walk(directory: &Path, root: &Path, found: &mut Vec<(String, u32)>) {
@@ -301,10 +306,54 @@ fn the_password_of_a_line_that_is_gone_is_kept() {
     let host = Host::new(&(line("a") + &line("b")));
     assert!(host.import().0.is_some());
     let left: String = host.read("etc/fstab").lines().skip(1).map(|line| line.to_owned() + "\n").collect();
-    fs::write(host.path("etc/fstab"), left).unwrap();
+    fs::write(host.path("etc/fstab"), &left).unwrap();
+    let files = host.files();
+    let refused = host.refused();
+    assert!(refused.contains("nobody would mount share a: its line is not in "), "{refused}");
+    assert_eq!((host.read("etc/fstab"), host.files()), (left, files));
+    let toml = host.read("etc/nasmount/conf.d/fstab.toml");
+    let (before, share) = toml.split_once("# line 1\n").unwrap();
+    let (_, after) = share.split_once("# line 2\n").unwrap();
+    fs::write(host.path("etc/nasmount/conf.d/fstab.toml"), before.to_owned() + after).unwrap();
     assert_eq!(host.export(), "");
     assert_eq!(host.read("etc/fstab"), line("b"));
     assert!(host.read("etc/nasmount/imported/fstab.json.exported").contains("hunter2"));
+}
+
+#[test]
+fn a_line_whose_mark_was_edited_keeps_the_export_from_anything() {
+    let host = Host::new("//nas/a /mnt/a cifs user=bob,password=hunter2 0 0\n//nas/b /mnt/b cifs guest 0 0\n");
+    assert!(host.import().0.is_some());
+    let taken = host.read("etc/fstab");
+    for (mark, why) in [("#nasmount: //nas/a", "line 1 of "), ("#nasmount: //nas/b", "nobody would mount share b")] {
+        fs::write(host.path("etc/fstab"), taken.replace(mark, &mark.replace('#', "# "))).unwrap();
+        let files = host.files();
+        let refused = host.refused();
+        assert!(refused.contains(why), "{refused}");
+        assert_eq!(host.files(), files);
+    }
+}
+
+#[test]
+fn somebody_s_own_comment_stays_one_and_is_named() {
+    let host = Host::new("#nasmount: //old/x /mnt/x cifs guest 0 0\n//nas/b /mnt/b cifs guest 0 0\n");
+    let before = host.read("etc/fstab");
+    assert!(host.import().0.is_some());
+    let said = host.export();
+    assert!(said.contains("etc/fstab:1: stays a comment"), "{said}");
+    assert_eq!(host.read("etc/fstab"), before);
+}
+
+#[test]
+fn that_an_outdated_login_comes_back_is_said() {
+    let fstab = "//nas/a /mnt/a cifs user=bob,password=hunter2 0 0\n";
+    let host = Host::new(fstab);
+    assert!(host.import().0.is_some());
+    fs::write(host.path("etc/nasmount/nas.cred"), "password=newer\nusername=bob\n").unwrap();
+    let said = host.export();
+    assert!(said.contains("etc/nasmount/nas.cred has another login now"), "{said}");
+    assert!(!said.contains("newer") && !said.contains("hunter2"), "{said}");
+    assert_eq!(host.read("etc/fstab"), fstab);
 }
 
 /// Units as `systemctl edit` and `enable` leave them: a login, a drop-in, an automount, links.

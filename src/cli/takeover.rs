@@ -27,10 +27,10 @@ use super::import::{imported, say_remarks};
 use super::report::{self, Exit, Talk, write_error};
 use super::{Hinted, is_root, succession};
 use crate::config::{self, Colour, SourceText};
-use crate::plan::fstab::{self, Given, Masked};
-use crate::plan::import::{Import, Share, Sources};
+use crate::plan::fstab::{self, Given, Masked, Remembered, Stuck};
+use crate::plan::import::{Import, Login, Share, Sources};
 use crate::plan::mount_unit::{Content, UnitFile, UnitText};
-use crate::sys::changes::{self, Change};
+use crate::sys::changes::{self, Change, Done};
 use crate::sys::config_dir::{
     ConfigRoots, ConfigTexts, ReadError, files_of, read_config, read_config_or_none, read_fstab, read_private,
 };
@@ -66,6 +66,12 @@ pub struct Places {
 struct Record {
     configuration: PathBuf,
     masked: Masked,
+    /// The lines, without passwords; older records do not have them.
+    #[serde(default)]
+    lines: Option<Vec<String>>,
+    /// Credentials files as they were written.
+    #[serde(default)]
+    logins: Vec<KeptFile>,
     #[serde(default)]
     units: Kept,
 }
@@ -77,7 +83,7 @@ struct Kept {
     links: Vec<KeptLink>,
 }
 
-/// A unit's file, which may have a password.
+/// A file of a unit or a login, which may have a password.
 #[derive(Clone, Serialize, Deserialize)]
 struct KeptFile {
     path: PathBuf,
@@ -211,14 +217,7 @@ pub fn import_files(places: &Places, colour: Colour, err: &mut impl io::Write) -
         return Ok(None);
     }
     let changes = changes_of_import(places, sources, &texts, &found)?;
-    let done = match changes::make(&changes) {
-        Err(error) if error.is_taken() => {
-            let hint = "it is of an earlier import, or somebody else's: move it away, and try again";
-            let message = format!("nothing was changed: {:#}", anyhow::Error::from(error));
-            return Err(Hinted::new(message, hint).into());
-        }
-        done => done.context("nothing was changed")?,
-    };
+    let done = made(&changes)?;
     let (invalid, warnings) = match read_config(&places.roots) {
         Ok(texts) => load_and_check(&texts),
         Err(error) => {
@@ -234,6 +233,17 @@ pub fn import_files(places: &Places, colour: Colour, err: &mut impl io::Write) -
     }
     err.write_all(told(&changes, &found.lines, ["is a comment now", "are comments now"]).as_bytes())?;
     Ok(Some(found.shares))
+}
+
+fn made(changes: &[Change]) -> anyhow::Result<Done> {
+    match changes::make(changes) {
+        Err(error) if error.is_taken() => {
+            let hint = "it is of an earlier import, or somebody else's: move it away, and try again";
+            let message = format!("nothing was changed: {:#}", anyhow::Error::from(error));
+            Err(Hinted::new(message, hint).into())
+        }
+        made => made.context("nothing was changed"),
+    }
 }
 
 fn refused<T>(err: &mut impl io::Write, error: &ReadError) -> anyhow::Result<Option<T>> {
@@ -255,7 +265,14 @@ fn changes_of_import(
     let units = Kept::of(sources.units, &found.units, &places.units)?;
     let mut changes: Vec<Change> =
         found.logins.iter().map(|login| create(&login.path, login.text.clone(), PRIVATE)).collect();
-    let kept = Record { configuration: configuration.clone(), masked: taken.masked, units: units.clone() };
+    let login = |login: &Login| KeptFile { path: login.path.clone(), mode: PRIVATE, text: login.text.clone() };
+    let kept = Record {
+        configuration: configuration.clone(),
+        masked: taken.masked,
+        lines: Some(taken.lines),
+        logins: found.logins.iter().map(login).collect(),
+        units: units.clone(),
+    };
     changes.push(create(&record, serde_json::to_string_pretty(&kept)?.into(), PRIVATE));
     if texts.fragments.is_empty() {
         changes.push(create(&places.roots.main, MAIN_TEXT.into(), PUBLIC));
@@ -357,10 +374,11 @@ pub fn export(places: &Places, dry_run: bool, colour: Colour, talk: Talk) -> any
     }
     let told = told(&export.changes, &export.lines, ["mounts again", "mount again"]);
     if dry_run {
+        let told = format!("This would be done:\n{told}");
         return Ok(report::finish(Exit::Done, io::stdout().write_all(told.as_bytes())));
     }
     succession::may_be_exported(&export.shares)?;
-    let done = changes::make(&export.changes).context("nothing was changed")?;
+    let done = made(&export.changes)?;
     if talk == Talk::Usual {
         let _ = io::stderr().write_all(told.as_bytes()); // nobody reads it: no reason to stop half-way
     }
@@ -372,7 +390,7 @@ pub fn export(places: &Places, dry_run: bool, colour: Colour, talk: Talk) -> any
 /// The part of it that concerns files, for tests.
 pub fn export_files(places: &Places, err: &mut impl io::Write) -> anyhow::Result<bool> {
     let Some(export) = plan_export(places, Colour::Never, err)? else { return Ok(false) };
-    let _ = changes::make(&export.changes)?;
+    let _ = made(&export.changes)?;
     Ok(true)
 }
 
@@ -384,12 +402,23 @@ fn plan_export(places: &Places, colour: Colour, err: &mut impl io::Write) -> any
         Err(error) => return refused(err, &error),
     };
     let records = records(places)?;
-    let masked: Vec<Masked> = records.iter().map(|(_, _, record)| record.masked.clone()).collect();
-    let Given { text, lines, whole } = fstab::give_back(&before, &masked).map_err(|line| {
-        let message = format!("line {line} of {} was taken over, and its password is not known", places.fstab_shown());
-        Hinted::new(message, "write the password in instead of what stands there between asterisks, and try again")
-    })?;
+    let Given { text, lines, whole, strangers, lost } = given_back(places, &before, &records)?;
+    for line in strangers {
+        let fstab = places.fstab_shown();
+        writeln!(
+            err,
+            "{fstab}:{line}: stays a comment: it is none of the lines that `nasmount import-fstab` took over"
+        )?;
+    }
     let Some((shares, empty)) = without(&texts, &records, colour, err)? else { return Ok(None) };
+    nowhere(places, &shares, &lost)?;
+    for login in records.iter().flat_map(|(_, _, record)| &record.logins).filter(|login| is_another_now(login)) {
+        let path = login.path.display();
+        writeln!(
+            err,
+            "{path} has another login now than at the import: what comes back has the old one, and may have to be corrected"
+        )?;
+    }
     let mut changes = Vec::new();
     if text != before {
         // the first of all: until then the records alone have the passwords
@@ -416,6 +445,53 @@ fn plan_export(places: &Places, colour: Colour, err: &mut impl io::Write) -> any
         });
     }
     Ok(Some(Export { fstab: text, lines, units, changes, shares, empty }))
+}
+
+fn given_back(places: &Places, fstab: &str, records: &[(PathBuf, SecretString, Record)]) -> anyhow::Result<Given> {
+    let records = records.iter().map(|(_, _, record)| record);
+    let remembered = records.map(|record| Remembered { masked: &record.masked, lines: record.lines.as_deref() });
+    let remembered: Vec<_> = remembered.collect();
+    let shown = places.fstab_shown();
+    fstab::give_back(fstab, &remembered).map_err(|stuck| {
+        match stuck {
+            Stuck::Password(line) => Hinted::new(
+                format!("line {line} of {shown} was taken over, and its password is not known"),
+                "write the password in instead of what stands there between asterisks, and try again",
+            ),
+            Stuck::Mark(line) => Hinted::new(
+                format!("line {line} of {shown} was taken over, and does not begin with `{}` any more", fstab::TAKEN),
+                "let it begin with that again, exactly, and it becomes a line; or take it out; then try again",
+            ),
+        }
+        .into()
+    })
+}
+
+/// A share whose line is gone would be mounted by nobody.
+fn nowhere(places: &Places, shares: &[Share], lost: &[String]) -> anyhow::Result<()> {
+    for line in lost {
+        let Some(entry) = fstab::entry(line) else { continue };
+        let at =
+            |share: &&Share| Path::new(&share.mount_point).components().eq(Path::new(&entry.mount_point).components());
+        if let Some(Share { name, .. }) = shares.iter().find(at) {
+            let message =
+                format!("nobody would mount share {name}: its line is not in {} any more", places.fstab_shown());
+            let hint = format!(
+                "write it in again, `{}{line}`; or take share {name} out of the configuration; then try again",
+                fstab::TAKEN
+            );
+            return Err(Hinted::new(message, hint).into());
+        }
+    }
+    Ok(())
+}
+
+/// Whether somebody has changed a login since the import.
+fn is_another_now(login: &KeptFile) -> bool {
+    fn said(text: &SecretString) -> BTreeSet<&str> {
+        text.expose_secret().lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#')).collect()
+    }
+    read_private(&login.path).is_ok_and(|now| said(&now) != said(&login.text))
 }
 
 /// The shares that go with these imports, and whether none is left; `None` if the rest is no valid configuration.

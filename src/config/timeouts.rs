@@ -49,7 +49,7 @@ pub(super) fn settle_patience(
 }
 
 /// The same for all spellings of a host.
-fn same_host(host: &str) -> String {
+pub(crate) fn same_host(host: &str) -> String {
     match host.parse::<core::net::IpAddr>() {
         Ok(address) => address.to_string(),
         Err(_) => host.trim_end_matches('.').to_ascii_lowercase(),

@@ -41,6 +41,17 @@ pub struct Taken {
     pub text: String,
     /// The passwords that are not in it any more.
     pub masked: Masked,
+    /// The lines that were taken, as they are behind their marks.
+    pub lines: Vec<String>,
+}
+
+/// What is remembered of one import.
+#[derive(Clone, Copy)]
+pub struct Remembered<'a> {
+    /// Its passwords.
+    pub masked: &'a Masked,
+    /// Its [`Taken::lines`]; `None` if that was not remembered yet: then each line with a mark may be one of them.
+    pub lines: Option<&'a [String]>,
 }
 
 /// An fstab whose lines were given back.
@@ -51,19 +62,39 @@ pub struct Given {
     pub lines: Vec<usize>,
     /// Is each password in it again?
     pub whole: bool,
+    /// Lines with a mark that no import took, from 1; they stay comments.
+    pub strangers: Vec<usize>,
+    /// Lines that an import took, without passwords, and that are not there any more.
+    pub lost: Vec<String>,
 }
 
-/// The fields of a line; `None` for comments, and for what has no three fields.
+/// Why lines cannot be given back; the number is that of a line, from 1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stuck {
+    /// Its password is not known.
+    Password(usize),
+    /// It was taken over, and is another comment now.
+    Mark(usize),
+}
+
+/// The fields of a line; `None` for comments, for what has no three fields, and for what is not UTF-8 without its escapes.
 pub fn entry(line: &str) -> Option<Entry> {
     let mut fields = fields(line);
     let source = fields.next().filter(|source| !source.starts_with('#'))?;
     let (mount_point, kind, options) = (fields.next()?, fields.next()?, fields.next().unwrap_or("defaults"));
     Some(Entry {
-        source: unescaped(source),
-        mount_point: unescaped(mount_point),
+        source: unescaped(source)?,
+        mount_point: unescaped(mount_point)?,
         kind: kind.to_owned(),
-        options: self::options(&unescaped(options)).collect(),
+        options: self::options(&unescaped(options)?).collect(),
     })
+}
+
+/// Whether a line would mount a share, and has escapes in it that are not UTF-8.
+pub fn is_other_than_utf8(line: &str) -> bool {
+    let mut fields = fields(line);
+    let (source, kind) = (fields.next().unwrap_or_default(), fields.nth(1).unwrap_or_default());
+    is_cifs(kind, source) && !source.starts_with('#') && entry(line).is_none()
 }
 
 /// Options as mount(8) takes them apart, without their quotes.
@@ -85,7 +116,7 @@ pub fn is_cifs(kind: &str, source: &str) -> bool {
 /// Takes lines over, numbered from 1.
 pub fn take(fstab: &str, lines: &[usize]) -> Taken {
     let mut numbers = (1_u32..).map(|number| format!("{MASK}{number}***")).filter(|name| !fstab.contains(name));
-    let mut masked = Masked::default();
+    let (mut masked, mut taken) = (Masked::default(), Vec::new());
     let line = |(index, line): (usize, &str)| {
         if !lines.contains(&(index + 1)) {
             return line.to_owned();
@@ -95,50 +126,79 @@ pub fn take(fstab: &str, lines: &[usize]) -> Taken {
             masked.0.insert(placeholder.clone(), password.into());
             placeholder
         };
-        format!("{TAKEN}{}", without_passwords(line, &mut mask))
+        let shown = without_passwords(line, &mut mask);
+        taken.push(shown.trim_end().to_owned());
+        format!("{TAKEN}{shown}")
     };
     let text = fstab.split_inclusive('\n').enumerate().map(line).collect();
-    Taken { text, masked }
+    Taken { text, masked, lines: taken }
 }
 
-/// Gives the lines back that were taken over, and the passwords wherever they belong.
+/// Gives the lines back that were taken over, and the passwords wherever they belong. A line is known by what it mounts where, or by its
+/// placeholder.
 ///
 /// # Errors
 ///
-/// The number of a line whose password is not known.
-pub fn give_back(fstab: &str, masked: &[Masked]) -> Result<Given, usize> {
-    let (mut text, mut lines) = (String::new(), Vec::new());
-    let known = || masked.iter().flat_map(|masked| &masked.0);
+/// A line whose password is not known, or that is a comment of another kind.
+pub fn give_back(fstab: &str, imports: &[Remembered<'_>]) -> Result<Given, Stuck> {
+    let (mut text, mut lines, mut strangers, mut there) = (String::new(), Vec::new(), Vec::new(), Vec::new());
+    let passwords = || imports.iter().flat_map(|import| &import.masked.0);
+    let taken: Vec<&String> = imports.iter().filter_map(|import| import.lines).flatten().collect();
+    let all_known = imports.iter().all(|import| import.lines.is_some());
+    let same = |one: &str, other: &str| {
+        place(one) == place(other) || passwords().any(|(mask, _)| one.contains(mask) && other.contains(mask))
+    };
     for (index, line) in fstab.split_inclusive('\n').enumerate() {
-        let rest = line.strip_prefix(TAKEN).filter(|rest| entry(rest).is_some_and(|it| is_cifs(&it.kind, &it.source)));
-        lines.extend(rest.map(|_| index + 1));
-        let mut whole = rest.unwrap_or(line).to_owned();
-        for (placeholder, password) in known() {
+        let marked =
+            line.strip_prefix(TAKEN).filter(|rest| entry(rest).is_some_and(|it| is_cifs(&it.kind, &it.source)));
+        let is_known = |rest: &&str| !all_known || rest.contains(MASK) || taken.iter().any(|line| same(line, rest));
+        let rest = marked.filter(is_known);
+        let line = rest.unwrap_or(line);
+        if rest.is_some() {
+            lines.push(index + 1);
+        } else if marked.is_some() {
+            strangers.push(index + 1);
+        } else if line.trim_start().starts_with('#') && line.contains(MASK) {
+            return Err(Stuck::Mark(index + 1));
+        }
+        if entry(line).is_some() {
+            there.push(line);
+        }
+        let mut whole = line.to_owned();
+        for (placeholder, password) in passwords() {
             whole = whole.replace(placeholder, password.expose_secret());
         }
         if whole.contains(MASK) {
-            return Err(index + 1);
+            return Err(Stuck::Password(index + 1));
         }
         text.push_str(&whole);
     }
-    Ok(Given { text, lines, whole: known().all(|(placeholder, _)| fstab.contains(placeholder)) })
+    let lost = taken.into_iter().filter(|line| !there.iter().any(|other| same(line, other))).cloned().collect();
+    let whole = passwords().all(|(placeholder, _)| fstab.contains(placeholder));
+    Ok(Given { text, lines, whole, strangers, lost })
+}
+
+/// What a line mounts, and where.
+fn place(line: &str) -> Option<(String, String)> {
+    entry(line).map(|entry| (entry.source, entry.mount_point))
 }
 
 fn fields(line: &str) -> impl Iterator<Item = &str> {
     line.split([' ', '\t', '\r', '\n']).filter(|field| !field.is_empty())
 }
 
-/// Octal escapes, as fstab has them for blanks (`\040`), tabs and backslashes.
-fn unescaped(field: &str) -> String {
+/// Octal escapes, as fstab has them for blanks (`\040`), tabs and backslashes; `None` if that is not UTF-8.
+fn unescaped(field: &str) -> Option<String> {
     let mut bytes = Vec::new();
     let mut rest = field.as_bytes();
     while let Some((first, after)) = rest.split_first() {
-        let code = after.get(..3).filter(|_| *first == b'\\');
+        let octal = |code: &&[u8]| *first == b'\\' && code.iter().all(|digit| matches!(digit, b'0'..=b'7'));
+        let code = after.get(..3).filter(octal); // by itself, `from_str_radix` takes a sign for a digit
         let code = code.and_then(|code| u8::from_str_radix(std::str::from_utf8(code).ok()?, 8).ok());
         bytes.push(code.unwrap_or(*first));
         rest = if code.is_some() { &after[3..] } else { after };
     }
-    String::from_utf8_lossy(&bytes).into_owned()
+    String::from_utf8(bytes).ok()
 }
 
 /// Options as they stand there: between commas that are not within double quotes, if each of those has its other one.
@@ -164,7 +224,7 @@ fn without_passwords(line: &str, mask: &mut impl FnMut(&str) -> String) -> Strin
     let mut out = options.to_owned();
     for option in pieces(options) {
         let Some((name, value)) = option.split_once('=') else { continue };
-        let plain = name.trim_start_matches('"');
+        let plain = name.trim_start_matches('"').to_ascii_lowercase();
         let password = if plain.starts_with("pass") {
             value
         } else if plain.starts_with("user") {
@@ -221,7 +281,13 @@ mod tests {
 
     const FSTAB: &str = "# a comment\nUUID=1 / ext4 errors=remount-ro 0 1\n//nas/films\t/mnt/my\\040films cifs guest,,uid=1000 0 0\r\n\
                          //nas/home /home cifs user=bob,password=hunter2,uid=1\n//nas/x /x cifs username=bob%hunter2 0 0\n\
-                         //nas/y /y cifs pass=\"a,hunter2\",ro 0 0";
+                         //nas/y /y cifs PASSWORD=\"a,hunter2\",ro 0 0";
+
+    impl Taken {
+        fn remembered(&self) -> Remembered<'_> {
+            Remembered { masked: &self.masked, lines: Some(&self.lines) }
+        }
+    }
 
     #[test]
     fn what_was_taken_is_given_back_byte_for_byte() {
@@ -230,11 +296,14 @@ mod tests {
         assert!(taken.text.contains("\n#nasmount: //nas/films\t/mnt/my\\040films cifs guest,,uid=1000 0 0\r\n"));
         assert!(taken.text.contains("\n#nasmount: //nas/home /home cifs user=bob,password=***nasmount-1***,uid=1\n"));
         assert!(taken.text.contains("\n#nasmount: //nas/x /x cifs username=bob%***nasmount-2*** 0 0\n"));
-        assert!(taken.text.ends_with("\n#nasmount: //nas/y /y cifs pass=***nasmount-3***,ro 0 0"));
-        let given = give_back(&taken.text, std::slice::from_ref(&taken.masked)).unwrap();
+        assert!(taken.text.ends_with("\n#nasmount: //nas/y /y cifs PASSWORD=***nasmount-3***,ro 0 0"));
+        let given = give_back(&taken.text, &[taken.remembered()]).unwrap();
         assert_eq!((given.text.as_str(), given.lines.as_slice()), (FSTAB, [3, 4, 5, 6].as_slice()));
         assert!(given.whole);
-        assert_eq!(give_back(&taken.text, &[]).err(), Some(4), "a password is lost");
+        assert!(given.strangers.is_empty() && given.lost.is_empty());
+        assert_eq!(give_back(&taken.text, &[]).err(), Some(Stuck::Password(4)), "a password is lost");
+        let older = Remembered { lines: None, ..taken.remembered() };
+        assert_eq!(give_back(&taken.text, &[older]).unwrap().text, FSTAB);
     }
 
     #[test]
@@ -242,8 +311,9 @@ mod tests {
         let taken = take(FSTAB, &[3, 4, 5]);
         let text = taken.text.replace("#nasmount: //nas/home /home", "//nas/home  /elsewhere");
         let text: Vec<&str> = text.lines().rev().filter(|line| !line.contains("//nas/x")).collect();
-        let given = give_back(&text.join("\n"), &[taken.masked]).unwrap();
+        let given = give_back(&text.join("\n"), &[taken.remembered()]).unwrap();
         assert_eq!(given.lines, [3]);
+        assert_eq!(given.lost, ["//nas/x /x cifs username=bob%***nasmount-2*** 0 0"]);
         assert!(
             given.text.contains("\n//nas/home  /elsewhere cifs user=bob,password=hunter2,uid=1\n"),
             "{}",
@@ -257,8 +327,31 @@ mod tests {
         let first = take("//nas/a /a cifs pass=one\n", &[1]);
         let both = format!("{}//nas/b /b cifs pass=two\n#nasmount: is a nice tool\n", first.text);
         let second = take(&both, &[2]);
-        let given = give_back(&second.text, &[first.masked, second.masked]).unwrap();
+        let given = give_back(&second.text, &[first.remembered(), second.remembered()]).unwrap();
         assert_eq!(given.text, "//nas/a /a cifs pass=one\n//nas/b /b cifs pass=two\n#nasmount: is a nice tool\n");
+    }
+
+    #[test]
+    fn only_lines_that_were_taken_become_lines_again() {
+        let taken = take("//nas/a /a cifs guest\n//nas/b /b cifs guest\n", &[1, 2]);
+        let text =
+            taken.text.replace("/a cifs guest", "/a  cifs guest,ro") + "#nasmount: //old/x /mnt/x cifs guest 0 0\n";
+        let given = give_back(&text, &[taken.remembered()]).unwrap();
+        let expected = "//nas/a /a  cifs guest,ro\n//nas/b /b cifs guest\n#nasmount: //old/x /mnt/x cifs guest 0 0\n";
+        assert_eq!((given.text.as_str(), given.lines.as_slice()), (expected, [1, 2].as_slice()));
+        assert_eq!((given.strangers.as_slice(), given.lost.len()), ([3].as_slice(), 0));
+        assert_eq!(give_back(&text, &[]).unwrap().text, text);
+    }
+
+    #[test]
+    fn a_line_that_is_another_comment_now_is_lost_or_stuck() {
+        let taken = take("//nas/a /a cifs guest\n//nas/b /b cifs pass=hunter2\n", &[1, 2]);
+        let text = taken.text.replacen("#nasmount:", "# nasmount:", 1);
+        assert_eq!(give_back(&text, &[taken.remembered()]).unwrap().lost, ["//nas/a /a cifs guest"]);
+        let uncommented = taken.text.replace(TAKEN, "");
+        assert!(give_back(&uncommented, &[taken.remembered()]).unwrap().lost.is_empty());
+        let text = taken.text.replace("#nasmount:", "# nasmount:");
+        assert_eq!(give_back(&text, &[taken.remembered()]).err(), Some(Stuck::Mark(2)));
     }
 
     #[test]
@@ -271,6 +364,27 @@ mod tests {
         assert!(super::entry("//nas/a /a").is_none());
         let literally = super::entry("//nas/a /a cifs pass=\"a\",password=p\"x,context=\"c\",pass2=\"a,b\"");
         assert_eq!(literally.unwrap().options, ["pass=\"a\"", "password=p\"x", "context=c", "pass2=\"a", "b"]);
+    }
+
+    #[test]
+    fn only_three_octal_digits_are_an_escape_and_what_is_not_utf8_is_no_entry() {
+        for (source, read) in [
+            (r"//nas/a\040b", "//nas/a b"),
+            (r"//nas/\303\244", "//nas/ä"),
+            (r"//nas/a\+12", r"//nas/a\+12"),
+            (r"//nas/a\08", r"//nas/a\08"),
+            (r"//nas/a\777", r"//nas/a\777"),
+        ] {
+            let line = format!("{source} /a cifs guest");
+            assert_eq!(entry(&line).unwrap().source, read);
+            assert!(!is_other_than_utf8(&line));
+        }
+        for line in [r"//nas/a\344 /a cifs", r"//nas/a /a\344 auto guest 0 0", r"//nas/a /a cifs pass=\344 0 0"] {
+            assert!(entry(line).is_none() && is_other_than_utf8(line), "{line}");
+        }
+        for line in [r"#//nas/a\344 /a cifs", r"/dev/sda /a\344 ext4", "//nas/a /a", ""] {
+            assert!(!is_other_than_utf8(line), "{line}");
+        }
     }
 
     #[test]

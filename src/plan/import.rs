@@ -13,6 +13,7 @@ use serde::Serialize;
 use super::catalogue::{self, Form};
 use super::fstab::{self, Entry};
 use super::mount_unit::{self, Content, Mount, UnitFile};
+use crate::config::same_host;
 use crate::config::settings::{CredentialSource, Settings};
 use crate::config::units::mount_unit as unit_of;
 
@@ -204,8 +205,13 @@ fn known_servers(settings: &Settings) -> impl Iterator<Item = Server> {
 
 /// `None` if the line is none of CIFS, or cannot be one of nasmount's.
 fn read_line<'text>(number: usize, text: &str, remarks: &'text mut Vec<Remark>) -> Option<Line<'text>> {
-    let entry = fstab::entry(text).filter(|entry| fstab::is_cifs(&entry.kind, &entry.source))?;
     let at = Place { file: None, line: number };
+    if fstab::is_other_than_utf8(text) {
+        let message = "left out: with its octal escapes read it is not UTF-8, which names in the configuration are";
+        remarks.push(Remark::new(&at, "", message));
+        return None;
+    }
+    let entry = fstab::entry(text).filter(|entry| fstab::is_cifs(&entry.kind, &entry.source))?;
     if fstab::is_broken(text) {
         let message = "left out, as mount(8) does: there is a blank within its options, or more than six fields";
         remarks.push(Remark::new(&at, "", message));
@@ -253,7 +259,11 @@ impl<'text> Line<'text> {
         let Entry { source, mount_point, options, .. } = entry;
         let spec = source.replace('\\', "/");
         let port = options.iter().find_map(|option| option.strip_prefix("port=")).filter(|port| *port != "445");
-        let why = if let Some(port) = port {
+        let host = spec.split_once("//").map(|(_, rest)| rest.split('/').next().unwrap_or_default());
+        let why = if host.is_some_and(|host| host.contains('@')) {
+            "left out: there is a login in its source, which is not repeated here; logins are in credentials files"
+                .to_owned()
+        } else if let Some(port) = port {
             format!("left out: its server is asked at port {port}, and nasmount asks at 445 only")
         } else if !spec.strip_prefix("//").is_some_and(|rest| rest.contains('/')) {
             format!("left out: {spec} is not //SERVER/SHARE")
@@ -425,7 +435,9 @@ impl<'text> Line<'text> {
         if self.login == Means::Guest && !self.says_guest {
             self.remark("", "names no login: the server is asked as a guest");
         }
-        let known = servers.iter().find(|server| server.host == self.host && server.login == self.login);
+        let known = servers
+            .iter()
+            .find(|server| same_host(&server.host) == same_host(&self.host) && server.login == self.login);
         if let Some(known) = known {
             return known.name.clone();
         }

@@ -224,6 +224,9 @@ fn becomes(section: &str, key: &str, value: &str) -> Option<&'static str> {
         ("Mount" | "Automount", "DirectoryMode") => "nasmount makes the directory, and keeps it closed under the share",
         ("Mount", "SloppyOptions") => "options that the kernel does not know are named instead",
         ("Mount", "ReadWriteOnly") => "a share is read-only if `ro` is among its options, and not otherwise",
+        ("Mount", "Environment") if value.contains("PASSWD=") => {
+            "its password is not taken over: put it into the credentials file with `nasmount login`"
+        }
         ("Mount", _) => "no process of this unit mounts the share any more",
         ("Automount", "TimeoutIdleSec") => "the share stays mounted, so that it is there when it is needed",
         ("Automount", _) => "the share is mounted always; an access waits for nothing",
@@ -361,11 +364,13 @@ mod tests {
     #[test]
     fn every_other_setting_is_remarked_on() {
         let text = format!(
-            "[Unit]\nDescription=Films\nAfter=network-online.target\n{FILMS}TimeoutSec=30\nForceUnmount=\n[Install]\nWantedBy=x.service\n[X-Mine]\na=b\n"
+            "[Unit]\nDescription=Films\nAfter=network-online.target\n{FILMS}TimeoutSec=30\nEnvironment=PASSWD=hunter2\nForceUnmount=\n[Install]\nWantedBy=x.service\n[X-Mine]\na=b\n"
         );
         let films = mount(&[&text]);
         assert_eq!(films.description.as_deref(), Some("Films"));
         let remarks: Vec<_> = films.remarks.iter().map(|remark| (remark.line, remark.option.as_str())).collect();
-        assert_eq!(remarks, [(3, "After="), (9, "TimeoutSec="), (12, "WantedBy="), (14, "a=")]);
+        assert_eq!(remarks, [(3, "After="), (9, "TimeoutSec="), (10, "Environment="), (13, "WantedBy="), (15, "a=")]);
+        let password = &films.remarks[2].message;
+        assert!(password.contains("its password is not taken over") && !password.contains("hunter2"), "{password}");
     }
 }
