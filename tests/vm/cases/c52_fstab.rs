@@ -1,5 +1,5 @@
-//! A host whose shares are lines of fstab: they become nasmount's, are there after a reboot, go through an outage, and are lines of fstab
-//! again.
+//! A host whose shares are lines of fstab, and a unit that somebody wrote: they become nasmount's, are there after a reboot, go through an
+//! outage, and are what they were.
 
 use anyhow::{Context as _, Result, ensure};
 
@@ -8,7 +8,9 @@ use crate::nas::{self, Fault, Nas};
 use crate::nasmount::{DEADLINE, Nasmount};
 
 const CREDENTIALS: &str = "/root/nas.cred";
-const UNITS: &str = r"'mnt-films.mount' 'mnt-secret.mount' 'mnt-some\x20books.automount'";
+/// Not of fstab.
+const UNIT: &str = "/etc/systemd/system/mnt-unit.mount";
+const UNITS: &str = r"'mnt-unit.mount' 'mnt-films.mount' 'mnt-secret.mount' 'mnt-some\x20books.automount'";
 
 pub fn run(guest: &Guest) -> Result<String> {
     let [first, second] = nas::up(guest, [2, 4])?;
@@ -23,11 +25,11 @@ pub fn run(guest: &Guest) -> Result<String> {
     guest.ok(&format!("mkdir {}/books && nasmount mount some-books", first.export("media")))?;
     let back = goes_through_an_outage(guest, &nasmount, first)?;
     exported(guest)?;
-    guest.ok(&format!("systemctl stop {UNITS} && rm {CREDENTIALS} && : >/etc/fstab"))?;
+    guest.ok(&format!("systemctl disable mnt-unit.mount && systemctl stop {UNITS} && rm -r {CREDENTIALS} {UNIT} {UNIT}.d && : >/etc/fstab"))?;
     guest.ok("systemctl daemon-reload")?;
     nasmount.remove()?;
     Ok(format!(
-        "three lines of fstab became shares, were there after a reboot, came back {back:.1} s after an outage, and are lines again"
+        "three lines of fstab and a unit became shares, were there after a reboot, came back {back:.1} s after an outage, and are lines again"
     ))
 }
 
@@ -45,8 +47,17 @@ fn mounted_by_fstab(guest: &Guest, first: Nas<'_>, second: Nas<'_>) -> Result<()
     guest.write_file(CREDENTIALS, "username=nasuser\npassword=pw1,with comma\n")?;
     guest.write_file("/etc/fstab", &fstab)?;
     guest.ok("cp /etc/fstab /root/fstab")?;
-    guest.ok(&format!("chmod 600 {CREDENTIALS} && systemctl daemon-reload && systemctl start {UNITS}"))?;
-    guest.ok("ls /mnt/'some books' && [ $(findmnt -nt cifs | wc -l) = 3 ]")?;
+    let (unit, drop_in) = (second.source("media"), "[Mount]\nTimeoutSec=20\n");
+    let unit = format!(
+        "[Unit]\nDescription=By hand\n[Mount]\nWhat={unit}\nWhere=/mnt/unit\nType=cifs\nOptions=guest,uid=1000\n\
+         [Install]\nWantedBy=multi-user.target\n"
+    );
+    guest.ok(&format!("mkdir {UNIT}.d"))?;
+    guest.write_file(UNIT, &unit)?;
+    guest.write_file(&format!("{UNIT}.d/x.conf"), drop_in)?;
+    guest.ok(&format!("cp {UNIT} /root/unit && chmod 600 {CREDENTIALS} && systemctl daemon-reload"))?;
+    guest.ok(&format!("systemctl enable --now mnt-unit.mount && systemctl start {UNITS}"))?;
+    guest.ok("ls /mnt/'some books' && [ $(findmnt -nt cifs | wc -l) = 4 ]")?;
     let open = "exec 3</mnt/films/pattern; exec sleep infinity";
     guest.ok(&format!("systemd-run --quiet --unit=reads bash -c '{open}'"))?;
     guest.wait_for("somebody to use a share", DEADLINE, "fuser -sm /mnt/films").map(drop)
@@ -58,7 +69,10 @@ fn imported(guest: &Guest, nasmount: &Nasmount<'_>) -> Result<()> {
     ensure!(met.code == 3 && met.stderr.contains("/mnt/films: in use by reads.service"), "the import met {met:?}");
     ensure!(guest.ok("grep -c '^#nasmount: //' /etc/fstab")?.trim() == "3", "the lines are comments");
     guest.ok("systemctl is-enabled nasmount && nasmount check")?;
-    for share in ["secret", "some-books"] {
+    guest.ok(&format!(
+        "[ ! -e {UNIT} ] && systemctl show -P FragmentPath mnt-unit.mount | grep /run/systemd/generator"
+    ))?;
+    for share in ["secret", "some-books", "unit"] {
         nasmount.wait_for_state(share, "online")?;
     }
     nasmount.wait_for_state("films", "blocked")?;
@@ -69,7 +83,7 @@ fn imported(guest: &Guest, nasmount: &Nasmount<'_>) -> Result<()> {
 }
 
 fn goes_through_an_outage(guest: &Guest, nasmount: &Nasmount<'_>, nas: Nas<'_>) -> Result<f64> {
-    for share in ["films", "some-books", "secret"] {
+    for share in ["films", "some-books", "secret", "unit"] {
         nasmount.wait_for_state(share, "online")?;
     }
     let outage = nas.cut(Fault::Link)?;
@@ -87,8 +101,11 @@ fn exported(guest: &Guest) -> Result<()> {
     guest.ok("nasmount export-fstab --dry-run | grep -Fx '/etc/fstab: lines 2, 3, 4 mount again'")?;
     guest.ok("nasmount export-fstab")?;
     guest.ok("cmp /etc/fstab /root/fstab && rm /root/fstab").context("byte for byte")?;
-    guest.ok("ls /mnt/'some books'")?;
-    guest.ok("[ $(findmnt -nt cifs | wc -l) = 3 ] && findmnt -no OPTIONS /mnt/films | grep echo_interval=30")?;
+    guest.ok(&format!(
+        "cmp {UNIT} /root/unit && rm /root/unit && ls {UNIT}.d/x.conf && systemctl is-enabled mnt-unit.mount"
+    ))?;
+    guest.ok("ls /mnt/'some books' && systemctl is-active mnt-unit.mount")?;
+    guest.ok("[ $(findmnt -nt cifs | wc -l) = 4 ] && findmnt -no OPTIONS /mnt/films | grep echo_interval=30")?;
     let left = "systemctl is-enabled nasmount; systemctl is-active nasmount nasmount-barrier; lsattr -d /mnt/films";
     let left = guest.run(left)?.stdout;
     ensure!(left.starts_with("disabled\ninactive\ninactive\n"), "what is left of nasmount: {left}");
