@@ -5,6 +5,7 @@ use std::io::{self, Write as _};
 use std::os::fd::AsRawFd as _;
 use std::path::PathBuf;
 
+use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::{MemfdFlags, memfd_create};
 use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 use secrecy::zeroize::Zeroizing;
@@ -48,13 +49,20 @@ impl Drop for Handover {
 /// The first line of standard input, without its line feed; `None` if there is nothing. Not through the buffer of `std`, which
 /// keeps what it has read.
 pub fn line_of_stdin() -> io::Result<Option<SecretString>> {
-    read_line(io::stdin(), || Ok(()))
+    let stdin = io::stdin();
+    // it may have been opened not to block
+    let ready = || match poll(&mut [PollFd::new(&stdin, PollFlags::IN)], None) {
+        Err(rustix::io::Errno::INTR) | Ok(_) => Ok(()),
+        Err(error) => Err(error.into()),
+    };
+    read_line(&stdin, ready)
 }
 
 /// More is no line that anybody types, and no password.
 const LONGEST_LINE: usize = 4096;
 
-/// Byte by byte, so that nothing behind the line is taken; `ready` may wait for each of them, or end it.
+/// Byte by byte, so that nothing behind the line is taken; `ready` waits for each of them, or ends it. What was there and is gone is waited
+/// for again.
 pub(super) fn read_line(
     from: impl std::os::fd::AsFd,
     mut ready: impl FnMut() -> io::Result<()>,
@@ -71,7 +79,7 @@ pub(super) fn read_line(
                 return Err(io::Error::new(io::ErrorKind::InvalidData, format!("more than {LONGEST_LINE} bytes")));
             }
             Ok(_) => line.push(byte[0]),
-            Err(rustix::io::Errno::INTR) => {}
+            Err(rustix::io::Errno::INTR | rustix::io::Errno::AGAIN) => {}
             Err(error) => return Err(error.into()),
         }
     }

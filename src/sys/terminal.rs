@@ -30,27 +30,34 @@ pub enum Echo {
 
 /// The terminal of this process.
 #[derive(Debug)]
-pub struct Terminal(File);
+pub struct Terminal {
+    output: File,
+    /// Does not block: Ctrl-C takes away what was typed before it, perhaps between a look whether there is something and the read, which
+    /// would then wait with the signal held back (seen on a loaded machine).
+    input: File,
+}
 
 impl Terminal {
     /// Fails if there is none: in a service, a timer, a pipe without one.
     pub fn open() -> io::Result<Self> {
-        OpenOptions::new().read(true).write(true).custom_flags(libc::O_NOCTTY).open("/dev/tty").map(Self)
+        let open =
+            |flags| OpenOptions::new().read(true).write(true).custom_flags(libc::O_NOCTTY | flags).open("/dev/tty");
+        Ok(Self { output: open(0)?, input: open(libc::O_NONBLOCK)? })
     }
 
     /// Asks for a line; `None` at the end of the input (Ctrl-D).
     pub fn ask(&self, prompt: &str, echo: Echo) -> io::Result<Option<SecretString>> {
         let signals = HeldBack::begin()?;
         loop {
-            let quiet = (echo == Echo::Off).then(|| Quiet::begin(&self.0)).transpose()?;
-            (&self.0).write_all(prompt.as_bytes())?;
+            let quiet = (echo == Echo::Off).then(|| Quiet::begin(&self.output)).transpose()?;
+            (&self.output).write_all(prompt.as_bytes())?;
             let mut signal = None;
-            let line = read_line(&self.0, || {
-                signal = signals.before_more(self.0.as_fd())?;
+            let line = read_line(&self.input, || {
+                signal = signals.before_more(self.input.as_fd())?;
                 signal.map_or(Ok(()), |_| Err(io::ErrorKind::Interrupted.into()))
             });
             if quiet.is_some() || signal.is_some() {
-                (&self.0).write_all(b"\n")?; // the one that was typed was not echoed
+                (&self.output).write_all(b"\n")?; // the one that was typed was not echoed
             }
             drop(quiet);
             match signal {
@@ -159,16 +166,17 @@ mod tests {
     /// What is asked, what is typed, and what is to be seen of it.
     fn asked(echo: Echo, typed: &str) -> (Option<String>, String) {
         let both = openpty(None, None).unwrap();
-        let (mut keyboard, terminal) = (File::from(both.master), Terminal(File::from(both.slave)));
+        let (mut keyboard, output) = (File::from(both.master), File::from(both.slave));
+        let terminal = Terminal { input: output.try_clone().unwrap(), output };
         let answer = std::thread::scope(|scope| {
             let asking = scope.spawn(|| terminal.ask("Word: ", echo).unwrap());
             let prompt = read_until(&mut keyboard, "Word: ");
-            assert_eq!((prompt.as_str(), echoes(&terminal.0)), ("Word: ", echo == Echo::On));
+            assert_eq!((prompt.as_str(), echoes(&terminal.output)), ("Word: ", echo == Echo::On));
             keyboard.write_all(typed.as_bytes()).unwrap();
             asking.join().unwrap().map(|line| line.expose_secret().to_owned())
         });
-        assert!(echoes(&terminal.0), "as it was");
-        (&terminal.0).write_all(b"end").unwrap();
+        assert!(echoes(&terminal.output), "as it was");
+        (&terminal.output).write_all(b"end").unwrap();
         (answer, read_until(&mut keyboard, "end"))
     }
 
