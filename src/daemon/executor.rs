@@ -28,8 +28,9 @@ use crate::sys::worker::{self, Answer, CloneFound, Failed, Login, MountRequest, 
 /// Workers of one share that were abandoned and hang in the kernel: with this many, no more are started that only ask.
 const MAX_HANGING_WORKERS: usize = 2;
 
-/// How long it may take to find out who has a share open: some thousand processes with some thousand files each.
-const LIST_WITHIN: Duration = Duration::from_secs(3);
+/// How long it may take to find out who has a share open: some thousand processes with some thousand files each, on a busy machine (3 s
+/// were too few in a VM beside another one). Less than the step that it is a part of may take.
+const LIST_WITHIN: Duration = Duration::from_secs(6);
 
 /// What helps when something that the configuration names is not as it should be.
 const MEND_CONFIGURATION: &str = "mend it, or correct the configuration; then `nasmount reload`";
