@@ -18,7 +18,7 @@ use crate::lab::{Lab, Qemu};
 /// How long `run` lets a command take. Longer than any healthy command, shorter than patience.
 const RUN_LIMIT: Duration = Duration::from_secs(90);
 /// A shutdown and a boot under TCG take 35 s.
-const REBOOT_LIMIT: Duration = Duration::from_secs(180);
+const REBOOT_LIMIT: Duration = Duration::from_secs(300);
 /// How often the host looks for an answer.
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
 /// How often a condition is tested in the guest; each test is a process or more.
