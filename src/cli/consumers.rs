@@ -112,13 +112,12 @@ async fn ask(only: Option<&str>) -> anyhow::Result<Option<Vec<Known>>> {
 
 /// The scope of a consumer that is a running container; or why a consumer is not known.
 async fn look_up(systemd: &Systemd, consumer: &str) -> Result<Option<String>, String> {
-    let in_words = |error: &dyn std::error::Error| Err(error.to_string());
     match Consumer::of(consumer) {
         Consumer::Unit(unit) => is_known(systemd, unit).await.map(|()| None),
         Consumer::Container(name) => match engine::find(name).await {
             Ok(None) => Err("no container engine knows it: is the name right?".to_owned()),
             Ok(Some(found)) => found.scope().map_err(|error| error.to_string()),
-            Err(error) => in_words(&error),
+            Err(error) => Err(error.to_string()),
         },
     }
 }

@@ -37,6 +37,14 @@ pub fn system_unit(consumer: &str) -> Option<&str> {
     }
 }
 
+/// The container's name, if it is one.
+pub fn container(consumer: &str) -> Option<&str> {
+    match Consumer::of(consumer) {
+        Consumer::Container(name) => Some(name),
+        Consumer::Unit(_) => None,
+    }
+}
+
 /// Checks a name.
 pub(super) fn parse_consumer(name: &str) -> Result<Pausable, BadValue> {
     match Consumer::of(name) {

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use toml::de::DeTable;
 
-use super::consumer::Consumer;
+use super::consumer::{Consumer, container as name_of_container};
 use super::invalid::{InvalidKind, Problems};
 use super::limits::{Limit, read_limits};
 use super::options::{OptionEntry, read_options};
@@ -292,16 +292,9 @@ fn refuse_combinations(
         let help = "remove one of the two; what runs in a unit of its own is paused with its unit";
         problems.refuse(InvalidKind::Conflict, container.origin, fields.key("container"), message, help);
     }
-    if let Some((unit, name)) = unit.and_then(|unit| Some((unit, container_of(&unit.value)?))) {
+    if let Some((unit, name)) = unit.and_then(|unit| Some((unit, name_of_container(&unit.value)?))) {
         let message = format!("{} is not the name of a unit", quoted(&unit.value));
         let help = format!("write container = {}", quoted(name));
         problems.refuse(InvalidKind::BadName, unit.origin, fields.key("unit"), message, help);
-    }
-}
-
-fn container_of(name: &str) -> Option<&str> {
-    match Consumer::of(name) {
-        Consumer::Container(name) => Some(name),
-        Consumer::Unit(_) => None,
     }
 }

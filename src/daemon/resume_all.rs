@@ -33,7 +33,7 @@ pub fn run() -> anyhow::Result<()> {
         }
         let paused = StateFiles::of_host().read_units(UnitList::Paused).context("cannot read what is paused")?;
         let units = Arc::new(Units::default());
-        let mut tasks = JoinSet::new(); // one whose manager does not answer keeps no other waiting
+        let mut tasks = JoinSet::new(); // an engine that does not answer keeps no other waiting
         for consumer in paused.into_keys() {
             let units = Arc::clone(&units);
             tasks.spawn(async move {

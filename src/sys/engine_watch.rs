@@ -8,10 +8,11 @@ use tokio::sync::{mpsc, watch};
 
 use super::engine::{Engine, EngineError};
 use super::unit_watch::Watched;
-use crate::config::consumer::Consumer;
+use crate::config::consumer::container;
 use crate::share::consumers::RunId;
 
-/// Has `learn` told the scopes of those that run. Reports until the engine ends its news, the set of consumers changes (`Ok`), or nobody listens any more.
+/// Tells `learn` the scopes of those that run. Reports until the engine ends its news, the set of consumers changes (`Ok`), or nobody
+/// listens any more.
 pub async fn watch(
     engine: Engine,
     consumers: &mut watch::Receiver<BTreeSet<String>>,
@@ -74,11 +75,4 @@ async fn look_at(
         }
     }
     Ok(())
-}
-
-fn container(consumer: &str) -> Option<&str> {
-    match Consumer::of(consumer) {
-        Consumer::Container(name) => Some(name),
-        Consumer::Unit(_) => None,
-    }
 }

@@ -6,10 +6,11 @@ miser.py PORT FILE      listens on PORT, speaks to 127.0.0.1:445
 Guests' sessions are not signed, so that nobody notices (MS-SMB2 2.2.1: the header, 3.3.4.1: what grants credits).
 """
 
-import asyncio
 import os
 import struct
 import sys
+
+import relay
 
 CREDITS = 14  # CreditResponse in the header, two bytes
 NEXT = 20  # NextCommand, four bytes: where the next message of the same frame begins
@@ -26,30 +27,5 @@ def without_credits(frame):
     return frame
 
 
-async def relay(reader, writer, change):
-    try:
-        while True:
-            header = await reader.readexactly(4)
-            frame = bytearray(await reader.readexactly(int.from_bytes(header[1:], "big")))
-            writer.write(header + change(frame))
-            await writer.drain()
-    except (asyncio.IncompleteReadError, ConnectionError):
-        writer.close()
-
-
-async def main():
-    port, starving = int(sys.argv[1]), sys.argv[2]
-
-    async def serve(client_reader, client_writer):
-        reader, writer = await asyncio.open_connection("127.0.0.1", 445)
-        await asyncio.gather(
-            relay(client_reader, writer, lambda frame: frame),
-            relay(reader, client_writer, lambda frame: without_credits(frame) if os.path.exists(starving) else frame),
-        )
-
-    server = await asyncio.start_server(serve, port=port)
-    async with server:
-        await server.serve_forever()
-
-
-asyncio.run(main())
+port, starving = int(sys.argv[1]), sys.argv[2]
+relay.run(port, lambda frame: without_credits(frame) if os.path.exists(starving) else frame)

@@ -6,9 +6,10 @@ skew.py PORT SECONDS    listens on PORT, speaks to 127.0.0.1:445; SECONDS are ad
 Whoever logs in with SMB 3.1.1 notices, because that response is part of what is signed: only greetings work.
 """
 
-import asyncio
 import struct
 import sys
+
+import relay
 
 COMMAND = 12  # in the header, two bytes; 0 is NEGOTIATE (MS-SMB2 2.2.1)
 SYSTEM_TIME = 64 + 40  # in the response, eight bytes: units of 100 ns since 1601 (2.2.4)
@@ -21,30 +22,5 @@ def at_another_time(frame, seconds):
     return frame
 
 
-async def relay(reader, writer, change):
-    try:
-        while True:
-            header = await reader.readexactly(4)
-            frame = bytearray(await reader.readexactly(int.from_bytes(header[1:], "big")))
-            writer.write(header + change(frame))
-            await writer.drain()
-    except (asyncio.IncompleteReadError, ConnectionError):
-        writer.close()
-
-
-async def main():
-    port, seconds = int(sys.argv[1]), int(sys.argv[2])
-
-    async def serve(client_reader, client_writer):
-        reader, writer = await asyncio.open_connection("127.0.0.1", 445)
-        await asyncio.gather(
-            relay(client_reader, writer, lambda frame: frame),
-            relay(reader, client_writer, lambda frame: at_another_time(frame, seconds)),
-        )
-
-    server = await asyncio.start_server(serve, port=port)
-    async with server:
-        await server.serve_forever()
-
-
-asyncio.run(main())
+port, seconds = int(sys.argv[1]), int(sys.argv[2])
+relay.run(port, lambda frame: at_another_time(frame, seconds))
