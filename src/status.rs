@@ -131,7 +131,7 @@ pub struct ShareStatus {
     pub release: Vec<RungStatus>,
     /// The last loss of unwritten data that is known of.
     pub loss: Option<LossStatus>,
-    /// Units that depend on the share.
+    /// Units that depend on the share: those that are configured, and after them the containers for which some of these stand.
     pub consumers: Vec<ConsumerStatus>,
 }
 
@@ -169,8 +169,11 @@ pub struct MaintenanceStatus {
 /// One consumer of a share.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ConsumerStatus {
-    /// Unit name.
+    /// Its name.
     pub unit: String,
+    /// For which containers it stands; absent unless it is a label or a project. Nothing is done to it, but to these.
+    #[serde(default)]
+    pub containers: Option<Vec<String>>,
     /// What nasmount did to it and will undo; absent if it left it alone.
     pub held: Option<Held>,
     /// What is being done to it.

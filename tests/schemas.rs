@@ -251,6 +251,15 @@ fn reasons() -> Vec<Reason> {
     all
 }
 
+fn consumer(held: Option<Held>, operation: Option<UnitStep>) -> ConsumerStatus {
+    ConsumerStatus { unit: "container:player".into(), containers: None, held, operation }
+}
+
+fn project() -> ConsumerStatus {
+    let containers = Some(vec!["docker:a".into()]);
+    ConsumerStatus { unit: "compose:media".into(), containers, ..consumer(None, None) }
+}
+
 fn report(state: State, reason: &Reason) -> StatusReport {
     let server = ServerStatus {
         name: "tower".into(),
@@ -293,7 +302,7 @@ fn report(state: State, reason: &Reason) -> StatusReport {
         given_up: false,
         release: rungs(),
         loss: Some(LossStatus { at: 1.0, what: "EIO".into() }),
-        consumers: vec![ConsumerStatus { unit: "player.service".into(), held: Some(Held::Paused), operation: None }],
+        consumers: vec![consumer(Some(Held::Paused), None), project()],
     };
     let busy = ShareStatus {
         operation: Some("mount".into()),
@@ -351,8 +360,7 @@ fn the_daemons_status_is_what_its_schema_says() {
     let held = [Held::Paused, Held::Stopped, Held::PausedAndStopped];
     for (step, held) in steps.into_iter().chain(more).zip(held.into_iter().cycle()) {
         let mut report = report(State::Holding, &Reason::Answers);
-        report.shares[0].consumers[0] =
-            ConsumerStatus { unit: "player.service".into(), held: Some(held), operation: Some(step) };
+        report.shares[0].consumers[0] = consumer(Some(held), Some(step));
         conforms("status", &serde_json::to_value(report).unwrap());
     }
 }

@@ -15,7 +15,7 @@ use crate::config::consumer::Consumer;
 use crate::config::units::mount_unit;
 use crate::plan::dependency::can_wait;
 use crate::share::consumers::Held;
-use crate::status::{Holder, ShareStatus};
+use crate::status::{ConsumerStatus, Holder, ShareStatus};
 use crate::sys::engine;
 use crate::sys::systemd::{Activity, Systemd};
 
@@ -37,6 +37,8 @@ pub struct Arguments {
 struct Dependent {
     share: String,
     unit: String,
+    /// For which containers it stands, if it is a label or a project.
+    containers: Option<Vec<String>>,
     /// nasmount pauses it.
     configured: bool,
     /// Its start waits for the share.
@@ -98,7 +100,7 @@ async fn ask(only: Option<&str>) -> anyhow::Result<Option<Vec<Known>>> {
         let requiring = requiring.with_context(|| format!("cannot ask systemd who requires {}", share.mount_point))?;
         let (mut unknown, mut scopes) = (BTreeMap::new(), BTreeMap::new());
         for consumer in &share.consumers {
-            match look_up(&systemd, &consumer.unit).await {
+            match look_up(&systemd, consumer).await {
                 Ok(Some(scope)) => drop(scopes.insert(scope, consumer.unit.clone())),
                 Ok(None) => {}
                 Err(why) => drop(unknown.insert(consumer.unit.clone(), why)),
@@ -111,14 +113,18 @@ async fn ask(only: Option<&str>) -> anyhow::Result<Option<Vec<Known>>> {
 }
 
 /// The scope of a consumer that is a running container; or why a consumer is not known.
-async fn look_up(systemd: &Systemd, consumer: &str) -> Result<Option<String>, String> {
-    match Consumer::of(consumer) {
+async fn look_up(systemd: &Systemd, consumer: &ConsumerStatus) -> Result<Option<String>, String> {
+    match Consumer::of(&consumer.unit) {
         Consumer::Unit(unit) => is_known(systemd, unit).await.map(|()| None),
-        Consumer::Container(name) => match engine::find(name).await {
+        Consumer::Container { engine, name } => match engine::find(engine, name).await {
             Ok(None) => Err("no container engine knows it: is the name right?".to_owned()),
             Ok(Some(found)) => found.scope().map_err(|error| error.to_string()),
             Err(error) => Err(error.to_string()),
         },
+        Consumer::Label(_) | Consumer::Compose(_) if consumer.containers.as_ref().is_some_and(Vec::is_empty) => {
+            Err("no container engine has such a container now: is it written right?".to_owned())
+        }
+        Consumer::Label(_) | Consumer::Compose(_) => Ok(None),
     }
 }
 
@@ -136,6 +142,7 @@ fn dependents(Known { share, requiring, unknown, scopes, holders }: &Known) -> V
     for consumer in &share.consumers {
         let dependent = found.entry(consumer.unit.clone()).or_insert_with(|| named(&consumer.unit));
         (dependent.configured, dependent.held) = (true, consumer.held);
+        dependent.containers.clone_from(&consumer.containers);
     }
     for unit in requiring {
         found.entry(unit.clone()).or_insert_with(|| named(unit)).requires = true;
@@ -188,7 +195,10 @@ fn render(dependents: &[Dependent]) -> String {
         ]);
     }
     let mut text: String = table.lines().map(|line| line.trim_end().to_owned() + "\n").collect();
-    for Dependent { share, unit, missing, .. } in dependents {
+    for Dependent { share, unit, containers, missing, .. } in dependents {
+        if let Some(containers) = containers.as_ref().filter(|containers| !containers.is_empty()) {
+            text.push_str(&format!("\n{unit} ({share}): stands for {}\n", containers.join(", ")));
+        }
         text.extend(missing.iter().map(|missing| format!("\n{unit} ({share}): {missing}\n")));
     }
     text
@@ -204,7 +214,8 @@ mod tests {
             "name": "films", "state": "online", "since": 1.0, "reason": {"kind": "answers"}, "reason_text": "x",
             "server": "tower", "source": "films", "mount_point": "/mnt/films", "hold_reasons": [], "wanted": "mounted",
             "consumers_progress": "settled", "given_up": false,
-            "consumers": [{"unit": "player.service", "held": "paused"}, {"unit": "plyer.service"}, {"unit": "container:tdarr"}],
+            "consumers": [{"unit": "player.service", "held": "paused"}, {"unit": "plyer.service"}, {"unit": "container:tdarr"},
+                          {"unit": "label:films", "containers": ["docker:cut"]}, {"unit": "docker:cut", "held": "stopped"}],
         });
         Known {
             share: serde_json::from_value(share).unwrap(),
@@ -244,7 +255,9 @@ mod tests {
         assert_eq!((of("no unit").files, of("no unit").missing), (Some(1), vec![]));
         let tdarr = of("container:tdarr");
         assert_eq!((tdarr.configured, tdarr.files, tdarr.missing), (true, Some(4), vec![]));
-        assert_eq!(found.len(), 5);
+        assert_eq!((of("label:films").configured, of("docker:cut").held), (true, Some(Held::Stopped)));
+        assert!(render(&found).contains("\nlabel:films (films): stands for docker:cut\n"), "{}", render(&found));
+        assert_eq!(found.len(), 7);
         crate::cli::validate::conforms("consumers", &document(&found));
     }
 

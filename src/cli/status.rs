@@ -285,6 +285,7 @@ fn server_cell(server: &ServerStatus) -> String {
 
 fn consumers_cell(consumers: &[ConsumerStatus]) -> String {
     let one = |consumer: &ConsumerStatus| match consumer.held {
+        None if consumer.containers.as_ref().is_some_and(Vec::is_empty) => format!("{} [no container]", consumer.unit),
         None => consumer.unit.clone(),
         Some(Held::Paused) => format!("{} [paused]", consumer.unit),
         Some(Held::PausedAndStopped) => format!("{} [being stopped]", consumer.unit),

@@ -1,30 +1,73 @@
-//! Names of consumers, one word each wherever consumers have names: `jellyfin.service`, `container:tdarr`.
+//! Names of consumers, one word each wherever consumers have names: `jellyfin.service`, `container:tdarr`, `compose:mediastack`.
 
 use super::units::{Pausable, parse_unit};
 use super::value::{BadValue, quoted};
 
-const CONTAINER: &str = "container:";
+/// What compose marks the containers of a project with, and podman-compose as well.
+const PROJECT: &str = "com.docker.compose.project";
+
+/// Engines, as they are written in a name.
+pub const ENGINES: [&str; 2] = ["docker", "podman"];
 
 /// What a name stands for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Consumer<'name> {
     /// A unit.
     Unit(&'name str),
-    /// A container of Docker or Podman.
-    Container(&'name str),
+    /// A container.
+    Container {
+        /// Whose it is: one of [`ENGINES`], or of the first that knows it.
+        engine: Option<&'name str>,
+        /// As its engine calls it.
+        name: &'name str,
+    },
+    /// All containers with this label, `KEY` or `KEY=VALUE`.
+    Label(&'name str),
+    /// All containers of this project of compose's.
+    Compose(&'name str),
 }
 
 impl<'name> Consumer<'name> {
     /// Of this name.
-    pub fn of(name: &'name str) -> Self {
-        name.strip_prefix(CONTAINER).map_or(Self::Unit(name), Self::Container)
+    pub fn of(consumer: &'name str) -> Self {
+        match consumer.split_once(':') {
+            Some(("container", name)) => Self::Container { engine: None, name },
+            Some((engine, name)) if ENGINES.contains(&engine) => Self::Container { engine: Some(engine), name },
+            Some(("label", label)) => Self::Label(label),
+            Some(("compose", project)) => Self::Compose(project),
+            _ => Self::Unit(consumer),
+        }
     }
 
     /// Its name.
     pub fn name(self) -> String {
         match self {
             Self::Unit(unit) => unit.to_owned(),
-            Self::Container(container) => format!("{CONTAINER}{container}"),
+            Self::Container { engine, name } => format!("{}:{name}", engine.unwrap_or("container")),
+            Self::Label(label) => format!("label:{label}"),
+            Self::Compose(project) => format!("compose:{project}"),
+        }
+    }
+
+    /// The label that its containers have, if it stands for all that have one.
+    pub fn label(self) -> Option<String> {
+        match self {
+            Self::Unit(_) | Self::Container { .. } => None,
+            Self::Label(label) => Some(label.to_owned()),
+            Self::Compose(project) => Some(format!("{PROJECT}={project}")),
+        }
+    }
+
+    /// How the configuration names it.
+    pub(super) fn keys(self) -> String {
+        match self {
+            Self::Unit(unit) => format!("unit = {}", quoted(unit)),
+            Self::Container { engine: None, name } => format!("container = {}", quoted(name)),
+            Self::Container { engine: Some(engine), name } => {
+                format!("container = {} and engine = {}", quoted(name), quoted(engine))
+            }
+            Self::Label(label) => format!("label = {}", quoted(label)),
+            Self::Compose(project) => format!("compose = {}", quoted(project)),
         }
     }
 }
@@ -33,34 +76,65 @@ impl<'name> Consumer<'name> {
 pub fn system_unit(consumer: &str) -> Option<&str> {
     match Consumer::of(consumer) {
         Consumer::Unit(unit) => Some(unit),
-        Consumer::Container(_) => None,
+        Consumer::Container { .. } | Consumer::Label(_) | Consumer::Compose(_) => None,
     }
 }
 
-/// The container's name, if it is one.
-pub fn container(consumer: &str) -> Option<&str> {
-    match Consumer::of(consumer) {
-        Consumer::Container(name) => Some(name),
-        Consumer::Unit(_) => None,
-    }
+/// Does it stand for all containers that are marked so?
+pub fn is_group(consumer: &str) -> bool {
+    Consumer::of(consumer).label().is_some()
+}
+
+/// Could this be the name of a consumer?
+pub fn is_consumer_name(text: &str) -> bool {
+    parse_consumer(text).is_ok()
 }
 
 /// Checks a name.
 pub(super) fn parse_consumer(name: &str) -> Result<Pausable, BadValue> {
     match Consumer::of(name) {
-        Consumer::Unit(unit) => parse_unit(unit),
-        Consumer::Container(name) => parse_container(name),
-    }
+        Consumer::Unit(unit) => return parse_unit(unit),
+        Consumer::Container { name, .. } => parse_container(name),
+        Consumer::Label(label) => parse_label(label),
+        Consumer::Compose(project) => parse_project(project),
+    }?;
+    Ok(Pausable::Yes)
 }
 
 /// By the rules of Docker and Podman: `[a-zA-Z0-9][a-zA-Z0-9_.-]*`.
-fn parse_container(name: &str) -> Result<Pausable, BadValue> {
+fn parse_container(name: &str) -> Result<(), BadValue> {
     let allowed = |letter: char| letter.is_ascii_alphanumeric() || "_.-".contains(letter);
     if name.starts_with(|first: char| first.is_ascii_alphanumeric()) && name.chars().all(allowed) {
-        return Ok(Pausable::Yes);
+        return Ok(());
     }
     let help = "write its name as `docker ps` or `podman ps` shows it, such as container = \"tdarr\"".to_owned();
     Err(BadValue { message: format!("{} is not the name of a container", quoted(name)), help })
+}
+
+/// A name is one word, so that values with spaces cannot be named.
+fn parse_label(label: &str) -> Result<(), BadValue> {
+    if !label.is_empty() && !label.starts_with('=') && label.chars().all(|letter| letter.is_ascii_graphic()) {
+        return Ok(());
+    }
+    let help = "write KEY or KEY=VALUE without spaces, such as label = \"nasmount.share=media\"".to_owned();
+    Err(BadValue { message: format!("{} is not a label", quoted(label)), help })
+}
+
+/// By the rules of the compose specification: `[a-z0-9][a-z0-9_-]*`.
+fn parse_project(project: &str) -> Result<(), BadValue> {
+    let is_plain = |letter: char| letter.is_ascii_lowercase() || letter.is_ascii_digit();
+    let is_project =
+        |text: &str| text.starts_with(is_plain) && text.chars().all(|letter| is_plain(letter) || "_-".contains(letter));
+    if is_project(project) {
+        return Ok(());
+    }
+    let lower = project.to_ascii_lowercase();
+    let help = if is_project(&lower) {
+        format!("compose writes projects in small letters: compose = {}", quoted(&lower))
+    } else {
+        "write its name as `docker compose ls` shows it, such as compose = \"mediastack\"".to_owned()
+    };
+    Err(BadValue { message: format!("{} is not the name of a project", quoted(project)), help })
 }
 
 #[cfg(test)]
@@ -71,7 +145,10 @@ mod tests {
     fn a_name_says_what_it_stands_for() {
         for (name, consumer) in [
             ("a@b:c.service", Consumer::Unit("a@b:c.service")),
-            ("container:a.service", Consumer::Container("a.service")),
+            ("container:a.service", Consumer::Container { engine: None, name: "a.service" }),
+            ("podman:tdarr", Consumer::Container { engine: Some("podman"), name: "tdarr" }),
+            ("label:nasmount.share=a:b", Consumer::Label("nasmount.share=a:b")),
+            ("compose:media_stack-2", Consumer::Compose("media_stack-2")),
         ] {
             assert_eq!(Consumer::of(name), consumer);
             assert_eq!(consumer.name(), name);
@@ -81,8 +158,18 @@ mod tests {
 
     #[test]
     fn names_that_cannot_be() {
-        for name in ["container:", "container:-a", "container:a b", "container:a/b", "container:ä"] {
-            assert!(parse_consumer(name).is_err(), "{name}");
+        for name in ["container:", "container:-a", "docker:a b", "podman:a/b", "container:ä"] {
+            assert!(!is_consumer_name(name), "{name}");
         }
+        for name in ["label:", "label:=media", "label:a=b c", "label:ä=b", "compose:", "compose:-a", "compose:Media"] {
+            assert!(!is_consumer_name(name), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_project_is_a_label() {
+        assert_eq!(Consumer::of("compose:media").label().as_deref(), Some("com.docker.compose.project=media"));
+        assert_eq!(Consumer::of("label:keep").label().as_deref(), Some("keep"));
+        assert!(!is_group("docker:keep") && !is_group("keep.service"));
     }
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use toml::de::DeTable;
 
-use super::consumer::{Consumer, container as name_of_container};
+use super::consumer::{Consumer, ENGINES};
 use super::invalid::{InvalidKind, Problems};
 use super::limits::{Limit, read_limits};
 use super::options::{OptionEntry, read_options};
@@ -38,6 +38,9 @@ pub(super) const SHARE_KEYS: &[&str] = &[
 pub(super) const CONSUMER_KEYS: &[&str] = &[
     "unit",
     "container",
+    "label",
+    "compose",
+    "engine",
     "on_outage",
     "after_hold",
     "order",
@@ -242,14 +245,14 @@ fn read_consumers(share: &mut Fields<'_>, problems: &mut Problems<'_>) -> Vec<Co
     consumers
 }
 
-/// `None` if it does not say which unit or container it is about.
+/// `None` if it does not say what it is about.
 fn read_consumer(
     index: usize,
     at: Origin,
     mut fields: Fields<'_>,
     problems: &mut Problems<'_>,
 ) -> Option<ConsumerFragment> {
-    let (unit, container) = (fields.string("unit", problems), fields.string("container", problems));
+    let named = read_name(at, &mut fields, problems);
     let on_outage = fields.word(
         "on_outage",
         &[("pause", OnOutage::Pause), ("stop", OnOutage::Stop), ("none", OnOutage::None)],
@@ -264,37 +267,48 @@ fn read_consumer(
     let order = order.map(|order| Sourced { value: i32::try_from(order.value).unwrap_or(0), origin: order.origin });
     let time_limit = fields.duration("time_limit", problems);
     let limits = read_limits(&mut fields, problems);
-    refuse_combinations(&fields, unit.as_ref(), container.as_ref(), problems);
-    if unit.is_none() && container.is_none() && !fields.is_broken("unit") && !fields.is_broken("container") {
-        let help = "add unit = \"NAME.service\", or container = \"NAME\"";
-        let message = "a consumer without a unit or a container";
-        problems.refuse(InvalidKind::Missing, at, fields.key("unit"), message, help);
-    }
-    let (unit, key) = match (unit, container) {
-        (Some(unit), _) => (unit, "unit"),
-        (None, container) => {
-            let Sourced { value, origin } = container?;
-            (Sourced { value: Consumer::Container(&value).name(), origin }, "container")
-        }
-    };
+    let (key, unit) = named?;
     Some(ConsumerFragment { index, unit, key, on_outage, after_hold, order, time_limit, limits })
 }
 
-/// A consumer is one thing, and named by one key.
-fn refuse_combinations(
-    fields: &Fields<'_>,
-    unit: Option<&Sourced<String>>,
-    container: Option<&Sourced<String>>,
+/// A consumer is named by one key.
+fn read_name(
+    at: Origin,
+    fields: &mut Fields<'_>,
     problems: &mut Problems<'_>,
-) {
-    if let (Some(_), Some(container)) = (unit, container) {
-        let message = "a consumer is a unit or a container, not both";
+) -> Option<(&'static str, Sourced<String>)> {
+    const KEYS: [&str; 4] = ["unit", "container", "label", "compose"];
+    let mut given = KEYS.into_iter().filter_map(|key| Some((key, fields.string(key, problems)?))).collect::<Vec<_>>();
+    let engine = fields.word("engine", &ENGINES.map(|engine| (engine, engine)), problems);
+    if let [(first, _), (second, value), ..] = given.as_slice() {
+        let message = format!("a consumer is named by {first} or {second}, not by both");
         let help = "remove one of the two; what runs in a unit of its own is paused with its unit";
-        problems.refuse(InvalidKind::Conflict, container.origin, fields.key("container"), message, help);
+        problems.refuse(InvalidKind::Conflict, value.origin, fields.key(second), message, help);
     }
-    if let Some((unit, name)) = unit.and_then(|unit| Some((unit, name_of_container(&unit.value)?))) {
-        let message = format!("{} is not the name of a unit", quoted(&unit.value));
-        let help = format!("write container = {}", quoted(name));
-        problems.refuse(InvalidKind::BadName, unit.origin, fields.key("unit"), message, help);
+    if given.is_empty() {
+        if !KEYS.iter().any(|key| fields.is_broken(key)) {
+            let help =
+                "add unit = \"NAME.service\", container = \"NAME\", label = \"KEY=VALUE\" or compose = \"PROJECT\"";
+            let message = "a consumer without a unit or a container";
+            problems.refuse(InvalidKind::Missing, at, fields.key("unit"), message, help);
+        }
+        return None;
     }
+    let (key, Sourced { value, origin }) = given.swap_remove(0);
+    if let Some(engine) = engine.as_ref().filter(|_| key != "container") {
+        let message = format!("an engine is chosen for a container by its name, not for a {key}");
+        problems.refuse(InvalidKind::NotAllowed, engine.origin, fields.key("engine"), message, "remove it");
+    }
+    let consumer = match key {
+        "container" => Consumer::Container { engine: engine.map(|engine| engine.value), name: &value },
+        "label" => Consumer::Label(&value),
+        "compose" => Consumer::Compose(&value),
+        _ => Consumer::Unit(&value),
+    };
+    if key == "unit" && Consumer::of(&value) != consumer {
+        let message = format!("{} is not the name of a unit", quoted(&value));
+        let help = format!("write {}", Consumer::of(&value).keys());
+        problems.refuse(InvalidKind::BadName, origin, fields.key("unit"), message, help);
+    }
+    Some((key, Sourced { value: consumer.name(), origin }))
 }

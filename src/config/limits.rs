@@ -27,6 +27,8 @@ const WEIGHTS: std::ops::RangeInclusive<i64> = 1..=10_000;
 /// With less no program that uses a share gets anywhere.
 const MEMORY_MIN: u64 = 16 << 20;
 
+const OF_ENGINE: &str = "give it --memory or --cpu-shares (`docker update`, `podman update`, compose)";
+
 impl Limit {
     /// All of them.
     pub const ALL: [Self; 4] = [Self::MemoryHigh, Self::MemoryMax, Self::CpuWeight, Self::IoWeight];
@@ -108,10 +110,12 @@ pub(super) fn validate_limits(
         let key = format!("{key}.{}", limit.key());
         if section(&consumer.unit.value).is_none() {
             let (message, help) = match Consumer::of(&consumer.unit.value) {
-                Consumer::Container(name) => (
-                    format!("the limits of container {name} are its engine's"),
-                    "give it --memory or --cpu-shares (`docker update`, `podman update`, compose)",
-                ),
+                Consumer::Container { name, .. } => {
+                    (format!("the limits of container {name} are its engine's"), OF_ENGINE)
+                }
+                Consumer::Label(_) | Consumer::Compose(_) => {
+                    ("the limits of containers are their engine's".to_owned(), OF_ENGINE)
+                }
                 Consumer::Unit(unit) => {
                     (format!("{unit} has no processes that could be limited"), "limit the service that it starts")
                 }

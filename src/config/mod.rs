@@ -39,7 +39,6 @@ pub use profile::{Listed, list_profiles, shipped_profiles};
 pub use settings::Settings;
 pub use source::{Place, SourceText};
 pub(crate) use timeouts::same_host;
-pub use units::is_unit_name;
 pub(crate) use value::{closest, shown};
 
 use invalid::Problems;

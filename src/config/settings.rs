@@ -164,10 +164,10 @@ pub enum LeftoverHolders {
     Kill,
 }
 
-/// A unit or a container that depends on a share.
+/// A unit or a container that depends on a share, or several containers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConsumerSettings {
-    /// systemd unit name with its suffix, or or `container:NAME` (`config::consumer`).
+    /// systemd unit name with its suffix, or what stands for containers (`config::consumer`).
     pub unit: String,
     /// What is done as soon as the server is dead.
     pub on_outage: OnOutage,

@@ -73,11 +73,6 @@ pub fn mount_unit(path: &str) -> String {
     name + ".mount"
 }
 
-/// Could this be the name of a consumer?
-pub fn is_unit_name(text: &str) -> bool {
-    parse_unit(text).is_ok()
-}
-
 /// Checks the name of a consumer.
 pub(crate) fn parse_unit(text: &str) -> Result<Pausable, BadValue> {
     let bad = |message: String, help: String| Err(BadValue { message, help });

@@ -1,6 +1,6 @@
 //! What the daemon publishes, and where commands go in.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -12,6 +12,7 @@ use super::recorder::Recorders;
 use super::reload::{How, Outcome, ReloadAsked};
 use super::server_actor::ServerView;
 use super::share_actor::{CommandAnswer, ShareHandle, ShareView};
+use crate::config::consumer::is_group;
 use crate::plan::options;
 use crate::share::consumers::Progress;
 use crate::share::ladder::Rung;
@@ -230,9 +231,13 @@ fn share(view: &ShareView, consumers: &ConsumersView, now: BootInstant) -> Share
     };
     let consumer = |unit: &String| ConsumerStatus {
         unit: unit.clone(),
+        containers: is_group(unit).then(|| consumers.members.get(unit).into_iter().flatten().cloned().collect()),
         held: consumers.held.get(unit).copied(),
         operation: consumers.operations.get(unit).copied(),
     };
+    let mut units: Vec<&String> = settings.consumers.iter().map(|settings| &settings.unit).collect();
+    let members: BTreeSet<&String> = units.iter().filter_map(|unit| consumers.members.get(*unit)).flatten().collect();
+    units.extend(members.into_iter().filter(|member| settings.consumers.iter().all(|of| of.unit != **member)));
     ShareStatus {
         state: share.state(),
         since: clock::wall_clock(share.since()),
@@ -253,7 +258,7 @@ fn share(view: &ShareView, consumers: &ConsumersView, now: BootInstant) -> Share
         given_up: share.memory().is_some_and(|memory| memory.given_up),
         release: view.ladder.rungs().iter().map(rung).collect(),
         loss: share.loss().map(|loss| LossStatus { at: clock::wall_clock(loss.at), what: loss.what.clone() }),
-        consumers: settings.consumers.iter().map(|settings| consumer(&settings.unit)).collect(),
+        consumers: units.into_iter().map(consumer).collect(),
         name,
     }
 }

@@ -1,6 +1,7 @@
 //! The loop of all consumers: write down what must not be forgotten, start what that covers, publish, wait, feed.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::fmt::Display;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,11 +12,12 @@ use super::journal::{Covered, Journal};
 use super::share_actor::wait_until;
 use super::sleep::Sleep;
 use super::units::{InFlight, Outcome, Units};
+use crate::plan::units::{Members, expanded, named, presumed, replace};
 use crate::share::consumers::{Demand, Held, Progress, UnitEffect, UnitEvent, UnitSpec, UnitStep};
 use crate::share::failure::Failure;
 use crate::share::{BootInstant, Consumers, OpId};
 use crate::sys::clock;
-use crate::sys::engine::{ENGINES, Engine, EngineError};
+use crate::sys::engine::{ENGINES, EngineError};
 use crate::sys::engine_watch;
 use crate::sys::state_file::StateFiles;
 use crate::sys::unit_watch::{self, Watched};
@@ -65,6 +67,8 @@ pub struct ConsumersView {
     pub held: BTreeMap<String, Held>,
     /// What is being done to units.
     pub operations: BTreeMap<String, UnitStep>,
+    /// For which units consumers stand that are no unit themselves.
+    pub members: Members,
     /// Why what must be remembered cannot be written, if so.
     pub trouble: Option<String>,
 }
@@ -86,11 +90,12 @@ pub fn spawn(units: BTreeMap<String, UnitSpec>, files: StateFiles, sleep: Sleep)
     if !held.is_empty() {
         info!(?held, "an earlier daemon held these");
     }
+    let members = presumed(&units, held.keys());
     let watched_units: BTreeSet<String> = units.keys().chain(held.keys()).cloned().collect();
     let mut heard = BTreeMap::new();
     note_shares(&mut heard, &units);
     let span = info_span!("consumers");
-    let machine = span.in_scope(|| Consumers::new(units.clone(), held, now));
+    let machine = span.in_scope(|| Consumers::new(expanded(&units, &members), held, now));
     let (to, inbox) = mpsc::channel(MAX_QUEUED);
     let (completed, completions) = mpsc::channel(MAX_QUEUED);
     let (publish, view) = watch::channel(ConsumersView::default());
@@ -98,17 +103,32 @@ pub fn spawn(units: BTreeMap<String, UnitSpec>, files: StateFiles, sleep: Sleep)
     let (report, reports) = mpsc::channel(MAX_QUEUED);
     let performer = Arc::<Units>::default();
     for engine in ENGINES {
-        let watching = keep_watching_containers(engine, watched_units.clone(), report.clone(), Arc::clone(&performer));
+        let (mut consumers, units) = (watched_units.clone(), Arc::clone(&performer));
+        let watching = keep_watching(ABSENT_DELAY, report.clone(), async move |report| {
+            let learn = |name: &str, scope| units.containers.learn(name, scope);
+            match engine_watch::watch(engine, &mut consumers, report, learn).await {
+                // most hosts have one engine, or none
+                Err(EngineError::Absent) => {
+                    tokio::time::sleep(ABSENT_DELAY).await;
+                    Ok(())
+                }
+                watched => watched,
+            }
+        });
         tokio::spawn(watching.instrument(span.clone()));
     }
-    tokio::spawn(keep_watching(watched_units, report).instrument(span.clone()));
+    let mut consumers = watched_units;
+    let watching =
+        keep_watching(RECONNECT_DELAY, report, async move |report| unit_watch::watch(&mut consumers, report).await);
+    tokio::spawn(watching.instrument(span.clone()));
     let actor = ConsumersActor {
         machine,
         journal,
         units: performer,
         in_flight: InFlight::default(),
         waiting: VecDeque::new(),
-        configured: units.into_keys().collect(),
+        configured: units,
+        members,
         heard,
         inbox,
         completed,
@@ -136,7 +156,8 @@ struct ConsumersActor {
     in_flight: InFlight,
     /// Operations whose memory is being written.
     waiting: VecDeque<(OpId, String, UnitStep)>,
-    configured: BTreeSet<String>,
+    configured: BTreeMap<String, UnitSpec>,
+    members: Members,
     heard: BTreeMap<String, u64>,
     inbox: mpsc::Receiver<ToConsumers>,
     completed: mpsc::Sender<(OpId, Outcome)>,
@@ -188,6 +209,10 @@ impl ConsumersActor {
         self.machine.handle_event(now, event);
     }
 
+    fn feed_units(&mut self, now: BootInstant) {
+        self.feed(now, UnitEvent::ConfigurationLoaded { units: expanded(&self.configured, &self.members) });
+    }
+
     fn take_in(&mut self, now: BootInstant, woken: Woken) {
         match woken {
             Woken::Message(ToConsumers::Demanded { share, demand, count }) => {
@@ -195,9 +220,13 @@ impl ConsumersActor {
                 self.feed(now, UnitEvent::Demanded { share, demand });
             }
             Woken::Message(ToConsumers::ConfigurationLoaded(units)) => {
-                self.configured = units.keys().cloned().collect();
                 note_shares(&mut self.heard, &units);
-                self.feed(now, UnitEvent::ConfigurationLoaded { units });
+                self.members.retain(|consumer, _| units.contains_key(consumer));
+                for (consumer, held) in presumed(&units, self.machine.memory().keys()) {
+                    self.members.entry(consumer).or_insert(held);
+                }
+                self.configured = units;
+                self.feed_units(now);
             }
             Woken::Completed(op, result) => {
                 self.in_flight.ended(op);
@@ -206,6 +235,14 @@ impl ConsumersActor {
             Woken::Watched(Watched::Reachable) => self.feed(now, UnitEvent::BusBack),
             Woken::Watched(Watched::Unit { unit, running, run }) => {
                 self.feed(now, UnitEvent::UnitChanged { unit, running, run });
+            }
+            Woken::Watched(Watched::Members { consumer, engine, containers }) => {
+                // what is no longer configured may still be spoken of
+                if self.configured.contains_key(&consumer) && replace(&mut self.members, &consumer, engine, containers)
+                {
+                    info!(consumer, containers = ?self.members.get(&consumer), "stands for these");
+                    self.feed_units(now);
+                }
             }
             Woken::Watched(Watched::StartMissed { unit }) => {
                 info!(unit, "systemd gave up starting it, because something that it requires could not be started");
@@ -236,13 +273,15 @@ impl ConsumersActor {
                 Covered::No(why) => self.report(op, Err(Failure::transient(format!("{unit} is left as it is: {why}")))),
             }
         }
-        let watched: BTreeSet<String> = self.configured.iter().chain(memory.keys()).cloned().collect();
+        let members = named(&self.configured, &self.members);
+        let consumers = self.configured.keys().chain(members.values().flatten());
+        let watched: BTreeSet<String> = consumers.chain(memory.keys()).cloned().collect();
         self.watch_units.send_if_modified(|units| {
             let changed = *units != watched;
             *units = watched;
             changed
         });
-        self.publish(memory.into_iter().map(|(unit, memory)| (unit, memory.held)).collect());
+        self.publish(memory.into_iter().map(|(unit, memory)| (unit, memory.held)).collect(), members);
     }
 
     fn start(&mut self, op: OpId, unit: String, step: UnitStep) {
@@ -260,16 +299,18 @@ impl ConsumersActor {
         tokio::spawn(async move { completed.send((op, outcome)).await });
     }
 
-    fn publish(&self, held: BTreeMap<String, Held>) {
+    fn publish(&self, held: BTreeMap<String, Held>, members: Members) {
         let told = |(share, heard): (&String, &u64)| {
             let (demand, progress) = (self.machine.demand(share), self.machine.progress(share));
             (share.clone(), Told { heard: *heard, demand, progress })
         };
         let operation = |unit: &String| Some((unit.clone(), self.machine.operation(unit)?.1));
+        let units = self.configured.keys().chain(held.keys()).chain(members.values().flatten());
         let view = ConsumersView {
             told: self.heard.iter().map(told).collect(),
-            operations: self.configured.iter().chain(held.keys()).filter_map(operation).collect(),
+            operations: units.filter_map(operation).collect(),
             held,
+            members,
             trouble: self.journal.trouble(),
         };
         self.publish.send_if_modified(|published| {
@@ -280,40 +321,21 @@ impl ConsumersActor {
     }
 }
 
-/// Watches the units for as long as somebody listens; a bus that goes away is waited for.
-async fn keep_watching(mut consumers: watch::Receiver<BTreeSet<String>>, report: mpsc::Sender<Watched>) {
+/// Has the consumers watched by `watch` for as long as somebody listens; who cannot be asked is asked again after `retry`.
+async fn keep_watching<E: Display>(
+    retry: Duration,
+    report: mpsc::Sender<Watched>,
+    mut watch: impl AsyncFnMut(&mpsc::Sender<Watched>) -> Result<(), E>,
+) {
     let mut reachable = true;
     while !report.is_closed() {
-        match unit_watch::watch(&mut consumers, &report).await {
+        match watch(&report).await {
             Ok(()) => reachable = true,
             Err(error) => {
                 if std::mem::replace(&mut reachable, false) {
                     warn!(%error, "cannot watch the consumers; trying again");
                 }
-                tokio::time::sleep(RECONNECT_DELAY).await;
-            }
-        }
-    }
-}
-
-/// The same of the containers among them. Most hosts have one engine, or none.
-async fn keep_watching_containers(
-    engine: Engine,
-    mut consumers: watch::Receiver<BTreeSet<String>>,
-    report: mpsc::Sender<Watched>,
-    units: Arc<Units>,
-) {
-    let mut reachable = true;
-    while !report.is_closed() {
-        let learn = |name: &str, scope| units.containers.learn(name, scope);
-        match engine_watch::watch(engine, &mut consumers, &report, learn).await {
-            Ok(()) => reachable = true,
-            Err(EngineError::Absent) => tokio::time::sleep(ABSENT_DELAY).await,
-            Err(error) => {
-                if std::mem::replace(&mut reachable, false) {
-                    warn!(%error, "cannot watch containers; trying again");
-                }
-                tokio::time::sleep(ABSENT_DELAY).await;
+                tokio::time::sleep(retry).await;
             }
         }
     }

@@ -11,7 +11,7 @@ use tokio::sync::Mutex as AsyncMutex;
 use tokio::task::AbortHandle;
 use tracing::{debug, info, warn};
 
-use super::containers::{ContainerError, Containers};
+use super::containers::{ContainerError, Containers, Named};
 use crate::config::consumer::Consumer;
 use crate::share::OpId;
 use crate::share::consumers::{UnitDone, UnitStep};
@@ -82,7 +82,11 @@ impl Units {
         let consumer = Consumer::of(name);
         let result = match consumer {
             Consumer::Unit(unit) => perform_on_unit(&systemd, unit, step).await.map_err(ContainerError::from),
-            Consumer::Container(container) => self.containers.perform(&systemd, container, step).await,
+            Consumer::Container { engine, name } => {
+                self.containers.perform(&systemd, Named { engine, name }, step).await
+            }
+            // it is their containers that something is done to
+            Consumer::Label(_) | Consumer::Compose(_) => Ok(None),
         };
         let result = result.map(|done| done.unwrap_or_else(|| self.is_unknown(consumer, step)));
         debug!(name, ?step, ?result, "ended");
@@ -105,8 +109,8 @@ impl Units {
     fn is_unknown(&self, consumer: Consumer<'_>, step: UnitStep) -> UnitDone {
         if self.unknown.lock().unwrap_or_else(PoisonError::into_inner).insert(consumer.name()) {
             let who = match consumer {
-                Consumer::Container(_) => "no container engine knows",
                 Consumer::Unit(_) => "systemd does not know",
+                Consumer::Container { .. } | Consumer::Label(_) | Consumer::Compose(_) => "no container engine knows",
             };
             warn!(consumer = consumer.name(), "{who} this consumer");
         }

@@ -1,11 +1,13 @@
 //! Container engines over their sockets: Docker, and Podman, which answers Docker's API as well (docs.docker.com/reference/api/engine,
 //! podman-system-service(1)).
 //!
-//! An engine is asked which container has a name, and to stop and to start it: its restart policy would start one again that something
-//! else has stopped. Nobody needs it to pause and to continue: a container is a scope of systemd's, whether its engine answers or not.
+//! An engine is asked which container has a name, which ones have a label, and to stop and to start one: its restart policy would start
+//! one again that something else has stopped. Nobody needs it to pause and to continue: a container is a scope of systemd's, whether its
+//! engine answers or not.
 //!
 //! Paths have no version: Docker 29 answers none below 1.44, and Podman none above 1.41.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::time::Duration;
@@ -26,21 +28,23 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(8);
 /// More than any answer to a question of ours has.
 const ANSWER_MAX: usize = 4 << 20;
 
-/// Starts and ends of containers, as a query: `{"event":["start","die"],"type":["container"]}`.
-const STARTS_AND_ENDS: &str = "%7B%22event%22%3A%5B%22start%22%2C%22die%22%5D%2C%22type%22%3A%5B%22container%22%5D%7D";
+/// Which events are news: that a container starts or ends, and that there is another or one less, which Podman calls `remove`.
+const NEWS: &str = r#"{"event":["start","die","create","rename","destroy","remove"],"type":["container"]}"#;
 
 /// An engine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Engine {
     /// As its people write it.
     pub name: &'static str,
+    /// As it is written in the names of consumers (`config::consumer`).
+    pub key: &'static str,
     socket: &'static str,
 }
 
 /// All that nasmount knows, in the order in which they are asked for a name.
 pub const ENGINES: [Engine; 2] = [
-    Engine { name: "Docker", socket: "/run/docker.sock" },
-    Engine { name: "Podman", socket: "/run/podman/podman.sock" },
+    Engine { name: "Docker", key: "docker", socket: "/run/docker.sock" },
+    Engine { name: "Podman", key: "podman", socket: "/run/podman/podman.sock" },
 ];
 
 /// Why an engine did not do what it was asked.
@@ -121,18 +125,32 @@ struct Complaint {
     message: String,
 }
 
-/// The container of this name, or this id; `None` if no engine has one.
-pub async fn find(name: &str) -> Result<Option<Container>, EngineError> {
-    let mut trouble = Some(EngineError::Absent);
-    for engine in ENGINES {
+/// One of those that are listed.
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Listed {
+    names: Vec<String>,
+}
+
+/// The container of this name, or this id, of that engine or of the first that has one; `None` if none has.
+pub async fn find(engine: Option<&str>, name: &str) -> Result<Option<Container>, EngineError> {
+    Ok(find_up_to(1, engine, name).await?.pop())
+}
+
+async fn find_up_to(most: usize, engine: Option<&str>, name: &str) -> Result<Vec<Container>, EngineError> {
+    let (mut found, mut trouble) = (Vec::new(), Some(EngineError::Absent));
+    for engine in ENGINES.into_iter().filter(|known| engine.is_none_or(|key| key == known.key)) {
         match engine.find(name).await {
-            Ok(Some(container)) => return Ok(Some(container)),
+            Ok(Some(container)) => found.push(container),
             Ok(None) => trouble = trouble.filter(|trouble| !matches!(trouble, EngineError::Absent)),
             Err(EngineError::Absent) => {}
             Err(error) => trouble = Some(error),
         }
+        if found.len() == most {
+            break;
+        }
     }
-    trouble.map_or(Ok(None), Err)
+    trouble.filter(|_| found.is_empty()).map_or(Ok(found), Err)
 }
 
 impl Container {
@@ -182,11 +200,15 @@ fn scope_of(id: &str, cgroup: &str) -> Result<String, EngineError> {
 }
 
 impl Engine {
+    /// One that listens there.
+    #[cfg(test)]
+    pub fn on(key: &'static str, socket: &std::path::Path) -> Self {
+        Self { name: "Test", key, socket: Box::leak(socket.to_string_lossy().into_owned().into_boxed_str()) }
+    }
+
     /// The container of this name that it has.
     pub async fn find(self, name: &str) -> Result<Option<Container>, EngineError> {
-        let path = format!("/containers/{name}/json");
-        let answered = tokio::time::timeout(ANSWER_TIMEOUT, self.ask(Method::GET, &path)).await;
-        let (status, body) = answered.map_err(|_| self.silent(format!("no answer within {ANSWER_TIMEOUT:?}")))??;
+        let (status, body) = self.answer(&format!("/containers/{name}/json")).await?;
         match status {
             StatusCode::OK => {}
             StatusCode::NOT_FOUND => return Ok(None),
@@ -195,6 +217,27 @@ impl Engine {
         let Inspected { id, state } = serde_json::from_slice(&body).map_err(|error| self.silent(error))?;
         let InspectedState { running, paused, started_at, pid } = state;
         Ok(Some(Container { engine: self, id, running: running || paused, started_at, pid }))
+    }
+
+    /// Names of the containers that have this label, `KEY` or `KEY=VALUE`; also of those that do not run.
+    pub async fn labelled(self, label: &str) -> Result<BTreeSet<String>, EngineError> {
+        let filters = in_query(&serde_json::json!({ "label": [label] }).to_string());
+        let (status, body) = self.answer(&format!("/containers/json?all=true&filters={filters}")).await?;
+        if status != StatusCode::OK {
+            return Err(self.refused(status, &body));
+        }
+        let listed: Vec<Listed> = serde_json::from_slice(&body).map_err(|error| self.silent(error))?;
+        // `/tdarr`, and for each of Docker's links to it `/other/alias`
+        let name = |listed: Listed| {
+            let mut names = listed.names.into_iter().map(|name| name.trim_start_matches('/').to_owned());
+            names.find(|name| !name.contains('/'))
+        };
+        Ok(listed.into_iter().filter_map(name).collect())
+    }
+
+    async fn answer(self, path: &str) -> Result<(StatusCode, Bytes), EngineError> {
+        let answered = tokio::time::timeout(ANSWER_TIMEOUT, self.ask(Method::GET, path)).await;
+        answered.map_err(|_| self.silent(format!("no answer within {ANSWER_TIMEOUT:?}")))?
     }
 
     /// Carries out what has no answer but that it is done. The caller bounds how long that may take.
@@ -212,9 +255,10 @@ impl Engine {
         Ok((status, body.map_err(|error| self.silent(error))?.to_bytes()))
     }
 
-    /// Starts and ends of containers since then (seconds since the epoch).
+    /// News of containers since then (seconds since the epoch).
     pub async fn events(self, since: u64) -> Result<Events, EngineError> {
-        let response = self.send(Method::GET, &format!("/events?since={since}&filters={STARTS_AND_ENDS}")).await?;
+        let filters = in_query(NEWS);
+        let response = self.send(Method::GET, &format!("/events?since={since}&filters={filters}")).await?;
         match response.status() {
             StatusCode::OK => Ok(Events { engine: self, body: response.into_body() }),
             status => Err(self.refused(status, &[])),
@@ -246,6 +290,12 @@ impl Engine {
     }
 }
 
+/// A value in the query of an address (RFC 3986, 2.1).
+fn in_query(value: &str) -> String {
+    let byte = |byte: u8| if byte.is_ascii_alphanumeric() { char::from(byte).into() } else { format!("%{byte:02X}") };
+    value.bytes().map(byte).collect()
+}
+
 /// News of an engine's containers.
 #[derive(Debug)]
 pub struct Events {
@@ -271,6 +321,11 @@ mod tests {
     use super::*;
 
     const ID: &str = "4cf2b1";
+
+    #[test]
+    fn engines_are_those_that_can_be_named() {
+        assert_eq!(ENGINES.map(|engine| engine.key), crate::config::consumer::ENGINES);
+    }
 
     #[test]
     fn a_container_is_its_engines_scope_whatever_runs_inside() {
@@ -310,8 +365,7 @@ mod tests {
             }
             asked
         });
-        let socket = Box::leak(socket.to_string_lossy().into_owned().into_boxed_str());
-        (Engine { name: "Test", socket }, served)
+        (Engine::on("podman", &socket), served)
     }
 
     const RUNS: &str = "200 OK\r\n\r\n\
@@ -341,6 +395,24 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn an_engine_is_asked_who_has_a_label() {
+        let directory = tempfile::tempdir().unwrap();
+        let answers = [
+            "200 OK\r\n\r\n[{\"Names\":[\"/web/media\",\"/tdarr\"]},{\"Names\":[\"/player\"]},{\"Names\":[]}]",
+            "200 OK\r\n\r\n{}",
+        ];
+        let (engine, served) = engine(&directory, Box::leak(Box::new(answers)));
+        assert_eq!(engine.labelled("a.b=c d").await.unwrap(), ["player".to_owned(), "tdarr".to_owned()].into());
+        assert!(
+            matches!(engine.labelled("keep").await, Err(EngineError::Silent { .. })),
+            "nobody is none of them for that"
+        );
+        let asked = served.await.unwrap();
+        let filter = "%7B%22label%22%3A%5B%22a%2Eb%3Dc%20d%22%5D%7D";
+        assert_eq!(asked[0], format!("GET /containers/json?all=true&filters={filter} HTTP/1.1"));
+    }
+
+    #[tokio::test]
     async fn what_an_engine_refuses_is_said_in_its_words() {
         let directory = tempfile::tempdir().unwrap();
         let answers = [
@@ -366,7 +438,7 @@ mod tests {
 
     #[tokio::test]
     async fn an_engine_that_is_not_there_is_absent_and_not_silent() {
-        let absent = Engine { name: "Test", socket: "/nonexistent/engine.sock" };
+        let absent = Engine::on("podman", "/nonexistent/engine.sock".as_ref());
         assert!(matches!(absent.find("tdarr").await, Err(EngineError::Absent)));
     }
 }

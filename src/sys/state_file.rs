@@ -12,7 +12,7 @@
 //! the other, so that a crash in between makes nasmount remember too much, never too little.
 //!
 //! A file that cannot be understood is set aside under the name `.broken`, with a warning, and as much of it as makes sense is
-//! used: of a list every word that is the name of a unit, of a share's memory every field that can be read, of the barriers each that can be
+//! used: of a list every word that is the name of a consumer, of a share's memory every field that can be read, of the barriers each that can be
 //! read by itself. Nobody but nasmount writes these lists, so a name in them is one that nasmount held.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -25,7 +25,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use tracing::{info, warn};
 
-use crate::config::is_unit_name;
+use crate::config::consumer::is_consumer_name;
 use crate::share::consumers::{Held, HeldUnit, RunId};
 use crate::share::detector::Identity;
 use crate::share::event::Memory;
@@ -247,9 +247,9 @@ fn read<T: Serialize + for<'de> Deserialize<'de> + Default>(path: &Path, salvage
     }
 }
 
-/// Every word in quotes that is the name of a unit.
+/// Every word in quotes that is the name of a consumer.
 fn salvage_units(text: &str) -> Units {
-    let units = text.split('"').filter(|word| is_unit_name(word));
+    let units = text.split('"').filter(|word| is_consumer_name(word));
     units.map(|unit| (unit.to_owned(), RunId::new())).collect()
 }
 

@@ -46,6 +46,15 @@ pub enum Watched {
         /// Which run that is.
         run: Option<RunId>,
     },
+    /// An engine has these containers of those that a consumer stands for.
+    Members {
+        /// The consumer's name.
+        consumer: String,
+        /// The engine's key.
+        engine: &'static str,
+        /// Names of consumers, one for each container.
+        containers: BTreeSet<String>,
+    },
     /// A start of the unit was given up: something that it requires could not be started.
     StartMissed {
         /// Its name.

@@ -1,4 +1,5 @@
-//! Consumers that are containers of Podman's, by name: paused and continued without their engine, stopped and started by it.
+//! Consumers that are containers of Podman's, by name, project and label: paused and continued without their engine, stopped and
+//! started by it.
 
 use anyhow::{Context as _, Result, ensure};
 
@@ -9,10 +10,14 @@ use crate::nasmount::{DEADLINE, Nasmount, ShareOf, UNHURRIED, mount_point, unhar
 
 /// At work on the share; paused.
 const TRANSCODER: &str = "nm-transcoder";
-/// Paused, and stopped when the share is given up.
+/// Paused, and stopped when the share is given up; of a project of compose's.
 const PLAYER: &str = "nm-player";
-/// Stopped at once.
+/// Stopped at once, as everything with its label.
 const SCANNER: &str = "nm-scanner";
+/// With that label as well, and started while the share is away.
+const LATECOMER: &str = "nm-latecomer";
+const PROJECT: &str = "--label com.docker.compose.project=nmstack";
+const LABEL: &str = "--label nasmount.scans=yes";
 /// Ends as it likes to when it is asked to, which one that is paused cannot; the first process of a container ignores SIGTERM otherwise.
 const WAITS: &str = "/bin/bash -c 'trap \"exit 7\" TERM; while :; do sleep 1 & wait; done'";
 /// What a container needs of the host to run Python: no image has to be fetched.
@@ -22,18 +27,17 @@ const ROOT: &str = "/run/nm-root";
 pub fn run(guest: &Guest) -> Result<String> {
     let [nas] = nas::up(guest, [8])?;
     let load = Load::new(guest, "engine", &Kind::ALL).unhurried();
-    let more = format!(
-        "profile = \"transcode\"\npatience = \"2m\"\n\
-         [[share.engine.consumer]]\ncontainer = \"{SCANNER}\"\non_outage = \"stop\""
-    );
+    let more = "profile = \"transcode\"\npatience = \"2m\"\n\
+        [[share.engine.consumer]]\nlabel = \"nasmount.scans=yes\"\non_outage = \"stop\"\n\
+        [[share.engine.consumer]]\ncompose = \"nmstack\"";
     let share = ShareOf {
         name: "engine",
         nas,
         source: "media",
-        more: &more,
+        more,
         probe: UNHURRIED,
         credentials: None,
-        units: [TRANSCODER, PLAYER].map(|name| format!("container:{name}")).to_vec(),
+        units: vec![format!("container:{TRANSCODER}")],
     };
     let nasmount = Nasmount::start(guest, &[share])?;
     nasmount.wait_for_state("engine", "online")?;
@@ -44,10 +48,14 @@ pub fn run(guest: &Guest) -> Result<String> {
     guest.ok("systemctl start podman.socket")?;
     // as most people write it, which gets no other mount while it runs; and as the README has it
     let (bound, told) = ("/mnt/nm-engine:/mnt/nm-engine", "/mnt:/mnt:rslave");
-    start(guest, TRANSCODER, bound, &format!("/bin/bash {}", load.script_path()))?;
-    start(guest, PLAYER, told, WAITS)?;
-    start(guest, SCANNER, bound, WAITS)?;
+    start(guest, TRANSCODER, "", bound, &format!("/bin/bash {}", load.script_path()))?;
+    start(guest, PLAYER, PROJECT, told, WAITS)?;
+    start(guest, SCANNER, LABEL, bound, WAITS)?;
     load.wait_for_operations(5, DEADLINE)?;
+    for (of, name) in [("label:nasmount.scans=yes", SCANNER), ("compose:nmstack", PLAYER)] {
+        let said = format!("nasmount consumers engine | grep '^{of} .*stands for podman:{name}$'");
+        guest.wait_for("it to stand for its container", DEADLINE, &said)?;
+    }
     let listed = guest.ok("nasmount consumers engine")?;
     ensure!(!listed.contains("is the name right"), "an engine's containers are not found: {listed}");
 
@@ -56,13 +64,19 @@ pub fn run(guest: &Guest) -> Result<String> {
     let seen = guest.wait_for("the container to be paused", DEADLINE, &paused(&scope(TRANSCODER)))?;
     guest.wait_for("the scanner to be stopped", DEADLINE, &format!("! {}", runs(&scope(SCANNER))))?;
     let after = seen - outage.began;
+    start(guest, LATECOMER, LABEL, told, WAITS)?;
+    guest.wait_for("the latecomer to be stopped", DEADLINE, &format!("! {}", runs(&scope(LATECOMER))))?;
     outage.heal()?;
     nasmount.wait_for_state("engine", "online")?;
-    guest.wait_for("the scanner to be started", DEADLINE, &runs(&scope(SCANNER)))?;
+    for name in [SCANNER, LATECOMER] {
+        guest.wait_for("who was stopped to be started", DEADLINE, &runs(&scope(name)))?;
+    }
     let account = unharmed(&load, nas)?;
 
     given_up(guest, &nasmount, nas)?;
-    guest.ok(&format!("podman rm --force --time 1 {TRANSCODER} {PLAYER} {SCANNER} && systemctl stop podman.socket"))?;
+    guest.ok(&format!(
+        "podman rm --force --time 1 {TRANSCODER} {PLAYER} {SCANNER} {LATECOMER} && systemctl stop podman.socket"
+    ))?;
     nasmount.remove()?;
     Ok(format!("paused {after:.1} s after the cut; {account}"))
 }
@@ -72,6 +86,10 @@ fn given_up(guest: &Guest, nasmount: &Nasmount<'_>, nas: Nas<'_>) -> Result<()> 
     let outage = nas.cut(Fault::Link)?;
     nasmount.wait_for_state("engine", "holding")?;
     guest.wait_for("the player to be paused", DEADLINE, &paused(&scope(PLAYER)))?;
+    // a new daemon knows of whom it has paused, and not yet for whom its consumers stand
+    guest.ok("systemctl restart nasmount")?;
+    nasmount.wait_for_state("engine", "holding")?;
+    guest.ok(&paused(&scope(PLAYER))).context("who is paused stays so over a restart")?;
     guest.ok("nasmount unmount engine")?;
     guest.wait_for("the player to be stopped", DEADLINE, &format!("! {}", runs(&scope(PLAYER))))?;
     let code = guest.ok(&format!("podman inspect --format {{{{.State.ExitCode}}}} {PLAYER}"))?;
@@ -89,9 +107,10 @@ fn given_up(guest: &Guest, nasmount: &Nasmount<'_>, nas: Nas<'_>) -> Result<()> 
     Ok(())
 }
 
-fn start(guest: &Guest, name: &str, volume: &str, command: &str) -> Result<()> {
+fn start(guest: &Guest, name: &str, labels: &str, volume: &str, command: &str) -> Result<()> {
     let create = format!(
-        "podman create --quiet --name {name} --network none --log-driver none {VOLUMES} --volume {volume} --rootfs {ROOT} {command}"
+        "podman create --quiet --name {name} --network none --log-driver none {labels} {VOLUMES} \
+         --volume {volume} --rootfs {ROOT} {command}"
     );
     guest.ok(&format!(
         "{create} && podman start {name} && podman inspect --format {{{{.Id}}}} {name} >/run/{name}.id"
