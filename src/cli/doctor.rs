@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::check::load_and_check;
 use super::client::{Client, block_on};
 use super::report::{Exit, finish};
-use crate::config::consumer::system_unit;
+use crate::config::consumer::{Consumer, system_unit};
 use crate::config::units::mount_unit;
 use crate::config::{self, Invalid, Settings};
 use crate::plan::beside::Found;
@@ -17,6 +17,7 @@ use crate::plan::doctor::{Finding, Severity, examine, worst};
 use crate::plan::units::units;
 use crate::status::StatusReport;
 use crate::sys::config_dir::{ConfigRoots, read_config};
+use crate::sys::engine::{self, Container};
 use crate::sys::host_facts;
 use crate::sys::systemd::Systemd;
 use crate::sys::worker::{self, Answer, Request};
@@ -24,8 +25,8 @@ use crate::sys::worker::{self, Answer, Request};
 /// Version of the form of `--json`.
 const SCHEMA: u32 = 1;
 
-/// systemd answers within milliseconds; more means that PID 1 or the bus hangs.
-const SYSTEMD_ANSWERS_WITHIN: Duration = Duration::from_secs(10);
+/// systemd and container engines answer within milliseconds; more means that they or the bus hang.
+const ANSWERS_WITHIN: Duration = Duration::from_secs(10);
 
 /// Listing what lies under a share takes seconds if it is a hundred thousand files.
 const LISTED_WITHIN: Duration = Duration::from_secs(20);
@@ -145,8 +146,9 @@ async fn ask(settings: &Settings, generator: Generator) -> ServiceFacts {
         Err(error) => Err(error),
     }
     .map_err(|error| format!("{error:#}"));
-    // what systemd does not say is not known, and no finding
-    let _ = tokio::time::timeout(SYSTEMD_ANSWERS_WITHIN, ask_systemd(settings, &mut facts)).await;
+    // what is not said is not known, and no finding
+    let _ = tokio::time::timeout(ANSWERS_WITHIN, ask_engines(settings, &mut facts)).await;
+    let _ = tokio::time::timeout(ANSWERS_WITHIN, ask_systemd(settings, &mut facts)).await;
     facts
 }
 
@@ -155,6 +157,7 @@ fn nothing_known(generator: Generator) -> ServiceFacts {
         systemd: None,
         daemon: Err(String::new()),
         consumers: BTreeMap::new(),
+        containers: BTreeMap::new(),
         generator,
         sandboxes: BTreeMap::new(),
         requiring: BTreeMap::new(),
@@ -178,6 +181,16 @@ async fn ask_who_has_them(settings: &Settings, client: &Client, facts: &mut Serv
 fn daemon(report: StatusReport) -> Daemon {
     let address = |server: crate::status::ServerStatus| Some((server.name, server.address?.to_string()));
     Daemon { version: report.version, addresses: report.servers.into_iter().filter_map(address).collect() }
+}
+
+async fn ask_engines(settings: &Settings, facts: &mut ServiceFacts) {
+    for consumer in units(settings).into_keys() {
+        if let Consumer::Container { engine, name } = Consumer::of(&consumer) {
+            let found = engine::find_all(engine, name).await.map_err(|error| error.to_string());
+            let engines = |found: Vec<Container>| found.iter().map(|container| container.engine.name).collect();
+            facts.containers.insert(consumer, found.map(engines));
+        }
+    }
 }
 
 async fn ask_systemd(settings: &Settings, facts: &mut ServiceFacts) -> zbus::Result<()> {

@@ -137,6 +137,11 @@ pub async fn find(engine: Option<&str>, name: &str) -> Result<Option<Container>,
     Ok(find_up_to(1, engine, name).await?.pop())
 }
 
+/// The containers of this name, one of each engine; the first is the one that [`find`] finds.
+pub async fn find_all(engine: Option<&str>, name: &str) -> Result<Vec<Container>, EngineError> {
+    find_up_to(ENGINES.len(), engine, name).await
+}
+
 async fn find_up_to(most: usize, engine: Option<&str>, name: &str) -> Result<Vec<Container>, EngineError> {
     let (mut found, mut trouble) = (Vec::new(), Some(EngineError::Absent));
     for engine in ENGINES.into_iter().filter(|known| engine.is_none_or(|key| key == known.key)) {

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use super::facts::{Generator, Propagation, Sandbox, ServiceFacts};
 use super::{Finding, Severity, quoted};
+use crate::config::consumer::Consumer;
 use crate::config::settings::{Settings, ShareSettings};
 use crate::config::units::mount_unit;
 use crate::plan::dependency::can_wait;
@@ -12,6 +13,7 @@ use crate::status::NamespaceCopy;
 
 pub(super) fn consumers(settings: &Settings, services: &ServiceFacts, found: &mut Vec<Finding>) {
     configured(settings, services, found);
+    found.extend(services.containers.iter().filter_map(|(consumer, engines)| container(consumer, engines)));
     for share in settings.shares.values() {
         let id = share.id.to_string();
         let of = |unit: &String| share.consumers.iter().any(|consumer| consumer.unit == *unit);
@@ -53,6 +55,33 @@ fn configured(settings: &Settings, services: &ServiceFacts, found: &mut Vec<Find
             found.push(Finding::new("consumer-hasty", Severity::Warning, what, why, "systemctl daemon-reload"));
         }
     }
+}
+
+/// A container that nobody has, or more than one.
+fn container(consumer: &str, engines: &Result<Vec<&str>, String>) -> Option<Finding> {
+    let Consumer::Container { name, .. } = Consumer::of(consumer) else { return None };
+    let (id, what, why, remedy) = match engines.as_deref() {
+        Ok([_]) => return None,
+        Ok([taken, others @ ..]) => {
+            let what = format!("{taken} and {} have a container {name}, a consumer", others.join(" and "));
+            let why = format!("{taken}'s is paused in an outage, and the other one is not");
+            let other = others.first().unwrap_or(taken).to_ascii_lowercase();
+            let remedy =
+                format!("write engine = \"{other}\" beside container = \"{name}\" if that is meant, else rename one");
+            ("container-ambiguous", what, why, remedy)
+        }
+        Ok([]) => {
+            let what = format!("no container engine knows {name}, a consumer");
+            let why = "nothing is paused under that name in an outage; is it right?".to_owned();
+            ("consumer-unknown", what, why, format!("(docker ps --all; podman ps --all) | grep -i {}", quoted(name)))
+        }
+        Err(error) => {
+            let what = format!("the container {name}, a consumer, cannot be found: {error}");
+            let why = "one that nasmount has not seen to run is not paused in an outage".to_owned();
+            ("consumer-unknown", what, why, "have its engine answer, and try again".to_owned())
+        }
+    };
+    Some(Finding::new(id, Severity::Warning, what, why, remedy))
 }
 
 const NOTHING_IS_DONE: &str = "nothing is done to it in an outage: its calls wait and then fail";

@@ -98,6 +98,9 @@ pub struct ServiceFacts {
     pub daemon: Result<Daemon, String>,
     /// Of each consumer that systemd was asked about: the units after which it is started; `None` if systemd does not know it.
     pub consumers: BTreeMap<String, Option<Vec<String>>>,
+    /// Of each consumer that is a container by its name: the engines that have one of that name, the one that is taken first; or why
+    /// that is not known.
+    pub containers: BTreeMap<String, Result<Vec<&'static str>, String>>,
     /// Whether the configuration is the one that nasmount's generator reads.
     pub generator: Generator,
     /// What consumers see of the host's mounts, of those that are services.

@@ -64,6 +64,7 @@ fn healthy() -> (HostFacts, ServiceFacts) {
     let services = ServiceFacts {
         systemd: Some("257.13-1~deb13u1".into()),
         daemon: Ok(Daemon { version: "0.1.0".into(), addresses: [("tower".into(), "10.0.0.1".into())].into() }),
+        containers: BTreeMap::new(),
         consumers: [
             ("player.service".into(), after(&["basic.target", films])),
             ("scan.timer".into(), after(&["time-set.target"])),
@@ -311,6 +312,25 @@ fn the_daemon_should_run_and_be_this_one() {
     assert_eq!((id, severity), ("daemon-version", Severity::Warning));
     assert_eq!(what, "the daemon is nasmount 0.0.9, and this program 0.1.0");
     assert_eq!(remedy, "systemctl restart nasmount");
+}
+
+#[test]
+fn a_container_should_be_known_to_one_engine() {
+    let found = |engines: Result<Vec<&'static str>, String>| {
+        one(|_, services| drop(services.containers.insert("container:tdarr".into(), engines.clone())))
+    };
+    let (id, severity, what, remedy) = found(Ok(vec![]));
+    assert_eq!((id, severity), ("consumer-unknown", Severity::Warning));
+    assert_eq!(what, "no container engine knows tdarr, a consumer");
+    assert_eq!(remedy, "(docker ps --all; podman ps --all) | grep -i tdarr");
+    let (id, _, what, _) = found(Err("no container engine listens".into()));
+    assert_eq!(id, "consumer-unknown");
+    assert_eq!(what, "the container tdarr, a consumer, cannot be found: no container engine listens");
+    let (id, _, what, remedy) = found(Ok(vec!["Docker", "Podman"]));
+    assert_eq!((id, what.as_str()), ("container-ambiguous", "Docker and Podman have a container tdarr, a consumer"));
+    assert!(remedy.starts_with("write engine = \"podman\" beside container = \"tdarr\""), "{remedy}");
+    let known = after(|_, services| drop(services.containers.insert("container:tdarr".into(), Ok(vec!["Podman"]))));
+    assert_eq!(known, []);
 }
 
 #[test]
