@@ -226,6 +226,8 @@ pub enum CopyContent {
     Stale,
     /// The barrier alone.
     Barrier,
+    /// The bare directory under the barrier.
+    Missing,
 }
 
 impl NamespaceCopy {
@@ -233,6 +235,9 @@ impl NamespaceCopy {
     pub fn trouble(&self) -> Option<&'static str> {
         match (self.content, self.follows) {
             (CopyContent::Stale, _) => Some("has a mount that was given up, and gets no other: start it again"),
+            (CopyContent::Missing, _) => {
+                Some("has the bare directory under the share, and gets nothing else: start it again")
+            }
             (CopyContent::Current, false) => Some("does not follow the host: in an outage its calls hang"),
             (CopyContent::Barrier, false) => Some("does not follow the host: it has the barrier for ever"),
             (CopyContent::Current | CopyContent::Barrier, true) => None,

@@ -14,6 +14,8 @@ pub struct Entry {
     pub parent: u64,
     /// `st_dev` of the file system, as `major:minor`.
     pub device: (u32, u32),
+    /// What of the file system is mounted: a directory of it, if not all.
+    pub root: PathBuf,
     /// Where it is mounted.
     pub mount_point: PathBuf,
     /// Its peer group, if it is shared: what is mounted on one of them appears on all.
@@ -46,7 +48,7 @@ fn parse_line(line: &str) -> Option<Entry> {
     let mut before = before.split(' ');
     let (id, parent) = (before.next()?.parse().ok()?, before.next()?.parse().ok()?);
     let (major, minor) = before.next()?.split_once(':')?;
-    let mount_point = before.nth(1)?;
+    let (root, mount_point) = (before.next()?, before.next()?);
     let optional: Vec<&str> = before.skip(1).collect();
     let group = |name: &str| optional.iter().find_map(|field| field.strip_prefix(name)?.parse().ok());
     let mut after = after.split(' ');
@@ -55,6 +57,7 @@ fn parse_line(line: &str) -> Option<Entry> {
         id,
         parent,
         device: (major.parse().ok()?, minor.parse().ok()?),
+        root: path(root),
         mount_point: path(mount_point),
         shared: group("shared:"),
         master: group("master:"),
@@ -146,11 +149,12 @@ mod tests {
 
     #[test]
     fn parses_optional_fields_and_escapes() {
-        let text = "36 35 0:52 / /mnt/my\\040films rw,relatime shared:3 master:1 - cifs //10.0.0.1/my\\134x rw,soft\n\
+        let text = "36 35 0:52 /a\\040b /mnt/my\\040films rw,relatime shared:3 master:1 - cifs //10.0.0.1/my\\134x rw,soft\n\
                     37 35 0:53 / /mnt/b rw - autofs nasmount:b rw,fd=7\nnonsense\n";
         let entries = parse(text.as_bytes());
         assert_eq!(entries.len(), 2);
         assert_eq!(entries[0].mount_point, Path::new("/mnt/my films"));
+        assert_eq!(entries[0].root, Path::new("/a b"));
         assert_eq!(entries[0].source, "//10.0.0.1/my\\x");
         assert_eq!((entries[0].id, entries[0].parent, entries[0].device), (36, 35, (0, 52)));
         assert_eq!((entries[0].shared, entries[0].master), (Some(3), Some(1)));

@@ -30,7 +30,9 @@ pub(super) fn list(share: &str, source: &str, mount_point: &Path) -> Reply {
             continue; // a worker of ours in the middle of making a clone
         }
         let unit = fs::read_to_string(process.join("cgroup")).ok().and_then(|text| holders::unit(&text));
-        let found = here.copies_among(&mountinfo::parse(&text), &said).into_iter().map(|(path, content, follows)| {
+        let mounts = mountinfo::parse(&text);
+        let bare = here.bare_among(&mounts).into_iter().map(|path| (path, CopyContent::Missing, false));
+        let found = here.copies_among(&mounts, &said).into_iter().chain(bare).map(|(path, content, follows)| {
             let (command, unit) = (command.clone(), unit.clone());
             NamespaceCopy { pid, command, unit, path: path.display().to_string(), content, follows }
         });
@@ -74,7 +76,9 @@ impl Here<'_> {
             let Some(content) = self.content(entry) else { continue };
             let below = match content {
                 CopyContent::Barrier => Some(entry),
-                CopyContent::Current | CopyContent::Stale => mounts.iter().find(|below| below.id == entry.parent),
+                CopyContent::Current | CopyContent::Stale | CopyContent::Missing => {
+                    mounts.iter().find(|below| below.id == entry.parent)
+                }
             };
             let follows = below.is_some_and(|below| below.source == self.barrier && self.gets_mounts(below));
             // later entries of a path lie on top of earlier ones
@@ -82,6 +86,22 @@ impl Here<'_> {
             copies.push((entry.mount_point.clone(), content, follows));
         }
         copies
+    }
+
+    /// Where the directory under the barrier can be seen with nothing on it, as by who was given it before the barrier was laid.
+    fn bare_among(&self, mounts: &[Entry]) -> Vec<PathBuf> {
+        let barrier = self.mounts.iter().find(|mount| mount.source == self.barrier);
+        let under = barrier.and_then(|barrier| self.mounts.iter().find(|mount| mount.id == barrier.parent));
+        let (Some(barrier), Some(under)) = (barrier, under) else { return Vec::new() };
+        let Ok(inside) = barrier.mount_point.strip_prefix(&under.mount_point) else { return Vec::new() };
+        let place = under.root.join(inside);
+        let bare = mounts.iter().filter(|mount| mount.device == under.device).filter_map(|mount| {
+            let inside = place.strip_prefix(&mount.root).ok()?;
+            let path: PathBuf = mount.mount_point.components().chain(inside.components()).collect();
+            let is_on_top = mountinfo::way_to(mounts, &path).last().is_some_and(|top| top.id == mount.id);
+            is_on_top.then_some(path)
+        });
+        bare.collect()
     }
 
     fn content(&self, entry: &Entry) -> Option<CopyContent> {
@@ -154,6 +174,24 @@ mod tests {
             mounts: &mounts,
         };
         assert_eq!(here.copies_among(&mounts, &its_own), bound(CopyContent::Stale));
+    }
+
+    #[test]
+    fn who_has_the_bare_directory_has_nothing_of_the_share() {
+        let host = format!("1 0 8:1 /@ / rw - ext4 /dev/sda1 rw\n{HOST}");
+        let host = mountinfo::parse(host.as_bytes());
+        let here = Here { barrier: "nasmount:media".into(), source: "//10.0.0.1/media", current: None, mounts: &host };
+        let bare = |mounts: &str| {
+            here.bare_among(&mountinfo::parse(format!("70 60 0:99 / / rw - overlay o rw\n{mounts}").as_bytes()))
+        };
+        assert_eq!(bare("80 70 8:1 /@/mnt/media /films rw - ext4 /dev/sda1 rw\n"), [PathBuf::from("/films")]);
+        let above = "80 70 8:1 /@/mnt /nas rw - ext4 /dev/sda1 rw\n";
+        assert_eq!(bare(above), [PathBuf::from("/nas/media")]);
+        let told = format!("{above}90 80 0:50 / /nas/media rw master:7 - autofs nasmount:media rw\n");
+        assert!(bare(&told).is_empty(), "the barrier lies on it");
+        assert!(bare("80 70 8:1 /@/mnt/other /films rw - ext4 /dev/sda1 rw\n").is_empty(), "another directory");
+        assert!(bare("80 70 8:2 /@/mnt /films rw - ext4 /dev/sdb1 rw\n").is_empty(), "another file system");
+        assert!(here.bare_among(&host).is_empty(), "the host itself");
     }
 
     #[test]
