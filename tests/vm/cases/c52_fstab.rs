@@ -10,6 +10,8 @@ use crate::nasmount::{DEADLINE, Nasmount};
 const CREDENTIALS: &str = "/root/nas.cred";
 /// Not of fstab.
 const UNIT: &str = "/etc/systemd/system/mnt-unit.mount";
+/// The lines of fstab.
+const IN_USE: [&str; 3] = ["/mnt/films", "/mnt/secret", "/mnt/some books"];
 const UNITS: &str = r"'mnt-unit.mount' 'mnt-films.mount' 'mnt-secret.mount' 'mnt-some\x20books.automount'";
 
 pub fn run(guest: &Guest) -> Result<String> {
@@ -33,7 +35,7 @@ pub fn run(guest: &Guest) -> Result<String> {
     ))
 }
 
-/// One line has a blank in its path and is an automount, one has a login; something has a file open on the third.
+/// One line has a blank in its path and is an automount, one has a login; something has a file or directory open on all three.
 fn mounted_by_fstab(guest: &Guest, first: Nas<'_>, second: Nas<'_>) -> Result<()> {
     let fstab = format!(
         "# shares\n{}\t/mnt/films  cifs  guest,_netdev,uid=1000,soft,echo_interval=30,rsize=16777216 0 0\n\
@@ -58,26 +60,31 @@ fn mounted_by_fstab(guest: &Guest, first: Nas<'_>, second: Nas<'_>) -> Result<()
     guest.ok(&format!("cp {UNIT} /root/unit && chmod 600 {CREDENTIALS} && systemctl daemon-reload"))?;
     guest.ok(&format!("systemctl enable --now mnt-unit.mount && systemctl start {UNITS}"))?;
     guest.ok("ls /mnt/'some books' && [ $(findmnt -nt cifs | wc -l) = 4 ]")?;
-    let open = "exec 3</mnt/films/pattern; exec sleep infinity";
+    let open = r"exec 3</mnt/films/pattern 4</mnt/secret 5</mnt/some\ books; exec sleep infinity";
     guest.ok(&format!("systemd-run --quiet --unit=reads bash -c '{open}'"))?;
-    guest.wait_for("somebody to use a share", DEADLINE, "fuser -sm /mnt/films").map(drop)
+    guest.wait_for("somebody to use the shares", DEADLINE, "fuser -s '/mnt/some books'").map(drop)
 }
 
 /// What is in use stays, is named, and is taken over as soon as it is unmounted.
 fn imported(guest: &Guest, nasmount: &Nasmount<'_>) -> Result<()> {
     let met = guest.run("nasmount import-fstab --apply")?;
-    ensure!(met.code == 3 && met.stderr.contains("/mnt/films: in use by reads.service"), "the import met {met:?}");
+    for place in IN_USE {
+        let named = met.stderr.contains(&format!("{place}: in use by reads.service"));
+        ensure!(met.code == 3 && named, "the import met {met:?} at {place}");
+    }
     ensure!(guest.ok("grep -c '^#nasmount: //' /etc/fstab")?.trim() == "3", "the lines are comments");
     guest.ok("systemctl is-enabled nasmount && nasmount check")?;
     guest.ok(&format!(
         "[ ! -e {UNIT} ] && systemctl show -P FragmentPath mnt-unit.mount | grep /run/systemd/generator"
     ))?;
-    for share in ["secret", "some-books", "unit"] {
+    nasmount.wait_for_state("unit", "online")?;
+    for share in ["films", "secret", "some-books"] {
+        nasmount.wait_for_state(share, "blocked")?;
+    }
+    guest.ok(&format!("systemctl stop reads && umount {}", IN_USE.map(|place| format!("'{place}'")).join(" ")))?;
+    for share in ["films", "secret", "some-books"] {
         nasmount.wait_for_state(share, "online")?;
     }
-    nasmount.wait_for_state("films", "blocked")?;
-    guest.ok("systemctl stop reads && umount /mnt/films")?;
-    nasmount.wait_for_state("films", "online")?;
     guest.ok("ls /mnt/films/pattern && [ $(stat -c %u /mnt/films/pattern) = 1000 ]")?;
     Ok(())
 }
