@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 
 use nasmount::cli::check::Output;
 use nasmount::cli::import::{Host as Surroundings, translate};
+use nasmount::cli::records::Unfinished;
 use nasmount::cli::report::Exit;
 use nasmount::cli::takeover::{Places, export_files, import_files};
 use nasmount::config::{self, Colour, SourceText, shipped_profiles};
@@ -40,6 +41,7 @@ fn translated_with(fstab: &str, units: &[UnitFile], output: Output) -> (Exit, St
     let sources = Sources { fstab, units };
     let host = Surroundings {
         sources,
+        unfinished: &Unfinished::none(fstab),
         fstab: "/etc/fstab",
         directory: Path::new("/etc/nasmount"),
         trouble_of_credentials: |path| {
@@ -171,6 +173,14 @@ impl Host {
         let mut err = Vec::new();
         let shares = import_files(&self.places(), Colour::Never, &mut err).unwrap();
         (shares, String::from_utf8(err).unwrap())
+    }
+
+    /// What a dry run prints for programs.
+    fn dry_run(&self) -> serde_json::Value {
+        let mut program = std::process::Command::new(env!("CARGO_BIN_EXE_nasmount"));
+        program.arg("--config").arg(self.path("etc/nasmount/nasmount.toml")).args(["import-fstab", "--json"]);
+        program.arg("--fstab").arg(self.path("etc/fstab")).arg("--units").arg(self.path(UNITS));
+        serde_json::from_slice(&program.output().unwrap().stdout).unwrap()
     }
 
     fn export(&self) -> String {
@@ -441,4 +451,50 @@ fn a_unit_of_the_same_name_that_somebody_wrote_meanwhile_is_not_overwritten() {
     let error = export_files(&host.places(), &mut Vec::new()).unwrap_err();
     assert!(format!("{error:#}").contains("mnt-films.mount: File exists"), "{error:#}");
     assert_eq!(host.files(), before);
+}
+
+/// As one that is killed leaves it: the configuration is written, and the line and the unit are there as they were.
+#[test]
+fn an_import_that_was_killed_is_finished_and_nothing_is_written_twice() {
+    let host = host_with_units();
+    let fstab =
+        "# mine\n//nas/books /mnt/books cifs user=bob,pass=hunter2,ro 0 0 \r\n//nas/music /mnt/music cifs guest 0 0\n";
+    fs::write(host.path("etc/fstab"), fstab).unwrap();
+    let unit = host.path(UNITS).join("mnt-films.mount.d/override.conf");
+    let before = fs::read(&unit).unwrap();
+    assert!(host.import().0.is_some_and(|shares| shares.len() == 3));
+    let (whole, files) = (host.read("etc/fstab"), host.files());
+
+    fs::write(host.path("etc/fstab"), fstab.replacen("//nas/music", "#nasmount: //nas/music", 1)).unwrap();
+    fs::write(&unit, before).unwrap();
+    let left = host.dry_run();
+    let drop_in = unit.to_string_lossy();
+    assert_eq!(left["unfinished"], serde_json::json!({ "lines": [2], "files": [drop_in] }));
+    assert_eq!((left["import"]["toml"].as_str(), left.to_string().contains("hunter2")), (Some(""), false));
+    let (shares, said) = host.import();
+    let names: Vec<_> = shares.unwrap().into_iter().map(|share| share.name).collect();
+    assert_eq!(names, ["books", "films", "music"], "their mounts were not taken over either");
+    assert!(said.contains("etc/fstab: line 2 would mount what is a share"), "{said}");
+    assert!(said.contains("etc/fstab: line 2 is a comment now") && !said.contains("hunter2"), "{said}");
+    assert_eq!((host.read("etc/fstab"), host.files()), (whole, files));
+    assert_eq!(host.import().0.map(|shares| shares.len()), Some(0), "nothing is left");
+
+    assert_eq!(host.export(), "");
+    assert_eq!(host.read("etc/fstab"), fstab);
+}
+
+#[test]
+fn a_line_is_unfinished_only_as_it_was_and_with_its_share() {
+    let line = "//nas/a /mnt/a cifs user=bob,password=hunter2 0 0\n";
+    let host = Host::new(line);
+    assert!(host.import().0.is_some());
+    fs::write(host.path("etc/fstab"), line.replace("hunter2", "hunter2!")).unwrap();
+    let (shares, said) = host.import();
+    assert!(shares.is_none() && said.contains("/mnt/a as well") && !said.contains("hunter2"), "{said}");
+    fs::write(host.path("etc/fstab"), line).unwrap();
+    let toml = host.read("etc/nasmount/conf.d/fstab.toml");
+    fs::write(host.path("etc/nasmount/conf.d/fstab.toml"), toml.split("# line").next().unwrap()).unwrap();
+    assert_eq!(host.dry_run()["unfinished"]["lines"], serde_json::json!([]));
+    assert_eq!(host.import().0.map(|shares| shares.len()), Some(1), "it is imported anew");
+    assert!(host.read("etc/nasmount/conf.d/fstab-2.toml").contains("mount_point = \"/mnt/a\""));
 }

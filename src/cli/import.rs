@@ -5,8 +5,9 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use super::check::{Output, look_at_credentials, say_notices};
+use super::records::Unfinished;
 use super::report::{Exit, Talk, finish, write_error};
-use super::takeover::{self, Places};
+use super::takeover::{self, Places, numbered};
 use crate::config::settings::{CredentialSource, ServerSettings};
 use crate::config::{self, Colour, Invalid, Loaded, Settings};
 use crate::plan::fstab::TAKEN;
@@ -16,6 +17,10 @@ use crate::sys::unit_files;
 
 /// Version of the form of `--json`; since 2 a problem is an object.
 const SCHEMA: u32 = 2;
+
+/// Of lines and files that an import has remembered.
+const UNFINISHED: &str = "would mount what is a share of the configuration already: an import (or export) was interrupted; --apply \
+                          finishes the import, `nasmount export-fstab` undoes it";
 
 /// `import-fstab`
 #[derive(Debug, clap::Args)]
@@ -56,8 +61,12 @@ pub fn run(config: Option<&Path>, arguments: &Arguments, colour: Colour, talk: T
         }
     };
     let shown = arguments.fstab.to_string_lossy();
-    let sources = Sources { fstab: &text, units: &units };
-    let host = Host { sources, fstab: &shown, directory: places.directory(), trouble_of_credentials };
+    // records that only root can read are not known to others
+    let unfinished = Unfinished::of(&places, &text, &texts).unwrap_or_else(|_| Unfinished::none(&text));
+    let units = unfinished.others(units);
+    let sources = Sources { fstab: &unfinished.fstab, units: &units };
+    let host =
+        Host { sources, unfinished: &unfinished, fstab: &shown, directory: places.directory(), trouble_of_credentials };
     let output = if arguments.json { Output::Json } else { Output::Text };
     let mut stdout = io::BufWriter::new(io::stdout().lock());
     let mut said = Vec::new();
@@ -78,8 +87,10 @@ pub(super) fn imported(sources: Sources<'_>, texts: &ConfigTexts, directory: &Pa
 /// What mounts shares on a host, and where it is.
 #[derive(Clone, Copy)]
 pub struct Host<'a> {
-    /// The texts.
+    /// The texts, without what is unfinished.
     pub sources: Sources<'a>,
+    /// What an import that was interrupted has left to be done.
+    pub unfinished: &'a Unfinished,
     /// What the fstab is called.
     pub fstab: &'a str,
     /// Where the configuration is, and credentials files are to be.
@@ -146,12 +157,15 @@ pub fn translate(
     let written = match output {
         Output::Json => {
             let problems: Vec<Problem> = invalid.iter().map(Problem::new).chain(unusable).collect();
-            let all = serde_json::json!({ "schema": SCHEMA, "import": imported, "problems": problems });
+            let unfinished = serde_json::json!({ "lines": host.unfinished.lines, "files": host.unfinished.files() });
+            let all = serde_json::json!({
+                "schema": SCHEMA, "import": imported, "unfinished": unfinished, "problems": problems
+            });
             writeln!(stdout, "{all:#}")
         }
         Output::Text => stdout
             .write_all(imported.toml.as_bytes())
-            .and_then(|()| say_remarks(&imported, host.fstab, stderr))
+            .and_then(|()| say_remarks(&imported, host.unfinished, host.fstab, stderr))
             .and_then(|()| say_notices(stderr, &invalid, &warnings, colour))
             .and_then(|()| unusable.iter().try_for_each(|problem| say_unusable(problem, stderr)))
             .and_then(|()| say_what_next(&imported, host, exit, stderr)),
@@ -163,8 +177,17 @@ fn say_unusable(Problem { key, what, hint, .. }: &Problem, stderr: &mut impl Wri
     writeln!(stderr, "error: {key}: {what}\n  help: {hint}")
 }
 
-/// What becomes of each option that is not simply kept.
-pub(super) fn say_remarks(imported: &Import, fstab: &str, stderr: &mut impl Write) -> io::Result<()> {
+/// What becomes of each option that is not simply kept, and of what is the configuration's already.
+pub(super) fn say_remarks(
+    imported: &Import,
+    unfinished: &Unfinished,
+    fstab: &str,
+    stderr: &mut impl Write,
+) -> io::Result<()> {
+    if !unfinished.lines.is_empty() {
+        writeln!(stderr, "{fstab}: {} {UNFINISHED}", numbered(&unfinished.lines))?;
+    }
+    unfinished.files().iter().try_for_each(|path| writeln!(stderr, "{path} {UNFINISHED}"))?;
     for Remark { file, line, option, message } in &imported.remarks {
         let file = file.as_deref().unwrap_or(fstab);
         match option.as_str() {
@@ -172,37 +195,36 @@ pub(super) fn say_remarks(imported: &Import, fstab: &str, stderr: &mut impl Writ
             option => writeln!(stderr, "{file}:{line}: {option}: {message}")?,
         }
     }
-    match imported.shares.as_slice() {
-        [] => {
-            writeln!(stderr, "{fstab} has no line of type cifs that can be taken over, and there is no such mount unit")
-        }
-        _ => Ok(()),
+    if imported.shares.is_empty() && unfinished.is_empty() {
+        writeln!(stderr, "{fstab} has no line of type cifs that can be taken over, and there is no such mount unit")?;
     }
+    Ok(())
 }
 
 fn say_what_next(imported: &Import, host: &Host<'_>, exit: Exit, stderr: &mut impl Write) -> io::Result<()> {
-    let Host { fstab, directory, .. } = host;
-    if exit != Exit::Done || imported.shares.is_empty() {
+    let Host { fstab, directory, unfinished, .. } = host;
+    if exit != Exit::Done || imported.shares.is_empty() && unfinished.is_empty() {
         return Ok(());
     }
-    let lines: Vec<String> = imported.lines.iter().map(ToString::to_string).collect();
-    let lines = match lines.as_slice() {
-        [] => String::new(),
-        [line] => format!(" line {line} of {fstab} becomes a comment (`{TAKEN}...`),"),
-        lines => format!(" lines {} of {fstab} become comments (`{TAKEN}...`),", lines.join(", ")),
-    };
-    let units = match imported.units.as_slice() {
-        [] => String::new(),
-        units => format!(
-            " {} {} into {}/imported,",
-            units.join(", "),
-            if units.len() == 1 { "goes" } else { "go" },
-            directory.display()
-        ),
-    };
-    let directory = directory.display();
+    let mut steps = Vec::new();
+    if !imported.shares.is_empty() {
+        steps.push(format!("write the above into {}/conf.d", directory.display()));
+    }
+    let mut lines = [unfinished.lines.as_slice(), &imported.lines].concat();
+    lines.sort_unstable();
+    if !lines.is_empty() {
+        let become_ = if lines.len() == 1 { "a comment" } else { "comments" };
+        steps.push(format!("make {} of {fstab} {become_} (`{TAKEN}...`)", numbered(&lines)));
+    }
+    if !imported.units.is_empty() {
+        steps.push(format!("move {} into {}/imported", imported.units.join(", "), directory.display()));
+    }
+    if !unfinished.files().is_empty() {
+        steps.push(format!("remove {}", unfinished.files().join(", ")));
+    }
     writeln!(
         stderr,
-        "\nNothing has been changed. With --apply the above goes into {directory}/conf.d,{lines}{units} and nasmount is enabled and started."
+        "\nNothing has been changed. With --apply it will {}, and enable and start nasmount.",
+        steps.join(", ")
     )
 }

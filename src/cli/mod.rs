@@ -16,6 +16,7 @@ pub mod login;
 pub mod man;
 pub mod mount_helper;
 pub mod profiles;
+pub mod records;
 pub mod reload;
 pub mod replay;
 pub mod report;

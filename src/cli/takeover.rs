@@ -19,20 +19,20 @@ use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
-use secrecy::{ExposeSecret as _, SecretString};
-use serde::{Deserialize, Serialize};
+use secrecy::SecretString;
 
 use super::check::{load_and_check, say_notices};
 use super::import::{imported, say_remarks};
+use super::records::{Kept, KeptFile, Record, Unfinished, is_another_now, records};
 use super::report::{self, Exit, Talk, write_error};
 use super::{Hinted, is_root, succession};
 use crate::config::{self, Colour, SourceText};
-use crate::plan::fstab::{self, Given, Masked, Remembered, Stuck};
+use crate::plan::fstab::{self, Given, Stuck, Taken};
 use crate::plan::import::{Import, Login, Share, Sources};
-use crate::plan::mount_unit::{Content, UnitFile, UnitText};
+use crate::plan::mount_unit::UnitFile;
 use crate::sys::changes::{self, Change, Done};
 use crate::sys::config_dir::{
-    ConfigRoots, ConfigTexts, ReadError, files_of, read_config, read_config_or_none, read_fstab, read_private,
+    ConfigRoots, ConfigTexts, ReadError, files_of, read_config, read_config_or_none, read_fstab,
 };
 use crate::sys::unit_files;
 
@@ -61,44 +61,6 @@ pub struct Places {
     pub usual: bool,
 }
 
-/// What is remembered of an import.
-#[derive(Serialize, Deserialize)]
-struct Record {
-    configuration: PathBuf,
-    masked: Masked,
-    /// The lines, without passwords; older records do not have them.
-    #[serde(default)]
-    lines: Option<Vec<String>>,
-    /// Credentials files as they were written.
-    #[serde(default)]
-    logins: Vec<KeptFile>,
-    #[serde(default)]
-    units: Kept,
-}
-
-/// What was there of units.
-#[derive(Clone, Default, Serialize, Deserialize)]
-struct Kept {
-    files: Vec<KeptFile>,
-    links: Vec<KeptLink>,
-}
-
-/// A file of a unit or a login, which may have a password.
-#[derive(Clone, Serialize, Deserialize)]
-struct KeptFile {
-    path: PathBuf,
-    mode: u32,
-    #[serde(with = "crate::plan::fstab::exposed_text")]
-    text: SecretString,
-}
-
-/// A link by which another unit had a unit started.
-#[derive(Clone, Serialize, Deserialize)]
-struct KeptLink {
-    path: PathBuf,
-    target: PathBuf,
-}
-
 /// What to do without the lines of fstab, or with them again.
 struct Export {
     fstab: String,
@@ -119,7 +81,11 @@ impl Places {
     }
 
     /// Text of the fstab, units, and configuration.
-    pub(super) fn read(&self) -> Result<(String, Vec<UnitFile>, ConfigTexts), ReadError> {
+    ///
+    /// # Errors
+    ///
+    /// One of them cannot be read.
+    pub fn read(&self) -> Result<(String, Vec<UnitFile>, ConfigTexts), ReadError> {
         let failed = |source| ReadError::Read { path: self.units.clone(), source };
         let units = if self.has_units() { unit_files::read(&self.units).map_err(failed)? } else { Vec::new() };
         Ok((self.fstab_text()?, units, read_config_or_none(&self.roots)?))
@@ -144,7 +110,7 @@ impl Places {
         self.roots.main.parent().unwrap_or(Path::new("/"))
     }
 
-    fn records(&self) -> PathBuf {
+    pub(super) fn records(&self) -> PathBuf {
         self.directory().join("imported")
     }
 
@@ -204,10 +170,12 @@ pub fn import_files(places: &Places, colour: Colour, err: &mut impl io::Write) -
         Ok(read) => read,
         Err(error) => return refused(err, &error),
     };
-    let sources = Sources { fstab: &text, units: &units };
+    let left = Unfinished::of(places, &text, &texts)?;
+    let units = left.others(units);
+    let sources = Sources { fstab: &left.fstab, units: &units };
     let found = imported(sources, &texts, places.directory());
-    say_remarks(&found, &places.fstab_shown(), err)?;
-    if found.shares.is_empty() {
+    say_remarks(&found, &left, &places.fstab_shown(), err)?;
+    if found.shares.is_empty() && left.is_empty() {
         return Ok(Some(Vec::new()));
     }
     let all = with(&texts, &found.toml);
@@ -216,7 +184,7 @@ pub fn import_files(places: &Places, colour: Colour, err: &mut impl io::Write) -
         writeln!(err, "{NOTHING_CHANGED}")?;
         return Ok(None);
     }
-    let changes = changes_of_import(places, sources, &texts, &found)?;
+    let changes = changes_of_import(places, &text, sources, &texts, &found, &left)?;
     let done = made(&changes)?;
     let (invalid, warnings) = match read_config(&places.roots) {
         Ok(texts) => load_and_check(&texts),
@@ -231,8 +199,10 @@ pub fn import_files(places: &Places, colour: Colour, err: &mut impl io::Write) -
         writeln!(err, "{NOTHING_CHANGED}")?;
         return Ok(None);
     }
-    err.write_all(told(&changes, &found.lines, ["is a comment now", "are comments now"]).as_bytes())?;
-    Ok(Some(found.shares))
+    let mut lines = [left.lines, found.lines].concat();
+    lines.sort_unstable();
+    err.write_all(told(&changes, &lines, Tense::Past, Becoming::Comment).as_bytes())?;
+    Ok(Some([left.shares, found.shares].concat()))
 }
 
 fn made(changes: &[Change]) -> anyhow::Result<Done> {
@@ -251,28 +221,44 @@ fn refused<T>(err: &mut impl io::Write, error: &ReadError) -> anyhow::Result<Opt
     Ok(None)
 }
 
+/// All of them, in their order; `before` is the fstab as it is.
 fn changes_of_import(
     places: &Places,
+    before: &str,
     sources: Sources<'_>,
     texts: &ConfigTexts,
     found: &Import,
+    left: &Unfinished,
+) -> anyhow::Result<Vec<Change>> {
+    let taken = fstab::take(sources.fstab, &found.lines);
+    let units = Kept::of(sources.units, &found.units, &places.units)?;
+    let fstab = taken.text.clone();
+    let mut changes =
+        if found.shares.is_empty() { Vec::new() } else { new_files(places, texts, found, taken, units.clone())? };
+    if fstab != before {
+        changes.push(Change::Replace { path: places.fstab.clone(), before: before.into(), text: fstab.into() });
+    }
+    changes.extend(left.changes.iter().cloned().chain(units.taken()));
+    Ok(changes)
+}
+
+/// The files that an import writes.
+fn new_files(
+    places: &Places,
+    texts: &ConfigTexts,
+    found: &Import,
+    Taken { masked, lines, .. }: Taken,
+    units: Kept,
 ) -> anyhow::Result<Vec<Change>> {
     const PUBLIC: u32 = 0o644;
     const PRIVATE: u32 = 0o600;
     let create = |path: &Path, text: SecretString, mode| Change::Create { path: path.to_owned(), text, mode };
     let (configuration, record) = places.free(texts);
-    let taken = fstab::take(sources.fstab, &found.lines);
-    let units = Kept::of(sources.units, &found.units, &places.units)?;
     let mut changes: Vec<Change> =
         found.logins.iter().map(|login| create(&login.path, login.text.clone(), PRIVATE)).collect();
     let login = |login: &Login| KeptFile { path: login.path.clone(), mode: PRIVATE, text: login.text.clone() };
-    let kept = Record {
-        configuration: configuration.clone(),
-        masked: taken.masked,
-        lines: Some(taken.lines),
-        logins: found.logins.iter().map(login).collect(),
-        units: units.clone(),
-    };
+    let logins = found.logins.iter().map(login).collect();
+    let kept = Record { configuration: configuration.clone(), masked, lines: Some(lines), logins, units };
     changes.push(create(&record, serde_json::to_string_pretty(&kept)?.into(), PRIVATE));
     if texts.fragments.is_empty() {
         changes.push(create(&places.roots.main, MAIN_TEXT.into(), PUBLIC));
@@ -287,79 +273,58 @@ fn changes_of_import(
         found.toml
     );
     changes.push(create(&configuration, toml.into(), PUBLIC));
-    if !found.lines.is_empty() {
-        let before = sources.fstab.into();
-        changes.push(Change::Replace { path: places.fstab.clone(), before, text: taken.text.into() });
-    }
-    changes.extend(units.taken());
     Ok(changes)
 }
 
-impl Kept {
-    fn of(units: &[UnitFile], taken: &[String], directory: &Path) -> anyhow::Result<Self> {
-        let texts = units.iter().filter(|unit| taken.contains(&unit.name)).flat_map(|unit| match &unit.content {
-            Content::Texts(texts) => texts.as_slice(),
-            Content::Masked | Content::Link(_) | Content::Unreadable(_) => &[],
-        });
-        let file =
-            |text: &UnitText| KeptFile { path: (&text.path).into(), mode: text.mode, text: text.text.as_str().into() };
-        let links = match taken {
-            [] => Vec::new(),
-            taken => {
-                unit_files::links(directory, taken).with_context(|| format!("cannot read {}", directory.display()))?
-            }
-        };
-        let links = links.into_iter().map(|unit_files::Link { path, target }| KeptLink { path, target });
-        Ok(Self { files: texts.map(file).collect(), links: links.collect() })
-    }
-
-    fn taken(&self) -> impl Iterator<Item = Change> {
-        let link = |KeptLink { path, target }: &KeptLink| Change::Unlink { path: path.clone(), target: target.clone() };
-        let file = |kept: &KeptFile| Change::Remove { path: kept.path.clone(), before: kept.text.clone() };
-        self.links.iter().map(link).chain(self.files.iter().map(file))
-    }
-
-    fn given_back(&self) -> impl Iterator<Item = Change> {
-        let file = |KeptFile { path, mode, text }: &KeptFile| Change::Create {
-            path: path.clone(),
-            text: text.clone(),
-            mode: *mode,
-        };
-        let link = |KeptLink { path, target }: &KeptLink| Change::Link { path: path.clone(), target: target.clone() };
-        self.files.iter().map(file).chain(self.links.iter().map(link))
-    }
-
-    /// What is started at boot: what a target wants.
-    fn started(&self) -> impl Iterator<Item = String> {
-        self.links.iter().filter_map(|link| {
-            let (wanting, unit) = (link.path.parent()?.file_stem()?.to_str()?, link.path.file_name()?.to_str()?);
-            wanting.ends_with(".target").then(|| unit.to_owned())
-        })
-    }
+/// Whether changes were made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Tense {
+    Past,
+    Conditional,
 }
 
-/// What was changed, a line each.
-fn told(changes: &[Change], lines: &[usize], [one, many]: [&str; 2]) -> String {
+/// What becomes of lines of fstab.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Becoming {
+    Comment,
+    Mount,
+}
+
+/// What was changed, or would be, a line each.
+fn told(changes: &[Change], lines: &[usize], tense: Tense, becoming: Becoming) -> String {
+    let (was, back) = match tense {
+        Tense::Past => ("", "are back"),
+        Tense::Conditional => ("would be ", "would be back"),
+    };
+    let become_ = match (tense, becoming, lines.len()) {
+        (Tense::Past, Becoming::Comment, 1) => "is a comment now",
+        (Tense::Past, Becoming::Comment, _) => "are comments now",
+        (Tense::Past, Becoming::Mount, 1) => "mounts again",
+        (Tense::Past, Becoming::Mount, _) => "mount again",
+        (Tense::Conditional, Becoming::Comment, 1) => "would be a comment",
+        (Tense::Conditional, Becoming::Comment, _) => "would be comments",
+        (Tense::Conditional, Becoming::Mount, _) => "would mount again",
+    };
     let line = |change: &Change| match change {
-        Change::Create { path, .. } => format!("{}: written\n", path.display()),
-        Change::Rename { path, to } => format!("{}: is {} now\n", path.display(), to.display()),
+        Change::Create { path, .. } => format!("{}: {was}written\n", path.display()),
+        Change::Rename { path, to } => format!("{}: {was}renamed to {}\n", path.display(), to.display()),
         Change::Remove { path, .. } if path.extension().is_some_and(|extension| extension == "json") => {
-            format!("{}: removed\n", path.display())
+            format!("{}: {was}removed\n", path.display())
         }
         Change::Remove { path, .. } | Change::Unlink { path, .. } => {
-            format!("{}: removed; `nasmount export-fstab` gives it back\n", path.display())
+            format!("{}: {was}removed; `nasmount export-fstab` gives it back\n", path.display())
         }
-        Change::Link { path, .. } => format!("{}: is back\n", path.display()),
-        Change::Replace { path, .. } => {
-            let lines: Vec<String> = lines.iter().map(ToString::to_string).collect();
-            match lines.as_slice() {
-                [] => format!("{}: passwords are back\n", path.display()),
-                [line] => format!("{}: line {line} {one}\n", path.display()),
-                lines => format!("{}: lines {} {many}\n", path.display(), lines.join(", ")),
-            }
-        }
+        Change::Link { path, .. } => format!("{}: {was}linked again\n", path.display()),
+        Change::Replace { path, .. } if lines.is_empty() => format!("{}: passwords {back}\n", path.display()),
+        Change::Replace { path, .. } => format!("{}: {} {become_}\n", path.display(), numbered(lines)),
     };
     changes.iter().map(line).collect()
+}
+
+/// `line 2`, or `lines 2, 3`.
+pub(super) fn numbered(lines: &[usize]) -> String {
+    let numbers: Vec<String> = lines.iter().map(ToString::to_string).collect();
+    format!("line{} {}", if lines.len() == 1 { "" } else { "s" }, numbers.join(", "))
 }
 
 /// Gives the lines back.
@@ -372,9 +337,10 @@ pub fn export(places: &Places, dry_run: bool, colour: Colour, talk: Talk) -> any
         }
         return Ok(Exit::Done);
     }
-    let told = told(&export.changes, &export.lines, ["mounts again", "mount again"]);
+    let tense = if dry_run { Tense::Conditional } else { Tense::Past };
+    let told = told(&export.changes, &export.lines, tense, Becoming::Mount);
     if dry_run {
-        let told = format!("This would be done:\n{told}");
+        let told = format!("Nothing has been changed. Without --dry-run:\n{told}");
         return Ok(report::finish(Exit::Done, io::stdout().write_all(told.as_bytes())));
     }
     succession::may_be_exported(&export.shares)?;
@@ -448,9 +414,7 @@ fn plan_export(places: &Places, colour: Colour, err: &mut impl io::Write) -> any
 }
 
 fn given_back(places: &Places, fstab: &str, records: &[(PathBuf, SecretString, Record)]) -> anyhow::Result<Given> {
-    let records = records.iter().map(|(_, _, record)| record);
-    let remembered = records.map(|record| Remembered { masked: &record.masked, lines: record.lines.as_deref() });
-    let remembered: Vec<_> = remembered.collect();
+    let remembered: Vec<_> = records.iter().map(|(_, _, record)| record.remembered()).collect();
     let shown = places.fstab_shown();
     fstab::give_back(fstab, &remembered).map_err(|stuck| {
         match stuck {
@@ -484,14 +448,6 @@ fn nowhere(places: &Places, shares: &[Share], lost: &[String]) -> anyhow::Result
         }
     }
     Ok(())
-}
-
-/// Whether somebody has changed a login since the import.
-fn is_another_now(login: &KeptFile) -> bool {
-    fn said(text: &SecretString) -> BTreeSet<&str> {
-        text.expose_secret().lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#')).collect()
-    }
-    read_private(&login.path).is_ok_and(|now| said(&now) != said(&login.text))
 }
 
 /// The shares that go with these imports, and whether none is left; `None` if the rest is no valid configuration.
@@ -529,30 +485,4 @@ fn free_name(path: &Path, taken: &BTreeSet<PathBuf>) -> PathBuf {
     let plain = PathBuf::from(format!("{}.exported", path.display()));
     let numbered = (2..).map(|number: u32| PathBuf::from(format!("{}.exported-{number}", path.display())));
     std::iter::once(plain.clone()).chain(numbered).find(|name| !taken.contains(name)).unwrap_or(plain)
-}
-
-fn records(places: &Places) -> anyhow::Result<Vec<(PathBuf, SecretString, Record)>> {
-    let mut records = Vec::new();
-    let files = files_of(&places.records())?;
-    for path in files.into_iter().filter(|path| path.extension().is_some_and(|extension| extension == "json")) {
-        let text = read_private(&path).with_context(|| format!("cannot read {}", path.display()))?;
-        let record = serde_json::from_str(text.expose_secret())
-            .map_err(|error| anyhow::anyhow!("line {}, column {}", error.line(), error.column())) // says nothing of what is in it
-            .with_context(|| format!("cannot read {}: it is no record of an import", path.display()))?;
-        records.push((path, text, record));
-    }
-    Ok(records)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_what_a_target_wants_is_started_at_boot() {
-        let link = |path: &str| KeptLink { path: path.into(), target: "../x".into() };
-        let links = ["/u/multi-user.target.wants/mnt-a.automount", "/u/player.service.requires/mnt-a.mount"];
-        let kept = Kept { files: Vec::new(), links: links.map(link).into() };
-        assert_eq!(kept.started().collect::<Vec<_>>(), ["mnt-a.automount"]);
-    }
 }

@@ -134,6 +134,36 @@ pub fn take(fstab: &str, lines: &[usize]) -> Taken {
     Taken { text, masked, lines: taken }
 }
 
+/// Takes the lines over that an import has remembered and not come to, if they are as they were; with their numbers, from 1.
+pub fn take_remembered(
+    fstab: &str,
+    import: Remembered<'_>,
+    is_wanted: impl Fn(&Entry) -> bool,
+) -> (String, Vec<usize>) {
+    let mut taken = Vec::new();
+    let line = |(index, line): (usize, &str)| {
+        let plain = line.trim_end();
+        let mut remembered = import.lines.unwrap_or_default().iter();
+        match remembered.find(|shown| import.masked.put_into(shown) == plain) {
+            Some(shown) if entry(line).is_some_and(|entry| is_wanted(&entry)) => {
+                taken.push(index + 1);
+                format!("{TAKEN}{shown}{}", &line[plain.len()..])
+            }
+            _ => line.to_owned(),
+        }
+    };
+    (fstab.split_inclusive('\n').enumerate().map(line).collect(), taken)
+}
+
+impl Masked {
+    /// A line with its passwords.
+    fn put_into(&self, line: &str) -> String {
+        let put =
+            |line: String, (mask, password): (&String, &SecretString)| line.replace(mask, password.expose_secret());
+        self.0.iter().fold(line.to_owned(), put)
+    }
+}
+
 /// Gives the lines back that were taken over, and the passwords wherever they belong. A line is known by what it mounts where, or by its
 /// placeholder.
 ///
@@ -164,10 +194,7 @@ pub fn give_back(fstab: &str, imports: &[Remembered<'_>]) -> Result<Given, Stuck
         if entry(line).is_some() {
             there.push(line);
         }
-        let mut whole = line.to_owned();
-        for (placeholder, password) in passwords() {
-            whole = whole.replace(placeholder, password.expose_secret());
-        }
+        let whole = imports.iter().fold(line.to_owned(), |line, import| import.masked.put_into(&line));
         if whole.contains(MASK) {
             return Err(Stuck::Password(index + 1));
         }

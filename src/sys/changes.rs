@@ -101,6 +101,27 @@ pub fn make(changes: &[Change]) -> Result<Done, ChangeError> {
 }
 
 impl Change {
+    /// Which file or link.
+    pub fn path(&self) -> &Path {
+        match self {
+            Self::Create { path, .. }
+            | Self::Replace { path, .. }
+            | Self::Remove { path, .. }
+            | Self::Link { path, .. }
+            | Self::Unlink { path, .. }
+            | Self::Rename { path, .. } => path,
+        }
+    }
+
+    /// Is there still what it takes away? What is something else by now is not that.
+    pub fn is_due(&self) -> bool {
+        match self {
+            Self::Remove { path, before } => has_text(path, before).unwrap_or(false),
+            Self::Unlink { path, target } => fs::read_link(path).is_ok_and(|there| there == *target),
+            Self::Create { .. } | Self::Replace { .. } | Self::Link { .. } | Self::Rename { .. } => true,
+        }
+    }
+
     fn attempt(&self) -> String {
         match self {
             Self::Create { path, .. } | Self::Replace { path, .. } => format!("write {}", path.display()),
