@@ -21,7 +21,7 @@ use nasmount::sys::config_dir::{ConfigRoots, ConfigTexts};
 use nasmount::sys::unit_files;
 
 /// Every password in the corpus.
-const SECRETS: [&str; 2] = ["hunter2", "a,b,c"];
+const SECRETS: [&str; 3] = ["hunter2", "ter2", "a,b,c"];
 
 fn corpus() -> Vec<PathBuf> {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/import");

@@ -248,6 +248,9 @@ pub fn forbidden(name: &str) -> Option<Forbidden> {
         },
         "unc" | "source" | "target" | "path" | "prefixpath" => SOURCE,
         "multichannel" | "max_channels" | "rdma" => CHANNELS,
+        "context" | "fscontext" | "defcontext" | "rootcontext" => {
+            Forbidden { reason: "nasmount sets no SELinux label", help: "remove it" }
+        }
         "sloppy" => Forbidden { reason: "it would hide options that the kernel does not know", help: "remove it" },
         "remount" | "bind" | "rootfs" | "ver" => {
             Forbidden { reason: "nasmount decides how the share is mounted", help: "remove it" }
@@ -289,7 +292,10 @@ mod tests {
             ("guest", "leave `credentials` out"),
             ("ip addr", "host ="),
             ("port", "another port"),
-            ("nosharesock sharesock remount bind rootfs ver sloppy", "remove it"),
+            (
+                "nosharesock sharesock remount bind rootfs ver sloppy context fscontext defcontext rootcontext",
+                "remove it",
+            ),
             ("unc source target path prefixpath", "source ="),
             ("multichannel max_channels rdma", "one connection"),
             ("fmask", "file_mode"),

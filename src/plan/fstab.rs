@@ -11,6 +11,8 @@ use std::collections::BTreeMap;
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::{Deserialize, Serialize};
 
+use super::inline_login::{Rest, password};
+
 /// How a line that was taken over begins.
 pub const TAKEN: &str = "#nasmount: ";
 
@@ -110,7 +112,38 @@ pub fn is_broken(line: &str) -> bool {
 
 /// Whether a line mounts a share, which mount(8) tells from its source if the type is left to it.
 pub fn is_cifs(kind: &str, source: &str) -> bool {
-    ["cifs", "smb3"].contains(&kind) || kind == "auto" && (source.starts_with("//") || source.starts_with(r"\\"))
+    ["cifs", "smb3"].contains(&kind) || kind == "auto" && names_a_share(source)
+}
+
+/// Why a line that names a share is none of CIFS to mount(8); `None` if it is one, or names none. It says nothing of what stands there:
+/// where a field is missing, it is another's, which may have a password.
+pub fn why_not_cifs(line: &str) -> Option<&'static str> {
+    let mut fields = fields(line).take_while(|field| !field.starts_with('#'));
+    let (source, _mount_point, kind) = (fields.next()?, fields.next(), fields.next());
+    match kind {
+        Some(kind) => other_type(kind, source),
+        None if names_a_share(source) => {
+            Some("left alone: mount(8) does not take it, because its mount point or its type (`cifs`) is missing")
+        }
+        None => None,
+    }
+}
+
+/// Why what has this type and source is none of CIFS, if it seems to be meant as one.
+pub(super) fn other_type(kind: &str, source: &str) -> Option<&'static str> {
+    match kind {
+        "smbfs" => {
+            Some("left alone: Linux has had no smbfs since 2.6.37; write `cifs` instead, and it can be imported")
+        }
+        kind if is_cifs(kind, source) || !names_a_share(source) => None,
+        _ => Some(
+            "left alone: its source is that of a share, but its type is another one; write `cifs` if it is a share",
+        ),
+    }
+}
+
+fn names_a_share(source: &str) -> bool {
+    source.starts_with("//") || source.starts_with(r"\\")
 }
 
 /// Takes lines over, numbered from 1.
@@ -245,26 +278,19 @@ fn unquoted(option: &str) -> String {
     if literally { option.to_owned() } else { option.replace('"', "") }
 }
 
-/// mount.cifs knows them by their beginning; a user's name could be followed by `%` and the password.
+/// What is a password, or perhaps the rest of one, becomes what `mask` makes of it.
 fn without_passwords(line: &str, mask: &mut impl FnMut(&str) -> String) -> String {
     let Some(options) = fields(line).nth(3) else { return line.to_owned() };
-    let mut out = options.to_owned();
+    let (mut shown, mut left, mut rest) = (String::new(), options, Rest::default());
     for option in pieces(options) {
-        let Some((name, value)) = option.split_once('=') else { continue };
-        let plain = name.trim_start_matches('"').to_ascii_lowercase();
-        let password = if plain.starts_with("pass") {
-            value
-        } else if plain.starts_with("user") {
-            value.split_once('%').map_or("", |(_, password)| password)
-        } else {
-            ""
-        };
-        if !password.is_empty() {
-            let shown = option[..option.len() - password.len()].to_owned() + &mask(password);
-            out = out.replacen(option, &shown, 1);
-        }
+        let Some((commas, after)) = left.split_once(option) else { continue };
+        let secret = if rest.is(option) { Some(option) } else { password(option) };
+        let plain = &option[..option.len() - secret.map_or(0, str::len)];
+        let masked = secret.map(&mut *mask).unwrap_or_default();
+        shown.extend([commas, plain, masked.as_str()]);
+        left = after;
     }
-    line.replacen(options, &out, 1)
+    line.replacen(options, &(shown + left), 1)
 }
 
 mod exposed {
@@ -411,6 +437,44 @@ mod tests {
         }
         for line in [r"#//nas/a\344 /a cifs", r"/dev/sda /a\344 ext4", "//nas/a /a", ""] {
             assert!(!is_other_than_utf8(line), "{line}");
+        }
+    }
+
+    #[test]
+    fn what_may_be_the_rest_of_a_password_is_masked_where_it_stands() {
+        let line = "//cd/cd /cd cifs credentials=/cd,user=bob,password=ab,,cd,e=f,uid=1000 0 0\n";
+        let taken = take(line, &[1]);
+        let expected = "#nasmount: //cd/cd /cd cifs credentials=/cd,user=bob,password=***nasmount-1***,,***nasmount-2***,\
+                        ***nasmount-3***,uid=1000 0 0\n";
+        assert_eq!(taken.text, expected);
+        assert_eq!(give_back(&taken.text, &[taken.remembered()]).unwrap().text, line);
+        assert_eq!(take_remembered(line, taken.remembered(), |_| true), (taken.text.clone(), vec![1]));
+        assert_eq!(take_remembered(line, taken.remembered(), |_| false).0, line);
+    }
+
+    #[test]
+    fn a_line_that_names_a_share_and_is_none_of_cifs_is_not_passed_over() {
+        for (line, word) in [
+            ("//nas/a /a smbfs guest 0 0", "smbfs"),
+            (r"\\nas\a /a smbfs", "smbfs"),
+            ("//nas/a /a nfs guest", "another one"),
+            ("//nas/a /a user=bob,password=hunter2", "another one"),
+            ("//nas/a /a", "is missing"),
+            ("//nas/a # films", "is missing"),
+        ] {
+            let why = why_not_cifs(line).unwrap_or_default();
+            assert!(why.contains(word) && !why.contains("hunter2"), "{line}: {why}");
+        }
+        for line in [
+            "//nas/a /a cifs",
+            "//nas/a /a auto",
+            "# //nas/a /a smbfs",
+            "#//nas/a",
+            "/dev/sda /a ext4",
+            "",
+            "nas:/a /a nfs",
+        ] {
+            assert_eq!(why_not_cifs(line), None, "{line}");
         }
     }
 

@@ -12,6 +12,7 @@ use serde::Serialize;
 
 use super::catalogue::{self, Form};
 use super::fstab::{self, Entry};
+use super::inline_login::{Rest, credentials_text, has_password, is_guest};
 use super::mount_unit::{self, Content, Mount, UnitFile};
 use crate::config::same_host;
 use crate::config::settings::{CredentialSource, Settings};
@@ -112,6 +113,9 @@ struct Line<'text> {
     remarks: &'text mut Vec<Remark>,
 }
 
+const REST: &str = "left out: what follows its comma is no option, but perhaps the rest of the password (mount.cifs ends one at a comma), so \
+                    it is not shown; `nasmount login` writes the whole one into the credentials file";
+
 /// How a server is logged in to. No `Debug`: it may have a password.
 #[derive(Clone, Default, PartialEq, Eq)]
 enum Means {
@@ -211,6 +215,10 @@ fn read_line<'text>(number: usize, text: &str, remarks: &'text mut Vec<Remark>) 
         remarks.push(Remark::new(&at, "", message));
         return None;
     }
+    if let Some(why) = fstab::why_not_cifs(text) {
+        remarks.push(Remark::new(&at, "", why));
+        return None;
+    }
     let entry = fstab::entry(text).filter(|entry| fstab::is_cifs(&entry.kind, &entry.source))?;
     if fstab::is_broken(text) {
         let message = "left out, as mount(8) does: there is a blank within its options, or more than six fields";
@@ -299,6 +307,11 @@ impl<'text> Line<'text> {
             read_only: false,
             remarks,
         };
+        let mut rest = Rest::default();
+        let (rests, options): (Vec<_>, Vec<_>) = options.into_iter().partition(|option| rest.is(option));
+        if !rests.is_empty() {
+            line.remark("password", REST); // without it
+        }
         for option in options {
             match option.split_once('=') {
                 Some((name, value)) if value.contains('\n') => {
@@ -337,9 +350,6 @@ impl<'text> Line<'text> {
             ("port", Some("445")) | ("rw" | "auto" | "defaults" | "nofail" | "_netdev" | "soft", None) => {}
             ("noauto", None) => {
                 self.remark(name, "left out: nasmount mounts it at its start; `nasmount unmount` takes it off")
-            }
-            ("context" | "fscontext" | "defcontext" | "rootcontext", _) => {
-                self.remark(name, "left out: nasmount sets no SELinux label");
             }
             ("fmask", Some(mode)) => self.keep("file_mode", Some(mode)),
             ("dmask" | "dirmode", Some(mode)) => self.keep("dir_mode", Some(mode)),
@@ -488,40 +498,6 @@ impl<'text> Line<'text> {
             ("documents", "the most careful one")
         }
     }
-}
-
-fn has_password(said: &[String]) -> bool {
-    let is_one = |option: &String| option.starts_with("pass") && !option.ends_with('=');
-    said.iter().any(|option| is_one(option) || option.starts_with("user") && option.contains('%'))
-}
-
-/// Nobody, or `guest`, with an empty password: `username=guest,password=` is how people write it.
-fn is_guest(said: &[String]) -> bool {
-    let mut users = said.iter().filter_map(|option| option.strip_prefix("user")?.split_once('='));
-    users.all(|(_, name)| ["", "guest"].contains(&name)) && said.iter().any(|option| option.starts_with("pass"))
-}
-
-/// The text of a credentials file, of options as mount.cifs reads them: `DOMAIN\name%password`, and the first password counts.
-fn credentials_text(said: &[String]) -> String {
-    let (mut lines, mut password) = (Vec::new(), None);
-    for option in said {
-        let (name, value) = option.split_once('=').unwrap_or((option, ""));
-        match name {
-            "user" | "username" => {
-                let (user, after) = value.split_once('%').map_or((value, None), |(user, after)| (user, Some(after)));
-                password = password.or(after);
-                match user.split_once(['/', '\\']) {
-                    Some((domain, user)) => lines.extend([format!("domain={domain}"), format!("username={user}")]),
-                    None => lines.push(format!("username={user}")),
-                }
-            }
-            "pass2" | "password2" => lines.push(format!("password2={value}")),
-            "pass" | "password" => password = password.or(Some(value)),
-            _ => lines.push(format!("domain={value}")),
-        }
-    }
-    lines.extend(password.map(|password| format!("password={password}")));
-    lines.into_iter().map(|line| line + "\n").collect()
 }
 
 fn credentials_of(server: &str, directory: &Path) -> PathBuf {

@@ -24,6 +24,7 @@ pub mod doctor;
 pub mod fstab;
 pub mod hazards;
 pub mod import;
+mod inline_login;
 pub mod layers;
 pub mod login;
 pub mod mount_unit;

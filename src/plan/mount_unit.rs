@@ -110,7 +110,12 @@ pub(super) fn read(unit: &UnitFile) -> Option<Result<Mount, Remark>> {
         Content::Unreadable(why) => return left(why.clone()),
     };
     let settings = Last(texts.iter().flat_map(settings).collect());
-    if !is_of_cifs(&settings) {
+    let kind = settings.of("Mount", "Type").map_or("auto", |setting| &setting.value);
+    let source = &settings.of("Mount", "What")?.value;
+    if let Some(why) = fstab::other_type(kind, source) {
+        return Some(Err(Remark::new(&Place { file: Some(unit.path.clone()), line: 1 }, "", why)));
+    }
+    if !fstab::is_cifs(kind, source) {
         return None;
     }
     for key in ["What", "Where", "Options"] {
@@ -335,7 +340,9 @@ mod tests {
         assert_eq!(films.options, ["rw", "uid=1000", "gid=5"]);
         assert_eq!((films.at.file.as_deref(), films.at.line), (Some("/2"), 3));
         assert!(mount(&[FILMS, "[Mount]\nOptions=\n"]).options.is_empty());
-        assert!(read(&[FILMS, "[Mount]\nType=nfs\n"]).is_none());
+        assert!(read(&[&FILMS.replace("//nas", "nas:"), "[Mount]\nType=nfs\n"]).is_none());
+        let odd = read(&[FILMS, "[Mount]\nType=smbfs\n"]).unwrap().err().unwrap();
+        assert!(odd.message.contains("no smbfs"), "{}", odd.message);
     }
 
     #[test]

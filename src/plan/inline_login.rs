@@ -1,0 +1,98 @@
+//! Logins among the options of a line of fstab, as mount.cifs reads them.
+//!
+//! It ends an option at a comma, whatever is in a password, and has no way to write one; libmount has quotes. So what follows a password
+//! and is no option may be the rest of it, and is neither repeated nor kept.
+
+use super::catalogue;
+
+/// The password in an option. mount.cifs knows them by their beginning; a user's name can be followed by `%` and the password.
+pub(super) fn password(option: &str) -> Option<&str> {
+    let (name, value) = option.split_once('=')?;
+    let name = name.trim_start_matches('"').to_ascii_lowercase();
+    let password = if name.starts_with("pass") {
+        value
+    } else if name.starts_with("user") {
+        value.split_once('%')?.1
+    } else {
+        return None;
+    };
+    (!password.is_empty()).then_some(password)
+}
+
+/// Tells of the options of a line, one after the other, which are perhaps the rest of a password.
+#[derive(Default)]
+pub(super) struct Rest {
+    follows: bool,
+}
+
+impl Rest {
+    /// Is this one?
+    pub(super) fn is(&mut self, option: &str) -> bool {
+        let name = option.split('=').next().unwrap_or_default();
+        let is_rest = self.follows
+            && password(option).is_none()
+            && catalogue::lookup(name).is_none()
+            && catalogue::forbidden(name).is_none();
+        self.follows = is_rest || password(option).is_some();
+        is_rest
+    }
+}
+
+/// Whether what a line says of its login has a password.
+pub(super) fn has_password(said: &[String]) -> bool {
+    said.iter().any(|option| password(option).is_some())
+}
+
+/// Nobody, or `guest`, with an empty password: `username=guest,password=` is how people write it.
+pub(super) fn is_guest(said: &[String]) -> bool {
+    let mut users = said.iter().filter_map(|option| option.strip_prefix("user")?.split_once('='));
+    users.all(|(_, name)| ["", "guest"].contains(&name)) && said.iter().any(|option| option.starts_with("pass"))
+}
+
+/// The text of a credentials file, of options as mount.cifs reads them: `DOMAIN\name%password`, and the first password counts.
+pub(super) fn credentials_text(said: &[String]) -> String {
+    let (mut lines, mut password) = (Vec::new(), None);
+    for option in said {
+        let (name, value) = option.split_once('=').unwrap_or((option, ""));
+        match name {
+            "user" | "username" => {
+                let (user, after) = value.split_once('%').map_or((value, None), |(user, after)| (user, Some(after)));
+                password = password.or(after);
+                match user.split_once(['/', '\\']) {
+                    Some((domain, user)) => lines.extend([format!("domain={domain}"), format!("username={user}")]),
+                    None => lines.push(format!("username={user}")),
+                }
+            }
+            "pass2" | "password2" => lines.push(format!("password2={value}")),
+            "pass" | "password" => password = password.or(Some(value)),
+            _ => lines.push(format!("domain={value}")),
+        }
+    }
+    lines.extend(password.map(|password| format!("password={password}")));
+    lines.into_iter().map(|line| line + "\n").collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_follows_a_password_and_is_no_option_may_be_the_rest_of_it() {
+        let rests = |options: &str| {
+            let mut rest = Rest::default();
+            options.split(',').filter(|option| rest.is(option)).collect::<Vec<_>>().join(",")
+        };
+        for (options, expected) in [
+            ("user=bob,password=ab,cd", "cd"),
+            ("password=ab,c=d,e,uid=1000,f", "c=d,e"),
+            ("PASS=ab,cd,ro", "cd"),
+            ("username=bob%ab,cd", "cd"),
+            ("fancy,password=ab,ro,fancy", ""),
+            ("password=ab,password2=cd,e", "e"),
+            ("password=ab,context=x,x-systemd.automount,nofail,credentials=/x,vers=1.0", ""),
+            ("password=,fancy", ""),
+        ] {
+            assert_eq!(rests(options), expected, "{options}");
+        }
+    }
+}
