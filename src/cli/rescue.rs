@@ -238,11 +238,13 @@ fn listed(share: &str, mount_point: &str, found: &Found, to: Option<&Destination
     text
 }
 
+const ONTO_SHARE: &str = "onto the share";
+
 fn outcome(of: &OfShare, tally: &Tally, to: Option<&Destination>, doing: Doing) -> String {
-    let Tally { moved, bytes, same, left } = tally;
+    let Tally { moved, bytes, same, without, left } = tally;
     let place = match to {
         Some(Destination::Aside(directory)) => format!("into {}", directory.join(&of.share).display()),
-        Some(Destination::Share) | None => "onto the share".to_owned(),
+        Some(Destination::Share) | None => ONTO_SHARE.to_owned(),
     };
     let were = match (doing, moved) {
         (Doing::Look, _) => "would be",
@@ -250,6 +252,9 @@ fn outcome(of: &OfShare, tally: &Tally, to: Option<&Destination>, doing: Doing) 
         (Doing::Move, _) => "were",
     };
     let mut text = format!("{}: {} ({}) {were} moved {place}", of.share, plural(*moved, "file", "files"), size(*bytes));
+    if place == ONTO_SHARE && *moved > 0 {
+        text.push_str(" with the owner, group and mode that it has");
+    }
     if *same > 0 {
         text.push_str(&format!(", {same} more with the same content there already"));
     }
@@ -258,6 +263,10 @@ fn outcome(of: &OfShare, tally: &Tally, to: Option<&Destination>, doing: Doing) 
         count => text.push_str(&format!("; {} left in {}:\n", plural(count, "is", "are"), of.mount_point)),
     }
     left.iter().for_each(|Left { path, why }| text.push_str(&format!("  {path:?}: {why}\n")));
+    if !without.is_empty() {
+        text.push_str(&format!("{}: moved without some of their extended attributes:\n", of.share));
+    }
+    without.iter().for_each(|Left { path, why }| text.push_str(&format!("  {path:?}: {why}\n")));
     text
 }
 
@@ -290,12 +299,14 @@ mod tests {
     #[test]
     fn what_is_left_is_named_and_a_failure() {
         let left = vec![Left { path: "a/film".to_owned(), why: "something else has that name there".to_owned() }];
-        let tally = Tally { moved: 1, bytes: 10, same: 1, left };
+        let without = vec![Left { path: "b".to_owned(), why: "user.x not taken there".to_owned() }];
+        let tally = Tally { moved: 1, bytes: 10, same: 1, without, left };
         let all = [of(found(), Some(tally))];
         assert_eq!(
             render(&all, Some(&Destination::Share), Doing::Move),
-            "films: 1 file (10 bytes) was moved onto the share, 1 more with the same content there already; 1 is left in /mnt/films:\n  \
-             \"a/film\": something else has that name there\n"
+            "films: 1 file (10 bytes) was moved onto the share with the owner, group and mode that it has, 1 more with the same \
+             content there already; 1 is left in /mnt/films:\n  \"a/film\": something else has that name there\n\
+             films: moved without some of their extended attributes:\n  \"b\": user.x not taken there\n"
         );
         let text = render(&all, Some(&Destination::Aside("/root/old".into())), Doing::Look);
         assert!(text.contains("would be moved into /root/old/films"), "{text}");

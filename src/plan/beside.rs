@@ -53,11 +53,13 @@ pub enum Said {
     },
     /// It was there already, the same in content; the one beside the share is deleted.
     Same,
+    /// It is moved, but for extended attributes that are not taken where it goes.
+    Without(Left),
     /// It was left where it is.
     Left(Left),
 }
 
-/// What was left where it is.
+/// What was left where it is, or lost something on its way.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Left {
     /// Path below the mount point.
@@ -75,6 +77,8 @@ pub struct Tally {
     pub bytes: u64,
     /// Files that were there already.
     pub same: u64,
+    /// What was moved without all of its extended attributes.
+    pub without: Vec<Left>,
     /// What was left.
     pub left: Vec<Left>,
 }
@@ -89,6 +93,7 @@ impl Tally {
                 self.bytes += bytes;
             }
             Said::Same => self.same += 1,
+            Said::Without(what) => self.without.push(what),
             Said::Left(left) => self.left.push(left),
         }
     }
@@ -139,10 +144,11 @@ mod tests {
             Said::GoingOn,
             Said::Same,
             Said::Left(left.clone()),
+            Said::Without(left.clone()),
             Said::Moved { files: 1, bytes: 0 },
         ]
         .into_iter()
         .for_each(|said| tally.add(said));
-        assert_eq!(tally, Tally { moved: 4, bytes: 10, same: 1, left: vec![left] });
+        assert_eq!(tally, Tally { moved: 4, bytes: 10, same: 1, without: vec![left.clone()], left: vec![left] });
     }
 }

@@ -5,7 +5,6 @@
 //! abandoned, and never waited for.
 
 mod abandoned;
-mod attributes;
 mod beside;
 mod clone;
 mod copies;

@@ -5,6 +5,8 @@
 //! name is taken (`ReplaceIfExists = 0`), whoever took it. Where there are no hard links it is renamed, which the kernel refuses when
 //! it sees that the name is taken.
 
+mod content;
+
 use std::ffi::{CStr, CString};
 use std::fs;
 use std::io::{self, Write as _};
@@ -12,23 +14,17 @@ use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{
-    Advice, AtFlags, CWD, FileType, FlockOperation, IFlags, Mode, OFlags, RenameFlags, Stat, fadvise, flock, fstat,
-    fsync, ioctl_getflags, ioctl_setflags, linkat, mkdirat, openat, readlinkat, renameat_with, statat, symlinkat,
-    unlinkat,
+    AtFlags, CWD, FileType, FlockOperation, IFlags, Mode, OFlags, RenameFlags, Stat, flock, fstat, fsync,
+    ioctl_getflags, ioctl_setflags, linkat, mkdirat, openat, readlinkat, renameat_with, statat, symlinkat, unlinkat,
 };
 use rustix::io::Errno;
 
 use super::beside::{DEPTH_MAX, Tree, as_path, count, names, open_directory};
-use super::{Answer, Attempt as _, Destination, Failed, Reply, RescueRequest, Stage, attributes, clone};
+use super::{Answer, Attempt as _, Destination, Failed, Reply, RescueRequest, Stage, clone};
 use crate::plan::beside::{Doing, Found, Left, Said, unfit};
 use crate::sys::config_dir::is_from_elsewhere;
 use crate::sys::mountinfo::{self, Entry};
-use crate::sys::{autofs, mount_point};
-
-/// As much as is copied or compared at once.
-const CHUNK: usize = 1 << 20;
-/// After so many chunks what was copied is written back, and said to go on.
-const CHUNKS_PER_STEP: usize = 8;
+use crate::sys::{attributes, autofs, mount_point};
 
 pub(super) fn run(request: &RescueRequest) -> Reply {
     let mounts = mountinfo::read().attempt(|| "cannot read the mounts".into())?;
@@ -317,7 +313,9 @@ impl Mover<'_> {
             return Ok(None);
         }
         if let (true, Way::Rename | Way::Copy, Some(target)) = (is_new, self.way, &target) {
-            attributes::keep(&below, target).map_err(|error| unkept(&error))?;
+            let lost = attributes::keep(&below, target).map_err(|error| self.unkept(name, &error))?;
+            let _ = attributes::keep_times(&below, target);
+            self.say_lost(&lost)?;
         }
         match unlinkat(from, name, AtFlags::REMOVEDIR) {
             Ok(()) | Err(Errno::NOTEMPTY) => Ok(None), // what is left in it was said
@@ -347,7 +345,8 @@ impl Mover<'_> {
             }
             (Some(Err(error)), _) if error != Errno::NOENT => return Err(self.because(name, error)),
             (Some(Err(_)), Some(to)) if self.doing == Doing::Move => {
-                self.copy(&source, &before, to, name)?;
+                let lost = self.copy(&source, &before, to, name)?;
+                self.say_lost(&lost)?;
                 Said::Moved { files: 1, bytes }
             }
             _ => Said::Moved { files: 1, bytes },
@@ -360,7 +359,7 @@ impl Mover<'_> {
     }
 
     /// Leaves nothing behind when it fails, as long as the share answers.
-    fn copy(&mut self, source: &OwnedFd, before: &Stat, to: &OwnedFd, name: &CStr) -> Result<(), Trouble> {
+    fn copy(&mut self, source: &OwnedFd, before: &Stat, to: &OwnedFd, name: &CStr) -> Result<Vec<String>, Trouble> {
         let temporary = self.temporary.clone();
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let create = || openat(to, &temporary, flags, Mode::RUSR | Mode::WUSR);
@@ -370,66 +369,15 @@ impl Mover<'_> {
             created => created,
         };
         let copy = created.map_err(|error| self.because(name, error))?;
-        let filled = self.fill(source, &copy, name).and_then(|()| still(source, Some(before)));
-        let placed = filled.and_then(|()| self.place(to, name));
+        let length = u64::try_from(before.st_size).unwrap_or(0);
+        let filled = self.fill(source, &copy, length, name);
+        let filled = filled.and_then(|lost| still(source, Some(before)).map(|()| lost));
+        let placed = filled.and_then(|lost| self.place(to, name).map(|()| lost));
         drop(copy);
         match unlinkat(to, &temporary, AtFlags::empty()) {
             Err(error) if error != Errno::NOENT && placed.is_ok() => Err(self.because(name, error)),
             _ => placed,
         }
-    }
-
-    fn fill(&mut self, source: &OwnedFd, copy: &OwnedFd, name: &CStr) -> Result<(), Trouble> {
-        let mut buffer = vec![0; CHUNK];
-        let mut offset = 0;
-        for chunk in 1.. {
-            let length = rustix::io::pread(source, &mut buffer[..], offset).map_err(unreadable)?;
-            let mut left = &buffer[..length];
-            while !left.is_empty() {
-                let written = rustix::io::pwrite(copy, left, offset).map_err(|error| self.because(name, error))?;
-                left = &left[written..];
-                offset += written as u64;
-            }
-            if length == 0 {
-                break;
-            }
-            if chunk % CHUNKS_PER_STEP == 0 {
-                fsync(copy).map_err(|error| self.because(name, error))?;
-                (self.say)(Said::GoingOn)?;
-            }
-        }
-        match self.way {
-            Way::Merge => drop(attributes::keep_times(source, copy)),
-            Way::Rename | Way::Copy => attributes::keep(source, copy).map_err(|error| unkept(&error))?,
-        }
-        fsync(copy).map_err(|error| self.because(name, error))?;
-        if self.same(source, copy, name)? {
-            Ok(())
-        } else {
-            Err(Trouble::Leave("what was read back is not what was written".to_owned()))
-        }
-    }
-
-    /// Compares with what the server has, not with what a cache still knows.
-    fn same(&mut self, source: &OwnedFd, copy: &OwnedFd, name: &CStr) -> Result<bool, Trouble> {
-        let _ = fadvise(copy, 0, None, Advice::DontNeed);
-        let (mut one, mut other) = (vec![0; CHUNK], vec![0; CHUNK]);
-        let mut offset = 0;
-        for chunk in 1.. {
-            let length = read_full(source, &mut one, offset).map_err(unreadable)?;
-            let read = read_full(copy, &mut other, offset).map_err(|error| self.because(name, error))?;
-            if one[..length] != other[..read] {
-                return Ok(false);
-            }
-            if length < CHUNK {
-                break;
-            }
-            offset += length as u64;
-            if chunk % CHUNKS_PER_STEP == 0 {
-                (self.say)(Said::GoingOn)?;
-            }
-        }
-        Ok(true)
     }
 
     /// Gives a copy its name, if nothing else has it.
@@ -488,6 +436,22 @@ impl Mover<'_> {
         unlinkat(from, name, AtFlags::empty()).map_err(|error| self.because(name, error))
     }
 
+    /// It is moved, but for these extended attributes.
+    fn say_lost(&mut self, lost: &[String]) -> Result<(), Failed> {
+        if lost.is_empty() {
+            return Ok(());
+        }
+        let path = self.at.to_string_lossy().into_owned();
+        (self.say)(Said::Without(Left { path, why: format!("{} not taken there", lost.join(", ")) }))
+    }
+
+    fn unkept(&self, name: &CStr, error: &io::Error) -> Trouble {
+        match Errno::from_io_error(error) {
+            Some(errno) => self.because(name, errno),
+            None => Trouble::Leave(error.to_string()),
+        }
+    }
+
     /// What an error means for what is at hand, and for all the rest.
     fn because(&self, name: &CStr, error: Errno) -> Trouble {
         const OF_ALL: [Errno; 14] = [
@@ -528,23 +492,8 @@ fn changed() -> Trouble {
     Trouble::Leave("it was changed meanwhile".to_owned())
 }
 
-fn unkept(error: &io::Error) -> Trouble {
-    Trouble::Leave(format!("its owner, mode or attributes cannot be kept there: {error}"))
-}
-
 fn special(what: &str) -> Trouble {
     Trouble::Leave(format!("it is a {what}, which is not copied"))
-}
-
-fn read_full(file: &OwnedFd, buffer: &mut [u8], offset: u64) -> Result<usize, Errno> {
-    let mut filled = 0;
-    while filled < buffer.len() {
-        match rustix::io::pread(file, &mut buffer[filled..], offset + filled as u64)? {
-            0 => break,
-            length => filled += length,
-        }
-    }
-    Ok(filled)
 }
 
 /// Nobody writes to it, and it is as it was. A lease for reading is refused while a file is open for writing (fcntl(2)).

@@ -1,9 +1,10 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 //! In temporary directories: the kernel's side of a share is the VM's to show.
 
-use std::os::unix::fs::{PermissionsExt as _, symlink};
+use std::os::unix::fs::{FileExt as _, MetadataExt as _, PermissionsExt as _, symlink};
 use std::os::unix::net::UnixListener;
 
+use super::content::{CHUNK, CHUNKS_PER_STEP};
 use super::*;
 
 /// Two directories, and what is said while things go from one to the other.
@@ -196,6 +197,93 @@ fn what_is_moved_aside_keeps_its_mode() {
         let mode = |path| fs::metadata(scene.path(path)).unwrap().permissions().mode() & 0o7777;
         assert_eq!((mode("share/private/key"), mode("share/private")), (0o640, 0o710), "{way:?}");
     }
+}
+
+#[test]
+fn holes_stay_holes() {
+    const LENGTH: u64 = 40 << 20;
+    for way in [Way::Copy, Way::Merge] {
+        let scene = Scene::new();
+        let file = fs::File::create(scene.path("beside/disk.img")).unwrap();
+        file.set_len(LENGTH).unwrap();
+        for (at, text) in [(0, "first"), (20 << 20, "middle"), (30 << 20, "more")] {
+            file.write_all_at(text.as_bytes(), at).unwrap();
+        }
+        drop(file);
+        let on_disk = |path: &str| fs::metadata(scene.path(path)).unwrap().blocks() * 512;
+        let before = on_disk("beside/disk.img");
+        let (said, ended) = scene.go(way, Doing::Move);
+        ended.unwrap();
+        assert_eq!(said, [moved(LENGTH)], "{way:?}");
+        let copy = fs::File::open(scene.path("share/disk.img")).unwrap();
+        let mut middle = [0; 8];
+        copy.read_exact_at(&mut middle, (20 << 20) - 1).unwrap();
+        assert_eq!((copy.metadata().unwrap().len(), &middle), (LENGTH, b"\0middle\0"));
+        assert!(on_disk("share/disk.img") <= before + (64 << 10), "{way:?}: {before}, {}", on_disk("share/disk.img"));
+    }
+}
+
+#[test]
+fn what_differs_in_a_hole_is_not_the_same() {
+    for (one, other, same) in
+        [("\0\0", "\0\0", true), ("x\0", "\0\0", false), ("\0\0", "x\0", false), ("\0\0", "\0", false)]
+    {
+        let scene = Scene::new();
+        for (path, text) in [("beside/a", one), ("share/a", other)] {
+            let file = fs::File::create(scene.path(path)).unwrap();
+            file.write_all_at(text.as_bytes(), 5 << 20).unwrap();
+        }
+        let (said, _) = scene.go(Way::Merge, Doing::Move);
+        assert_eq!(said == [Said::Same], same, "{one:?} {other:?}: {said:?}");
+        assert_eq!(scene.path("beside/a").exists(), !same);
+    }
+}
+
+/// In a mount namespace that ends with the thread; only root may make one. ramfs knows no extended attributes.
+#[test]
+fn extended_attributes_and_groups_are_kept_or_named() {
+    const NAME: &str = "user.comment";
+    std::thread::spawn(|| {
+        for (way, fstype) in
+            [(Way::Copy, None), (Way::Merge, None), (Way::Copy, Some("ramfs")), (Way::Merge, Some("ramfs"))]
+        {
+            let is_root = rustix::process::geteuid().is_root();
+            let scene = Scene::new();
+            scene.write("beside/old/film", "film");
+            let film = scene.open("beside/old/film");
+            let set = rustix::fs::fsetxattr(&film, NAME, b"seen", rustix::fs::XattrFlags::empty());
+            if set.is_err() || fstype.is_some() && !is_root {
+                return; // not here
+            }
+            if is_root {
+                std::os::unix::fs::chown(scene.path("beside/old/film"), None, Some(4711)).unwrap();
+            }
+            if let Some(fstype) = fstype {
+                nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS).unwrap();
+                let private = rustix::mount::MountPropagationFlags::PRIVATE | rustix::mount::MountPropagationFlags::REC;
+                rustix::mount::mount_change("/", private).unwrap();
+                let flags = rustix::mount::MountFlags::empty();
+                rustix::mount::mount(fstype, scene.path("share"), fstype, flags, None).unwrap();
+            }
+            let (said, ended) = scene.go(way, Doing::Move);
+            ended.unwrap();
+            let copy = scene.open("share/old/film");
+            let mut value = [0; 4];
+            let kept = rustix::fs::fgetxattr(&copy, NAME, &mut value[..]);
+            let group = fstat(&copy).unwrap().st_gid;
+            assert!(way == Way::Merge || !is_root || group == 4711, "{way:?}: {group}");
+            if fstype.is_some() {
+                let without = Left { path: "old/film".to_owned(), why: "user.comment not taken there".to_owned() };
+                assert_eq!(said, [Said::Without(without), moved(4)]);
+                drop(copy);
+                rustix::mount::unmount(scene.path("share"), rustix::mount::UnmountFlags::empty()).unwrap();
+            } else {
+                assert_eq!((kept, &value, said), (Ok(4), b"seen", vec![moved(4)]), "{way:?}");
+            }
+        }
+    })
+    .join()
+    .unwrap();
 }
 
 /// A file system of two pages, in a mount namespace that ends with the thread; only root may make one.
