@@ -8,6 +8,7 @@ use std::io::{self, Write as _};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
+use super::attributes;
 use secrecy::zeroize::Zeroizing;
 use secrecy::{ExposeSecret as _, SecretString};
 
@@ -23,7 +24,7 @@ pub enum Change {
         /// Its permission bits.
         mode: u32,
     },
-    /// Another text for a file, which keeps its owner and mode.
+    /// Another text for a file, which keeps its owner, group, mode and extended attributes.
     Replace {
         /// Which.
         path: PathBuf,
@@ -293,13 +294,21 @@ fn replace(path: &Path, before: &SecretString, text: &SecretString) -> io::Resul
     }
     let beside = beside(path)?;
     write_new(&beside, text, metadata.mode() & 0o7777)?;
-    std::os::unix::fs::chown(&beside, Some(metadata.uid()), Some(metadata.gid()))?;
-    if !has_text(path, before)? {
-        fs::remove_file(&beside)?;
-        return Err(changed_meanwhile());
+    let replaced = like(path, &beside).and_then(|()| match has_text(path, before)? {
+        true => fs::rename(&beside, path),
+        false => Err(changed_meanwhile()),
+    });
+    if replaced.is_err() {
+        let _ = fs::remove_file(&beside);
     }
-    fs::rename(&beside, path)?;
-    sync(directory(path)?)
+    replaced.and_then(|()| sync(directory(path)?))
+}
+
+/// Gives a new file what another is besides its content: owner, group, mode, ACL, SELinux's label and all that.
+fn like(path: &Path, new: &Path) -> io::Result<()> {
+    let new = fs::File::open(new)?;
+    let lost = attributes::keep(fs::File::open(path)?, &new)?;
+    if lost.is_empty() { new.sync_all() } else { Err(io::Error::other(format!("it would lose {}", lost.join(", ")))) }
 }
 
 #[cfg(test)]
@@ -354,6 +363,34 @@ mod tests {
         assert_eq!(listed(root), ["a", "c", "d", "fstab"]);
         assert_eq!(fs::read_link(root.join("d")).unwrap(), Path::new("../c"));
         assert_eq!(text(&root.join("c")), "c");
+    }
+
+    #[test]
+    fn what_is_replaced_keeps_what_it_is_besides_its_text() {
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().join("fstab");
+        fs::write(&path, "old").unwrap();
+        let file = fs::File::open(&path).unwrap();
+        let set = rustix::fs::fsetxattr(&file, "user.origin", b"me", rustix::fs::XattrFlags::empty());
+        if rustix::process::geteuid().is_root() {
+            std::os::unix::fs::chown(&path, Some(1), Some(4711)).unwrap();
+        }
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o664)).unwrap();
+        let is = |path: &Path| {
+            let metadata = fs::metadata(path).unwrap();
+            (metadata.uid(), metadata.gid(), metadata.mode())
+        };
+        let before = is(&path);
+        let done = make(&[Change::Replace { path: path.clone(), before: "old".into(), text: "new".into() }]).unwrap();
+        let attribute = |path: &Path| {
+            let mut value = [0; 2];
+            rustix::fs::getxattr(path, "user.origin", &mut value[..]).map(|_| value)
+        };
+        assert_eq!((text(&path), is(&path)), ("new".into(), before));
+        assert_eq!(attribute(&path).is_ok_and(|value| value == *b"me"), set.is_ok());
+        done.undo().unwrap();
+        assert_eq!((text(&path), is(&path)), ("old".into(), before));
+        assert_eq!(attribute(&path).is_ok_and(|value| value == *b"me"), set.is_ok());
     }
 
     #[test]
