@@ -7,12 +7,14 @@ use std::time::Duration;
 
 use super::check::load_and_check;
 use super::client::{Client, block_on};
+use super::records::Unfinished;
 use super::report::{Exit, finish};
+use super::takeover::{self, Places};
 use crate::config::consumer::{Consumer, system_unit};
 use crate::config::units::mount_unit;
 use crate::config::{self, Invalid, Settings};
 use crate::plan::beside::Found;
-use crate::plan::doctor::facts::{Contents, Daemon, Generator, HostFacts, ServiceFacts, Underneath};
+use crate::plan::doctor::facts::{self, Contents, Daemon, Generator, HostFacts, ServiceFacts, Underneath};
 use crate::plan::doctor::{Finding, Severity, examine, worst};
 use crate::plan::units::units;
 use crate::status::StatusReport;
@@ -20,6 +22,7 @@ use crate::sys::config_dir::{ConfigRoots, read_config};
 use crate::sys::engine::{self, Container};
 use crate::sys::host_facts;
 use crate::sys::systemd::Systemd;
+use crate::sys::unit_files;
 use crate::sys::worker::{self, Answer, Request};
 
 /// Version of the form of `--json`.
@@ -91,6 +94,7 @@ fn look(config: Option<&Path>) -> (Scope, Vec<Finding>) {
     let settings = &loaded.settings;
     let mount_points = settings.shares.values().map(|share| share.mount_point.as_path());
     let mut host = host_facts::gather(Path::new("/"), mount_points);
+    host.unfinished = unfinished(config).unwrap_or_default();
     let _ = block_on(async {
         look_under(&mut host).await;
         Ok(())
@@ -106,6 +110,14 @@ fn look(config: Option<&Path>) -> (Scope, Vec<Finding>) {
         findings.insert(at, Finding::new("configuration-doubtful", Severity::Warning, what, why, "nasmount check"));
     }
     (Scope::Host, findings)
+}
+
+/// Its record can be read by root alone.
+fn unfinished(config: Option<&Path>) -> Option<facts::Unfinished> {
+    let places = Places::of_host(config, Path::new(takeover::FSTAB), unit_files::DIRECTORY.into());
+    let (fstab, _, texts) = places.read().ok()?;
+    let left = Unfinished::of(&places, &fstab, &texts).ok()?;
+    Some(facts::Unfinished { files: left.files(), lines: left.lines })
 }
 
 /// Where something is mounted, a worker looks at what lies under it; only root's can. What cannot be looked at is no finding.

@@ -79,7 +79,7 @@ impl Kept {
     pub(super) fn of(units: &[UnitFile], taken: &[String], directory: &Path) -> anyhow::Result<Self> {
         let texts = units.iter().filter(|unit| taken.contains(&unit.name)).flat_map(|unit| match &unit.content {
             Content::Texts(texts) => texts.as_slice(),
-            Content::Masked | Content::Link(_) | Content::Unreadable(_) => &[],
+            Content::Masked | Content::Link(_) | Content::Unreadable(_) | Content::DropIns(_) => &[],
         });
         let file =
             |text: &UnitText| KeptFile { path: (&text.path).into(), mode: text.mode, text: text.text.as_str().into() };

@@ -159,6 +159,7 @@ pub fn import(sources: Sources<'_>, existing: Option<&Settings>, directory: &Pat
     }
     let shares = import.shares.iter().map(|share| share.mount_point.as_str());
     let known = existing.into_iter().flat_map(|known| known.shares.values()).filter_map(|it| it.mount_point.to_str());
+    import.remarks.extend(dropped_in(sources.units, &shares.clone().map(unit_of).collect()));
     import.remarks.extend(masked(sources.units, &shares.chain(known).map(unit_of).collect()));
     let (toml, logins) = written(servers, &tables, directory);
     Import { toml, logins, ..import }
@@ -192,6 +193,22 @@ fn masked(units: &[UnitFile], wanted: &BTreeSet<String>) -> impl Iterator<Item =
             format!("left alone: it is masked, and nothing can require the share's path: `systemctl unmask {name}`");
         Remark::new(&Place { file: Some(path.clone()), line: 1 }, "", message)
     })
+}
+
+/// Drop-ins of the units that systemd's generator makes of lines of fstab.
+fn dropped_in(units: &[UnitFile], wanted: &BTreeSet<String>) -> Vec<Remark> {
+    let said = |unit: &UnitFile| {
+        let Content::DropIns(paths) = &unit.content else { return Vec::new() };
+        let message = if unit.name.ends_with(".automount") {
+            "has no effect any more: the share has no automount unit, and the file can go"
+        } else {
+            "left alone: it goes for nasmount's unit of that name then, where its Options= have no effect and its other settings have; \
+             take out what was meant for fstab's mount"
+        };
+        let of = |path: &String| Remark::new(&Place { file: Some(path.clone()), line: 1 }, "", message);
+        paths.iter().filter(|_| wanted.contains(&unit.name.replace(".automount", ".mount"))).map(of).collect()
+    };
+    units.iter().flat_map(said).collect()
 }
 
 fn known_servers(settings: &Settings) -> impl Iterator<Item = Server> {
@@ -250,7 +267,7 @@ fn read_unit<'text>(
     let name = unit.name.replace(".mount", ".automount");
     let automount = all.iter().find(|other| other.name == name).map(|automount| {
         let said = mount_unit::read_automount(automount);
-        let taken = said.is_ok() && !matches!(automount.content, Content::Masked);
+        let taken = said.is_ok() && !matches!(automount.content, Content::Masked | Content::DropIns(_));
         remarks.extend(said.unwrap_or_else(|left| vec![left]));
         taken.then_some(name)
     });

@@ -9,7 +9,7 @@ use super::import::{Place, Remark};
 use crate::config::units::mount_unit;
 
 /// A unit of the administrator's, in `/etc/systemd/system`.
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct UnitFile {
     /// Its name, such as `mnt-media.mount`.
     pub name: String,
@@ -20,7 +20,7 @@ pub struct UnitFile {
 }
 
 /// What a unit's file is. No `Debug`: it may have a password.
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Eq)]
 pub enum Content {
     /// A file, and its drop-ins in their order.
     Texts(Vec<UnitText>),
@@ -30,10 +30,12 @@ pub enum Content {
     Link(String),
     /// It could not be read, or one of its drop-ins could not; why.
     Unreadable(String),
+    /// No file, but drop-ins, for a unit that is made elsewhere, such as of a line of fstab: their paths.
+    DropIns(Vec<String>),
 }
 
 /// The text of one file of a unit.
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct UnitText {
     /// Its path.
     pub path: String,
@@ -96,7 +98,7 @@ pub(super) fn read(unit: &UnitFile) -> Option<Result<Mount, Remark>> {
     };
     let texts = match &unit.content {
         Content::Texts(texts) => texts,
-        Content::Masked => return None,
+        Content::Masked | Content::DropIns(_) => return None,
         Content::Link(text) => {
             let linked = UnitText { path: unit.path.clone(), text: text.clone(), mode: 0 };
             let settings = Last(settings(&linked));
@@ -174,7 +176,7 @@ pub(super) fn read_automount(unit: &UnitFile) -> Result<Vec<Remark>, Remark> {
     };
     match &unit.content {
         Content::Texts(texts) => Ok(Last(texts.iter().flat_map(settings).collect()).remarks()),
-        Content::Masked => Ok(Vec::new()),
+        Content::Masked | Content::DropIns(_) => Ok(Vec::new()),
         Content::Link(_) => left("it is a link"),
         Content::Unreadable(why) => left(why),
     }

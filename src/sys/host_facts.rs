@@ -5,14 +5,15 @@ use std::fs;
 use std::io::Read as _;
 use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use rustix::fs::{AtFlags, Dir, FileType, IFlags, Mode, OFlags, Stat, fstat, ioctl_getflags, open, openat, statat};
 use rustix::io::Errno;
 
 use super::config_dir::{MountPoint, is_from_elsewhere, mount_point_on_host};
 use super::mountinfo::{self, Entry};
-use crate::plan::doctor::facts::{Contents, HostFacts, KernelFacts, TextFile, Underneath, UnitFile};
+use super::unit_files;
+use crate::plan::doctor::facts::{Contents, HostFacts, KernelFacts, TextFile, Underneath, Unfinished};
 
 /// Largest file that is read whole; the list of a kernel's modules takes 1 MiB.
 const TEXT_BYTES_MAX: u64 = 16 << 20;
@@ -49,7 +50,9 @@ pub fn gather<'a>(root: &Path, mount_points: impl Iterator<Item = &'a Path>) -> 
     HostFacts {
         kernel: kernel(root),
         fstab: text(&root.join("etc/fstab")).unwrap_or_default(),
-        units: units(&root.join("etc/systemd/system")),
+        unfinished: Unfinished::default(), // the command's to know
+        units: unit_files::read(&root.join("etc/systemd/system")).unwrap_or_default(),
+        unified_cgroups: root.join("sys/fs/cgroup/cgroup.controllers").is_file(),
         nft: programs.find(|path| path.is_file()),
         mount_points: mount_points.map(|path| (path.to_owned(), underneath(path, &mounts))).collect(),
         updatedb: text(&root.join("etc/updatedb.conf")),
@@ -85,20 +88,6 @@ fn kernel(root: &Path) -> KernelFacts {
         taint: proc("sys/kernel/tainted").and_then(|number| number.trim().parse().ok()).unwrap_or(0),
         release,
     }
-}
-
-/// A link that masks nothing is left out: it may lead onto a share.
-fn units(directory: &Path) -> Vec<UnitFile> {
-    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
-    let mut paths: Vec<PathBuf> = entries.map(|entry| entry.path()).collect();
-    paths.retain(|path| path.extension().is_some_and(|kind| kind == "mount" || kind == "automount"));
-    paths.sort();
-    let unit = |path: PathBuf| match fs::read_link(&path) {
-        Ok(target) if target == Path::new("/dev/null") => Some(UnitFile { path, text: None }),
-        Ok(_) => None,
-        Err(_) => Some(UnitFile { text: Some(text(&path)?), path }),
-    };
-    paths.into_iter().filter_map(unit).collect()
 }
 
 /// What a mount point is, if nothing is mounted on it according to these mounts.
@@ -211,10 +200,8 @@ mod tests {
         write(root, "lib/modules/6.1.0-44-amd64/modules.builtin", "kernel/fs/autofs/autofs4.ko\n");
         write(root, "etc/fstab", "//10.0.0.1/a /mnt/a cifs guest 0 0\n");
         write(root, "etc/systemd/system/mnt-b.mount", "[Mount]\n");
-        write(root, "etc/systemd/system/mnt-b.automount", "[Automount]\n");
         write(root, "etc/systemd/system/other.service", "[Service]\n");
-        symlink("/dev/null", root.join("etc/systemd/system/mnt-c.mount")).unwrap();
-        symlink("/mnt/a/x.mount", root.join("etc/systemd/system/mnt-d.mount")).unwrap();
+        write(root, "sys/fs/cgroup/cgroup.controllers", "cpu memory\n");
         write(root, "usr/sbin/nft", "");
         write(root, "etc/updatedb.conf", "PRUNEFS=\"nfs\"\n");
         write(root, "etc/default/prometheus-node-exporter", "ARGS=\"\"\n");
@@ -230,14 +217,8 @@ mod tests {
         };
         assert_eq!(facts.kernel, kernel);
         assert_eq!(facts.fstab, "//10.0.0.1/a /mnt/a cifs guest 0 0\n");
-        let units: Vec<_> = facts
-            .units
-            .iter()
-            .map(|unit| (unit.path.file_name().unwrap().to_str().unwrap(), unit.text.as_deref()))
-            .collect();
-        let expected =
-            [("mnt-b.automount", Some("[Automount]\n")), ("mnt-b.mount", Some("[Mount]\n")), ("mnt-c.mount", None)];
-        assert_eq!(units, expected);
+        assert_eq!(facts.units.iter().map(|unit| unit.name.as_str()).collect::<Vec<_>>(), ["mnt-b.mount"]);
+        assert!(facts.unified_cgroups);
         assert_eq!(facts.nft, Some(root.join("usr/sbin/nft")));
         assert_eq!(facts.updatedb.as_deref(), Some("PRUNEFS=\"nfs\"\n"));
         assert_eq!(facts.node_exporter.len(), 1);

@@ -26,15 +26,29 @@ pub struct Link {
     pub target: PathBuf,
 }
 
-/// All `.mount` and `.automount` units of a directory, by name.
+/// All `.mount` and `.automount` units of a directory, by name; also those of which it has drop-ins alone.
 pub fn read(directory: &Path) -> io::Result<Vec<UnitFile>> {
     let paths = files_of(directory)?;
     let units = paths.iter().filter_map(|path| {
-        let name = path.file_name()?.to_str()?.to_owned();
-        let is_one = name.ends_with(".mount") || name.ends_with(".automount");
-        is_one.then(|| UnitFile { name, path: path.to_string_lossy().into_owned(), content: content(path) })
+        let name = path.file_name()?.to_str()?;
+        let unit = name.strip_suffix(".d").unwrap_or(name);
+        let is_one = unit.ends_with(".mount") || unit.ends_with(".automount");
+        let content = match unit == name {
+            _ if !is_one || unit != name && paths.contains(&directory.join(unit)) => return None,
+            true => content(path),
+            false => {
+                Content::DropIns(drop_ins(path).ok()?.iter().map(|path| path.to_string_lossy().into_owned()).collect())
+            }
+        };
+        Some(UnitFile { name: unit.to_owned(), path: path.to_string_lossy().into_owned(), content })
     });
     Ok(units.collect())
+}
+
+/// The files of a directory of drop-ins that systemd reads.
+fn drop_ins(directory: &Path) -> io::Result<Vec<PathBuf>> {
+    let is_one = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "conf");
+    Ok(files_of(directory)?.into_iter().filter(is_one).collect())
 }
 
 fn content(path: &Path) -> Content {
@@ -63,11 +77,11 @@ fn linked(path: &Path) -> Option<String> {
 }
 
 fn texts(path: &Path) -> Result<Vec<UnitText>, String> {
-    let mut drop_ins = path.as_os_str().to_owned();
-    drop_ins.push(".d");
+    let mut directory = path.as_os_str().to_owned();
+    directory.push(".d");
+    let directory = Path::new(&directory);
     let shown = |path: &Path, why: String| format!("{}: {why}", path.display());
-    let paths = files_of(Path::new(&drop_ins)).map_err(|error| shown(Path::new(&drop_ins), error.to_string()))?;
-    let paths = paths.into_iter().filter(|path| path.extension().is_some_and(|extension| extension == "conf"));
+    let paths = drop_ins(directory).map_err(|error| shown(directory, error.to_string()))?;
     let paths: Vec<PathBuf> = std::iter::once(path.to_owned()).chain(paths).collect();
     if paths.len() > FILES_MAX {
         return Err(format!("it has more than {FILES_MAX} drop-ins"));
@@ -110,7 +124,9 @@ mod tests {
     fn units_are_found_with_their_drop_ins_and_links() {
         let root = tempfile::tempdir().unwrap();
         let at = |path: &str| root.path().join(path);
-        for directory in ["mnt-a.mount.d", "multi-user.target.wants", "x.service.requires", "other.d"] {
+        for directory in
+            ["mnt-a.mount.d", "mnt-fstab.mount.d", "multi-user.target.wants", "x.service.requires", "other.d"]
+        {
             fs::create_dir(at(directory)).unwrap();
         }
         for (path, text) in [
@@ -118,6 +134,7 @@ mod tests {
             ("mnt-a.mount.d/20.conf", "c"),
             ("mnt-a.mount.d/10.conf", "b"),
             ("mnt-a.mount.d/notes", "d"),
+            ("mnt-fstab.mount.d/10.conf", "e"),
             ("mnt-empty.mount", ""),
             ("x.service", "x"),
         ] {
@@ -137,11 +154,13 @@ mod tests {
             Content::Masked => format!("{} masked", unit.name),
             Content::Link(text) => format!("{} to {text}", unit.name),
             Content::Unreadable(_) => format!("{} unreadable", unit.name),
+            Content::DropIns(paths) => format!("{} changed by {}", unit.name, paths.len()),
         });
         let expected = [
             "mnt-a.mount abc",
             "mnt-bytes.mount unreadable",
             "mnt-empty.mount masked",
+            "mnt-fstab.mount changed by 1",
             "mnt-link.mount to a",
             "mnt-masked.automount masked",
         ];

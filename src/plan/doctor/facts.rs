@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
+use crate::plan::mount_unit::UnitFile;
 use crate::status::NamespaceCopy;
 
 /// A file and its text.
@@ -14,13 +15,13 @@ pub struct TextFile {
     pub text: String,
 }
 
-/// A unit file of the administrator's.
-#[derive(Clone, PartialEq, Eq)]
-pub struct UnitFile {
-    /// Where it is.
-    pub path: PathBuf,
-    /// What it says; `None` if it is masked.
-    pub text: Option<String>,
+/// What an import of fstab that was interrupted has left to be done.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Unfinished {
+    /// Lines of fstab, from 1.
+    pub lines: Vec<usize>,
+    /// Paths of files of units.
+    pub files: Vec<String>,
 }
 
 /// What the kernel says of itself.
@@ -77,8 +78,12 @@ pub struct HostFacts {
     pub kernel: KernelFacts,
     /// `/etc/fstab`; empty if there is none.
     pub fstab: String,
-    /// `*.mount` and `*.automount` in `/etc/systemd/system`.
+    /// What an import has left of them, if its record can be read.
+    pub unfinished: Unfinished,
+    /// `*.mount` and `*.automount` in `/etc/systemd/system`, with their drop-ins.
     pub units: Vec<UnitFile>,
+    /// Whether `/sys/fs/cgroup` is cgroup v2, by which units and containers of processes are told.
+    pub unified_cgroups: bool,
     /// Where `nft` is, if it is where a service looks for programs.
     pub nft: Option<PathBuf>,
     /// Mount points of shares.

@@ -3,6 +3,9 @@
 //! A finding says what is so, why that matters, and what to do. It is an **error** if a share does not work, or will not after the next
 //! boot; a **warning** if an outage will hurt more than it need; a **note** if it is for a person to weigh. What cannot be seen is
 //! no finding, unless it is worth looking at by hand.
+//!
+//! Not asked for: `/dev/fuse`, as nothing of nasmount's uses FUSE (barriers are autofs); `cgroup.freeze`, as pausing is done by signals,
+//! and a freeze that somebody else has ordered is only read (`sys::systemd`).
 
 mod bugs;
 mod consumers;
@@ -88,7 +91,7 @@ pub fn worst(findings: &[Finding]) -> Severity {
 pub fn examine(settings: &Settings, host: &HostFacts, services: &ServiceFacts, own_version: &str) -> Vec<Finding> {
     let mut found = Vec::new();
     let addresses = services.daemon.as_ref().map(|daemon| daemon.addresses.clone()).unwrap_or_default();
-    let other_mounts = Others { settings, addresses };
+    let other_mounts = Others { settings, addresses, unfinished: &host.unfinished };
     other_mounts.in_fstab(&host.fstab, &mut found);
     host.units.iter().for_each(|unit| found.extend(other_mounts.in_unit(unit)));
     if host.nft.is_none() {
@@ -98,6 +101,15 @@ pub fn examine(settings: &Settings, host: &HostFacts, services: &ServiceFacts, o
             "there is no nft on this host",
             "without it nothing hides an outage from the kernel: calls in flight fail as soon as the server closes its connections",
             "apt install nftables",
+        ));
+    }
+    if !host.unified_cgroups {
+        found.push(Finding::new(
+            "cgroups-not-unified",
+            Severity::Warning,
+            "this host has no cgroup v2 in /sys/fs/cgroup",
+            "containers cannot be found and are not paused in an outage, limits have no effect, and who has files open is named without its unit",
+            "boot with systemd.unified_cgroup_hierarchy=1 in the kernel's command line",
         ));
     }
     kernel::kernel(settings, &host.kernel, &mut found);

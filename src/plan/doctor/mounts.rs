@@ -3,17 +3,19 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use super::facts::{Contents, Underneath, UnitFile};
+use super::facts::{Contents, Underneath, Unfinished};
 use super::{Finding, Severity, quoted, setting};
 use crate::config::settings::{Settings, ShareSettings};
 use crate::config::units::mount_unit;
 use crate::plan::fstab::{self, Entry};
+use crate::plan::mount_unit::{Content, UnitFile};
 
 /// Who else mounts what is nasmount's.
 pub(super) struct Others<'a> {
     pub(super) settings: &'a Settings,
     /// Of servers, by name.
     pub(super) addresses: BTreeMap<String, String>,
+    pub(super) unfinished: &'a Unfinished,
 }
 
 impl Others<'_> {
@@ -42,7 +44,10 @@ impl Others<'_> {
     pub(super) fn in_fstab(&self, fstab: &str, found: &mut Vec<Finding>) {
         for (number, line) in (1..).zip(fstab.lines()) {
             let Some(Entry { source, mount_point: place, kind, options }) = fstab::entry(line) else { continue };
-            let off = format!("sed -i '{number}s/^/# /' /etc/fstab && systemctl daemon-reload");
+            let off = match self.unfinished.lines.contains(&number) {
+                true => FINISH.to_owned(),
+                false => format!("sed -i '{number}s/^/# /' /etc/fstab && systemctl daemon-reload"),
+            };
             if let Some(share) = self.share_at(&place) {
                 let what =
                     format!("line {number} of /etc/fstab mounts {place}, the mount point of the share {}", share.id);
@@ -50,8 +55,7 @@ impl Others<'_> {
                 found.push(Finding::new("fstab-mount-point", Severity::Error, what, why, off));
             } else if let Some(share) = self.share_around(&place) {
                 let what = format!("line {number} of /etc/fstab mounts {place}, inside the share {}", share.id);
-                let why = "it waits for the share's server, and the share cannot be unmounted as long as it is there";
-                found.push(Finding::new("fstab-mount-point", Severity::Error, what, why, off));
+                found.push(Finding::new("fstab-mount-point", Severity::Error, what, INSIDE, off));
             } else if fstab::is_cifs(&kind, &source)
                 && let Some(server) = self.server(&hosts(&source, &options.join(",")))
             {
@@ -63,17 +67,25 @@ impl Others<'_> {
     }
 
     pub(super) fn in_unit(&self, unit: &UnitFile) -> Option<Finding> {
-        let (path, name) = (unit.path.to_string_lossy(), unit.path.file_name()?.to_string_lossy());
-        let text = unit.text.as_deref().unwrap_or_default();
-        let own = self.settings.shares.values().find(|share| mount_unit(&share.mount_point.to_string_lossy()) == name);
-        if unit.text.is_none() {
-            let what = format!("{name} is masked, the unit of the share {}", own?.id);
-            let why = "whatever requires the share's path cannot be started";
-            let remedy = format!("systemctl unmask {}", quoted(&name));
-            return Some(Finding::new("unit-masked", Severity::Error, what, why, remedy));
-        }
-        let (name, file) = (quoted(&name), quoted(&path));
-        let off = format!("systemctl disable {name}; mv {file} /root/; systemctl daemon-reload");
+        let UnitFile { name, path, content } = unit;
+        let own = self.settings.shares.values().find(|share| mount_unit(&share.mount_point.to_string_lossy()) == *name);
+        let text = match content {
+            Content::Masked => {
+                let what = format!("{name} is masked, the unit of the share {}", own?.id);
+                let why = "whatever requires the share's path cannot be started";
+                let remedy = format!("systemctl unmask {}", quoted(name));
+                return Some(Finding::new("unit-masked", Severity::Error, what, why, remedy));
+            }
+            Content::DropIns(_) => return None,
+            Content::Texts(texts) => &texts.iter().map(|file| file.text.as_str()).collect::<Vec<_>>().join("\n"),
+            Content::Link(text) => text,
+            Content::Unreadable(_) => "",
+        };
+        let (name, file) = (quoted(name), quoted(path));
+        let off = match self.unfinished.files.contains(path) {
+            true => FINISH.to_owned(),
+            false => format!("systemctl disable {name}; mv {file} /root/; systemctl daemon-reload"),
+        };
         let place = setting(text, "Where").unwrap_or_default();
         if let Some(share) = own.or_else(|| self.share_at(place)) {
             let what = format!(
@@ -84,6 +96,10 @@ impl Others<'_> {
             let why = "it stands in the way of the share and of the unit that nasmount makes for it";
             return Some(Finding::new("unit-mount-point", Severity::Error, what, why, off));
         }
+        if let Some(share) = self.share_around(place) {
+            let what = format!("{path} mounts {place}, inside the share {}", share.id);
+            return Some(Finding::new("unit-mount-point", Severity::Error, what, INSIDE, off));
+        }
         let kind = setting(text, "Type").unwrap_or("auto");
         let source = setting(text, "What").filter(|source| fstab::is_cifs(kind, source))?;
         let server = self.server(&hosts(source, setting(text, "Options").unwrap_or_default()))?;
@@ -91,6 +107,11 @@ impl Others<'_> {
         Some(Finding::new("unit-server", Severity::Warning, what, BESIDE, off))
     }
 }
+
+/// Of what an import was to take over.
+const FINISH: &str = "an import was interrupted before it came to this: `nasmount import-fstab --apply` finishes it";
+
+const INSIDE: &str = "it waits for the share's server, and the share cannot be unmounted as long as it is there";
 
 const BESIDE: &str = "what nasmount does to the server's connections in an outage concerns all its mounts: this one waits and fails with the \
                       shares, and nobody pauses who uses it. `nasmount import-fstab` shows how it would be a share";

@@ -2,11 +2,11 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
 
-use super::facts::{Contents, Daemon, Generator, KernelFacts, Propagation, Sandbox, TextFile, Underneath, UnitFile};
+use super::facts::{Contents, Daemon, Generator, KernelFacts, Propagation, Sandbox, TextFile, Underneath, Unfinished};
 use super::*;
 use crate::config::{self, SourceText, shipped_profiles};
+use crate::plan::mount_unit::{Content, UnitFile, UnitText};
 use crate::status::{CopyContent, NamespaceCopy};
 
 const CONFIGURATION: &str = r#"
@@ -54,6 +54,8 @@ fn healthy() -> (HostFacts, ServiceFacts) {
                 //other/x /mnt/x cifs guest 0 0\n10.0.0.9:/x /mnt/y nfs defaults 0 0\n"
             .into(),
         units: vec![unit("mnt-x.mount", "[Mount]\nWhat=//other/x\nWhere=/mnt/x\nType=cifs\n")],
+        unfinished: Unfinished::default(),
+        unified_cgroups: true,
         nft: Some("/usr/sbin/nft".into()),
         mount_points: mount_points.map(|(path, what)| (path.into(), what)).into(),
         updatedb: Some("PRUNEFS = \"NFS CIFS autofs\"\n".into()),
@@ -91,7 +93,9 @@ fn copy(content: CopyContent, follows: bool) -> NamespaceCopy {
 }
 
 fn unit(name: &str, text: &str) -> UnitFile {
-    UnitFile { path: PathBuf::from("/etc/systemd/system").join(name), text: Some(text.to_owned()) }
+    let path = format!("/etc/systemd/system/{name}");
+    let text = UnitText { path: path.clone(), text: text.to_owned(), mode: 0o644 };
+    UnitFile { name: name.to_owned(), path, content: Content::Texts(vec![text]) }
 }
 
 fn defaults(text: &str) -> TextFile {
@@ -147,6 +151,22 @@ fn whatever_fstab_mounts_there_is_in_the_way() {
 }
 
 #[test]
+fn what_an_import_left_is_finished_by_an_import() {
+    let (id, _, _, remedy) = one(|host, _| {
+        host.fstab = "/dev/sda / ext4\n//10.0.0.9/music /srv/music cifs guest 0 0\n".into();
+        host.unfinished.lines = vec![2];
+    });
+    assert_eq!(id, "fstab-mount-point");
+    assert!(remedy.ends_with("`nasmount import-fstab --apply` finishes it"), "{remedy}");
+    let (id, _, _, remedy) = one(|host, _| {
+        host.units.push(unit("srv-music.mount", ""));
+        host.unfinished.files = vec!["/etc/systemd/system/srv-music.mount".into()];
+    });
+    assert_eq!(id, "unit-mount-point");
+    assert!(remedy.ends_with("`nasmount import-fstab --apply` finishes it"), "{remedy}");
+}
+
+#[test]
 fn a_line_of_fstab_inside_a_share_is_an_error() {
     let (id, severity, what, _) = one(|host, _| host.fstab = "/dev/sdb1 /mnt/my\\040films/old ext4\n".into());
     assert_eq!((id, severity), ("fstab-mount-point", Severity::Error));
@@ -199,12 +219,30 @@ fn a_unit_in_the_way_is_an_error() {
         assert_eq!(remedy, expected);
     }
     let masked = r"mnt-my\x20films.mount";
-    let masked = UnitFile { text: None, ..unit(masked, "") };
+    let masked = UnitFile { content: Content::Masked, ..unit(masked, "") };
     let (id, severity, _, remedy) = one(|host, _| host.units.push(masked));
     assert_eq!((id, severity), ("unit-masked", Severity::Error));
     assert_eq!(remedy, r"systemctl unmask 'mnt-my\x20films.mount'");
-    let other = UnitFile { text: None, ..unit("mnt-x.mount", "") };
+    let other = UnitFile { content: Content::Masked, ..unit("mnt-x.mount", "") };
     assert_eq!(after(|host, _| host.units.push(other)), []);
+}
+
+#[test]
+fn a_unit_inside_a_share_is_an_error() {
+    let inside = unit("srv-music-new.mount", "[Mount]\nWhat=/dev/sdb1\nWhere=/srv/music/new\n");
+    let (id, severity, what, _) = one(|host, _| host.units.push(inside));
+    assert_eq!((id, severity), ("unit-mount-point", Severity::Error));
+    assert_eq!(what, "/etc/systemd/system/srv-music-new.mount mounts /srv/music/new, inside the share music");
+}
+
+#[test]
+fn a_unit_that_cannot_be_read_is_known_by_its_name() {
+    for content in [Content::Unreadable("it cannot be looked at".into()), Content::Link(String::new())] {
+        let (id, ..) = one(|host, _| host.units.push(UnitFile { content, ..unit("srv-music.mount", "") }));
+        assert_eq!(id, "unit-mount-point");
+    }
+    let drop_ins = Content::DropIns(vec!["/etc/systemd/system/srv-music.mount.d/x.conf".into()]);
+    assert_eq!(after(|host, _| host.units.push(UnitFile { content: drop_ins, ..unit("srv-music.mount", "") })), []);
 }
 
 #[test]
@@ -221,6 +259,8 @@ fn a_unit_for_a_server_is_a_warning() {
 fn what_a_host_needs_is_missed() {
     let (id, severity, _, remedy) = one(|host, _| host.nft = None);
     assert_eq!((id, severity, remedy.as_str()), ("nft-missing", Severity::Warning, "apt install nftables"));
+    let (id, severity, ..) = one(|host, _| host.unified_cgroups = false);
+    assert_eq!((id, severity), ("cgroups-not-unified", Severity::Warning));
     let (id, severity, what, _) = one(|_, services| services.systemd = Some("v249.11-0ubuntu3".into()));
     assert_eq!((id, severity), ("systemd-too-old", Severity::Warning));
     assert_eq!(what, "systemd v249.11-0ubuntu3 is older than 252");
