@@ -197,15 +197,24 @@ pub(super) fn say_remarks(
         }
     }
     if imported.shares.is_empty() && unfinished.is_empty() {
-        writeln!(stderr, "{fstab} has no line of type cifs that can be taken over, and there is no such mount unit")?;
+        writeln!(
+            stderr,
+            "nothing to import: {fstab} has no line of type cifs that can be taken over, and there is no such mount unit"
+        )?;
     }
     Ok(())
 }
 
 fn say_what_next(imported: &Import, host: &Host<'_>, exit: Exit, stderr: &mut impl Write) -> io::Result<()> {
     let Host { fstab, directory, unfinished, .. } = host;
-    if exit != Exit::Done || imported.shares.is_empty() && unfinished.is_empty() {
+    if imported.shares.is_empty() && unfinished.is_empty() {
         return Ok(());
+    }
+    if exit != Exit::Done {
+        return writeln!(
+            stderr,
+            "\nNothing has been changed, and with --apply nothing will be, until the errors above are gone."
+        );
     }
     let mut steps = Vec::new();
     if !imported.shares.is_empty() {
@@ -214,8 +223,8 @@ fn say_what_next(imported: &Import, host: &Host<'_>, exit: Exit, stderr: &mut im
     let mut lines = [unfinished.lines.as_slice(), &imported.lines].concat();
     lines.sort_unstable();
     if !lines.is_empty() {
-        let become_ = if lines.len() == 1 { "a comment" } else { "comments" };
-        steps.push(format!("make {} of {fstab} {become_} (`{TAKEN}...`)", numbered(&lines)));
+        let becomes = if lines.len() == 1 { "a comment" } else { "comments" };
+        steps.push(format!("make {} of {fstab} {becomes} (`{TAKEN}...`)", numbered(&lines)));
     }
     if !imported.units.is_empty() {
         steps.push(format!("move {} into {}/imported", imported.units.join(", "), directory.display()));

@@ -124,7 +124,7 @@ impl Unfinished {
     /// # Errors
     ///
     /// A record that cannot be read.
-    pub fn of(places: &Places, fstab: &str, texts: &ConfigTexts) -> anyhow::Result<Self> {
+    pub(super) fn of(places: &Places, fstab: &str, texts: &ConfigTexts) -> anyhow::Result<Self> {
         let Ok(loaded) = config::load(&texts.fragments, &texts.profiles) else { return Ok(Self::none(fstab)) };
         let shares = loaded.settings.shares.values().map(|share| {
             let mount_point = share.mount_point.to_string_lossy().into_owned();
@@ -172,7 +172,7 @@ impl Unfinished {
     }
 
     /// The units but for those that it is about.
-    pub fn others(&self, mut units: Vec<UnitFile>) -> Vec<UnitFile> {
+    pub(super) fn others(&self, mut units: Vec<UnitFile>) -> Vec<UnitFile> {
         units.retain(|unit| !self.changes.iter().any(|change| change.path() == Path::new(&unit.path)));
         units
     }

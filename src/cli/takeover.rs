@@ -85,7 +85,7 @@ impl Places {
     /// # Errors
     ///
     /// One of them cannot be read.
-    pub fn read(&self) -> Result<(String, Vec<UnitFile>, ConfigTexts), ReadError> {
+    pub(super) fn read(&self) -> Result<(String, Vec<UnitFile>, ConfigTexts), ReadError> {
         let failed = |source| ReadError::Read { path: self.units.clone(), source };
         let units = if self.has_units() { unit_files::read(&self.units).map_err(failed)? } else { Vec::new() };
         Ok((self.fstab_text()?, units, read_config_or_none(&self.roots)?))
@@ -296,7 +296,7 @@ fn told(changes: &[Change], lines: &[usize], tense: Tense, becoming: Becoming) -
         Tense::Past => ("", "are back"),
         Tense::Conditional => ("would be ", "would be back"),
     };
-    let become_ = match (tense, becoming, lines.len()) {
+    let becomes = match (tense, becoming, lines.len()) {
         (Tense::Past, Becoming::Comment, 1) => "is a comment now",
         (Tense::Past, Becoming::Comment, _) => "are comments now",
         (Tense::Past, Becoming::Mount, 1) => "mounts again",
@@ -316,7 +316,7 @@ fn told(changes: &[Change], lines: &[usize], tense: Tense, becoming: Becoming) -
         }
         Change::Link { path, .. } => format!("{}: {was}linked again\n", path.display()),
         Change::Replace { path, .. } if lines.is_empty() => format!("{}: passwords {back}\n", path.display()),
-        Change::Replace { path, .. } => format!("{}: {} {become_}\n", path.display(), numbered(lines)),
+        Change::Replace { path, .. } => format!("{}: {} {becomes}\n", path.display(), numbered(lines)),
     };
     changes.iter().map(line).collect()
 }

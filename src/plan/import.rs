@@ -476,8 +476,8 @@ impl<'text> Line<'text> {
             let file = credentials_of(&name, directory);
             let file = file.display();
             let message = format!(
-                "its login belongs into {file}, where `--apply` writes it: username=…, password=… and domain=… (also what stands \
-                 before a backslash), as far as it has them, on a line each; then `chmod 600 {file}`"
+                "its login goes into {file}, which only root can read: `--apply` writes it; by hand: username=NAME, password=PASSWORD and \
+                 domain=DOMAIN (also what stands before a backslash), as far as it has them, on a line each, then `chmod 600 {file}`"
             );
             self.remark("", message);
         }
