@@ -13,6 +13,7 @@ use serde::Serialize;
 use super::catalogue::{self, Form};
 use super::fstab::{self, Entry};
 use super::mount_unit::{self, Content, Mount, UnitFile};
+use super::outdated::is_outdated;
 use crate::config::same_host;
 use crate::config::settings::{CredentialSource, Settings};
 use crate::config::units::mount_unit as unit_of;
@@ -265,7 +266,9 @@ impl<'text> Line<'text> {
                 .to_owned()
         } else if let Some(port) = port {
             format!("left out: its server is asked at port {port}, and nasmount asks at 445 only")
-        } else if !spec.strip_prefix("//").is_some_and(|rest| rest.contains('/')) {
+        } else if let Some(why) = is_outdated(options) {
+            why
+        } else if !spec.strip_prefix("//").is_some_and(|rest| rest.contains('/') && !rest.starts_with('/')) {
             format!("left out: {spec} is not //SERVER/SHARE")
         } else if !mount_point.starts_with('/') {
             format!("left out: {mount_point} is not a directory's path")
@@ -390,9 +393,9 @@ impl<'text> Line<'text> {
                 );
             }
             ("vers", Some("1.0" | "1")) => {
-                self.remark(name, "left out: SMB 1 is not supported; switch SMB 2 or 3 on at the server");
+                self.remark(name, "left out: another one comes after it");
             }
-            ("vers", Some("3.1.1" | "3.11" | "default")) => {}
+            ("vers", Some("3.1.1" | "3.11" | "default")) => self.options.retain(|(before, _)| before != name),
             ("vers", Some(_)) => {
                 self.remark(
                     name,
