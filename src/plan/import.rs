@@ -14,7 +14,7 @@ use super::catalogue::{self, Form};
 use super::fstab::{self, Entry};
 use super::mount_unit::{self, Content, Mount, UnitFile};
 use super::outdated::is_outdated;
-use crate::config::same_host;
+use crate::config::{opposite, same_host};
 use crate::config::settings::{CredentialSource, Settings};
 use crate::config::units::mount_unit as unit_of;
 
@@ -109,7 +109,6 @@ struct Line<'text> {
     said: Vec<String>,
     /// As they stand in the table, in the order of fstab.
     options: Vec<(String, String)>,
-    read_only: bool,
     remarks: &'text mut Vec<Remark>,
 }
 
@@ -299,7 +298,6 @@ impl<'text> Line<'text> {
             kerberos: false,
             said: Vec::new(),
             options: Vec::new(),
-            read_only: false,
             remarks,
         };
         for option in options {
@@ -336,8 +334,11 @@ impl<'text> Line<'text> {
                 self.remark(name, format!("becomes the server's host, instead of {}", self.host));
                 self.host = address.to_owned();
             }
-            ("prefixpath", Some(path)) => self.source = format!("{}/{}", self.source, path.trim_matches('/')),
-            ("port", Some("445")) | ("rw" | "auto" | "defaults" | "nofail" | "_netdev" | "soft", None) => {}
+            ("prefixpath", _) => {
+                self.remark(name, "left out: kernels since 5.11 ignore it, and mount what the source says");
+            }
+            ("rw", None) => self.take_back_opposite(name),
+            ("port", Some("445")) | ("auto" | "defaults" | "nofail" | "_netdev" | "soft", None) => {}
             ("noauto", None) => {
                 self.remark(name, "left out: nasmount mounts it at its start; `nasmount unmount` takes it off")
             }
@@ -415,7 +416,6 @@ impl<'text> Line<'text> {
     }
 
     fn keep(&mut self, name: &str, value: Option<&str>) {
-        self.read_only |= name == "ro";
         let Some(known) = catalogue::lookup(name) else {
             return self.remark(name, "left out: there is no such option of the CIFS client");
         };
@@ -431,6 +431,19 @@ impl<'text> Line<'text> {
         };
         self.options.retain(|(before, _)| before != name); // the last one counts
         self.options.push((name.to_owned(), written));
+        self.take_back_opposite(name);
+    }
+
+    /// Of `ro` and `rw`, and other such pairs, the last one counts, too.
+    fn take_back_opposite(&mut self, name: &str) {
+        if let Some(opposite) = opposite(name).filter(|opposite| self.has(opposite)) {
+            self.options.retain(|(before, _)| before != opposite);
+            self.remark(opposite, format!("left out: {name} comes after it"));
+        }
+    }
+
+    fn has(&self, name: &str) -> bool {
+        self.options.iter().any(|(option, _)| option == name)
     }
 
     /// The name of its server, which it may be the first to name.
@@ -485,7 +498,7 @@ impl<'text> Line<'text> {
             ("backup", "by its name")
         } else if speaks_of(&MEDIA) {
             ("media", "by its name; transcode if films are converted on it")
-        } else if self.read_only {
+        } else if self.has("ro") {
             ("media", "it is only read")
         } else {
             ("documents", "the most careful one")
