@@ -409,7 +409,10 @@ impl<'text> Line<'text> {
                 self.keep(name, value);
             }
             _ => match catalogue::forbidden(name) {
-                Some(forbidden) => self.remark(name, format!("left out: {}", forbidden.reason)),
+                Some(forbidden) => {
+                    let why = mount_unit::becomes_of_option(name, value).unwrap_or(forbidden.reason);
+                    self.remark(name, format!("left out: {why}"));
+                }
                 None => self.keep(name, value),
             },
         }
