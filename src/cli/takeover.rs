@@ -25,7 +25,8 @@ use serde::{Deserialize, Serialize};
 use super::check::{load_and_check, say_notices};
 use super::import::{imported, say_remarks};
 use super::report::{self, Exit, Talk, write_error};
-use super::{Hinted, is_root, succession};
+use super::succession::{self, Way};
+use super::{Hinted, is_root};
 use crate::config::{self, Colour, SourceText};
 use crate::plan::fstab::{self, Given, Masked, Remembered, Stuck};
 use crate::plan::import::{Import, Login, Share, Sources};
@@ -189,6 +190,7 @@ pub fn import(places: &Places, colour: Colour, talk: Talk) -> anyhow::Result<Exi
     let imported = import_files(places, colour, &mut said);
     if talk == Talk::Usual || !matches!(imported, Ok(Some(_))) {
         io::stderr().lock().write_all(&said)?;
+    succession::may_be_imported()?;
     }
     let Some(shares) = imported? else { return Ok(Exit::Usage) };
     if shares.is_empty() {
@@ -377,14 +379,16 @@ pub fn export(places: &Places, dry_run: bool, colour: Colour, talk: Talk) -> any
         let told = format!("This would be done:\n{told}");
         return Ok(report::finish(Exit::Done, io::stdout().write_all(told.as_bytes())));
     }
-    succession::may_be_exported(&export.shares)?;
+    let way = succession::may_be_exported(&export.shares)?;
     let done = made(&export.changes)?;
-    if talk == Talk::Usual {
-        let _ = io::stderr().write_all(told.as_bytes()); // nobody reads it: no reason to stop half-way
+    let told = if talk == Talk::Usual { told } else { String::new() };
+    if let Way::AtBoot(why) = way {
+        let told = told + &succession::at_boot(&why, export.empty);
+        return Ok(report::finish(Exit::Done, io::stderr().write_all(told.as_bytes())));
     }
     let lines = export.fstab.lines().enumerate().filter(|(index, _)| export.lines.contains(&(index + 1)));
     let entries: Vec<_> = lines.filter_map(|(_, line)| fstab::entry(line)).collect();
-    succession::export(&entries, &export.units, export.empty, done)
+    succession::export(&entries, &export.units, export.empty, done, &told)
 }
 
 /// The part of it that concerns files, for tests.
