@@ -13,10 +13,11 @@ use nasmount::cli::check::Output;
 use nasmount::cli::import::{Host as Surroundings, translate};
 use nasmount::cli::report::Exit;
 use nasmount::cli::takeover::{Places, export_files, import_files};
+use nasmount::config::credentials::parse_credentials;
 use nasmount::config::{self, Colour, SourceText, shipped_profiles};
 use nasmount::plan::import::{Share, Sources};
 use nasmount::plan::mount_unit::UnitFile;
-use nasmount::sys::config_dir::{ConfigRoots, ConfigTexts};
+use nasmount::sys::config_dir::{ConfigRoots, ConfigTexts, MountPoint};
 use nasmount::sys::unit_files;
 
 /// Every password in the corpus.
@@ -42,9 +43,14 @@ fn translated_with(fstab: &str, units: &[UnitFile], output: Output) -> (Exit, St
         sources,
         fstab: "/etc/fstab",
         directory: Path::new("/etc/nasmount"),
-        trouble_of_credentials: |path| {
-            path.ends_with("unusable.cred").then(|| ("it is readable by others".to_owned(), "chmod 600".to_owned()))
+        look_at_credentials: |path| match path.ends_with("unusable.cred") {
+            true => Err(("it is readable by others".to_owned(), "chmod 600".to_owned())),
+            false => Ok(Some(
+                parse_credentials(if path.ends_with("odd.cred") { ODD } else { "username=bob\npassword=x\n" }).unwrap(),
+            )),
         },
+        mount_point: |_| MountPoint::Usable,
+        refusal: &|_| None,
     };
     let (exit, written) = translate(&host, &texts, output, Colour::Never, &mut stdout, &mut stderr);
     written.unwrap();
@@ -118,7 +124,8 @@ fn a_credentials_file_that_cannot_be_used_is_a_problem_before_anything_is_change
     let (exit, toml, said) = translated(fstab, Output::Text);
     assert_eq!(exit, Exit::Usage);
     assert!(toml.contains("credentials = \"/etc/unusable.cred\""), "the configuration is printed all the same: {toml}");
-    assert!(said.ends_with("error: server.nas.credentials: it is readable by others\n  help: chmod 600\n"), "{said}");
+    assert!(said.contains("error: server.nas.credentials: it is readable by others\n--> /etc/fstab:1:1\n"), "{said}");
+    assert!(said.contains("= help: chmod 600\n"), "{said}");
     let (_, json, _) = translated(fstab, Output::Json);
     let json: serde_json::Value = serde_json::from_str(&json).unwrap();
     assert_eq!(json["schema"], 2);
@@ -129,6 +136,37 @@ fn a_credentials_file_that_cannot_be_used_is_a_problem_before_anything_is_change
     // to be made by the import, so not there yet
     let (exit, ..) = translated("//nas/films /mnt/films cifs username=bob,password=hunter2 0 0\n", Output::Text);
     assert_eq!(exit, Exit::Done);
+}
+
+/// A credentials file of a Windows editor.
+const ODD: &str = "username=bob\r\npassword=x\r\n";
+
+#[test]
+fn what_check_would_say_of_a_login_is_said_before_anything_is_changed() {
+    let long = format!("//nas/a /mnt/a cifs user=bob,password={} 0 0\n", "hunter2".repeat(43));
+    let (exit, _, said) = translated(&long, Output::Text);
+    assert_eq!(exit, Exit::Usage, "{said}");
+    assert!(said.contains("301 bytes, and the kernel takes 255\n--> /etc/fstab:1:1\n"), "{said}");
+    assert!(!said.contains("hunter2") && !said.contains("With --apply"), "{said}");
+    let (exit, _, said) = translated("//nas/a /mnt/a cifs credentials=/etc/odd.cred 0 0\n", Output::Text);
+    assert_eq!(exit, Exit::Done, "{said}");
+    assert!(said.contains("`username` on line 1 of /etc/odd.cred: "), "{said}");
+}
+
+#[test]
+fn a_problem_of_a_server_is_one_of_its_line_or_unit() {
+    let fstab = "//nas/a /mnt/a cifs guest 0 0\n//nas/b /mnt/b cifs credentials=~/.smb 0 0\n";
+    let (exit, _, said) = translated(fstab, Output::Text);
+    assert_eq!(exit, Exit::Usage);
+    assert!(
+        said.contains(
+            "error: server.nas-2.credentials: the path of a credentials file is absolute\n--> /etc/fstab:2:1\n"
+        ),
+        "{said}"
+    );
+    let (_, json, _) = translated(fstab, Output::Json);
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(json["problems"][0]["line"], 6, "of the configuration that is printed: {json}");
 }
 
 #[test]

@@ -22,8 +22,8 @@ use anyhow::Context as _;
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::{Deserialize, Serialize};
 
-use super::check::{load_and_check, say_notices};
-use super::import::{imported, say_remarks};
+use super::check::{chain, load_and_check, look_if_in_sight, say_notices};
+use super::import::{examined, imported, say_examined, say_remarks};
 use super::report::{self, Exit, Talk, write_error};
 use super::succession::{self, Way};
 use super::{Hinted, is_root};
@@ -33,7 +33,8 @@ use crate::plan::import::{Import, Login, Share, Sources};
 use crate::plan::mount_unit::{Content, UnitFile, UnitText};
 use crate::sys::changes::{self, Change, Done};
 use crate::sys::config_dir::{
-    ConfigRoots, ConfigTexts, ReadError, files_of, read_config, read_config_or_none, read_fstab, read_private,
+    ConfigRoots, ConfigTexts, ReadError, files_of, mount_point_on_host, read_config, read_config_or_none, read_fstab,
+    read_private,
 };
 use crate::sys::unit_files;
 
@@ -42,6 +43,9 @@ pub const FSTAB: &str = "/etc/fstab";
 
 /// Name of the file of servers and shares, and of the one of passwords, without their endings.
 const NAME: &str = "fstab";
+
+/// What the configuration is called that would be written, while it is no file yet.
+pub(super) const IMPORTED: &str = "fstab.toml";
 
 const MAIN_TEXT: &str =
     "# Servers and shares of nasmount. Those that were lines of /etc/fstab are in conf.d, and can be changed there.\n";
@@ -179,7 +183,7 @@ impl Places {
 /// A configuration with one more file.
 pub(super) fn with(texts: &ConfigTexts, toml: &str) -> ConfigTexts {
     let mut texts = texts.clone();
-    texts.fragments.push(SourceText::new(format!("{NAME}.toml"), toml));
+    texts.fragments.push(SourceText::new(IMPORTED, toml));
     texts
 }
 
@@ -212,9 +216,9 @@ pub fn import_files(places: &Places, colour: Colour, err: &mut impl io::Write) -
     if found.shares.is_empty() {
         return Ok(Some(Vec::new()));
     }
-    let all = with(&texts, &found.toml);
-    if let Err(invalid) = config::load(&all.fragments, &all.profiles) {
-        say_notices(err, &invalid, &[], colour)?;
+    let (invalid, _) = examined(&found, &texts, look_if_in_sight, mount_point_on_host);
+    if !invalid.is_empty() {
+        say_examined((&invalid, &[]), &found, &places.fstab_shown(), colour, err)?;
         writeln!(err, "{NOTHING_CHANGED}")?;
         return Ok(None);
     }
@@ -237,15 +241,25 @@ pub fn import_files(places: &Places, colour: Colour, err: &mut impl io::Write) -
     Ok(Some(found.shares))
 }
 
-fn made(changes: &[Change]) -> anyhow::Result<Done> {
-    match changes::make(changes) {
-        Err(error) if error.is_taken() => {
-            let hint = "it is of an earlier import, or somebody else's: move it away, and try again";
-            let message = format!("nothing was changed: {:#}", anyhow::Error::from(error));
-            Err(Hinted::new(message, hint).into())
-        }
-        made => made.context("nothing was changed"),
+/// Why an import would be refused while it writes, and what to do.
+pub(super) fn refusal(
+    places: &Places,
+    sources: Sources<'_>,
+    texts: &ConfigTexts,
+    found: &Import,
+) -> Option<(String, String)> {
+    match changes_of_import(places, sources, texts, found).map(|changes| changes::are_possible(&changes)) {
+        Ok(Ok(())) => None,
+        Ok(Err(error)) => Some((chain(&error), error.hint().unwrap_or("mend that, and try again").to_owned())),
+        Err(error) => Some((format!("{error:#}"), "mend that, and try again".to_owned())),
     }
+}
+
+fn made(changes: &[Change]) -> anyhow::Result<Done> {
+    changes::make(changes).map_err(|error| match error.hint() {
+        Some(hint) => Hinted::new(format!("nothing was changed: {}", chain(&error)), hint).into(),
+        None => anyhow::Error::from(error).context("nothing was changed"),
+    })
 }
 
 fn refused<T>(err: &mut impl io::Write, error: &ReadError) -> anyhow::Result<Option<T>> {

@@ -14,9 +14,9 @@ use super::catalogue::{self, Form};
 use super::fstab::{self, Entry};
 use super::mount_unit::{self, Content, Mount, UnitFile};
 use super::outdated::is_outdated;
-use crate::config::{opposite, same_host};
 use crate::config::settings::{CredentialSource, Settings};
 use crate::config::units::mount_unit as unit_of;
+use crate::config::{opposite, same_host};
 
 /// What mounts shares on a host without nasmount.
 #[derive(Clone, Copy)]
@@ -38,6 +38,9 @@ pub struct Import {
     pub units: Vec<String>,
     /// What else there is to know, in the order of the lines.
     pub remarks: Vec<Remark>,
+    /// Where each of its tables comes from, with the first line of the table, from 1.
+    #[serde(skip)]
+    origins: Vec<(usize, Place)>,
     /// The shares that it has, in the order of the lines.
     #[serde(skip)]
     pub shares: Vec<Share>,
@@ -91,7 +94,8 @@ struct Server {
     name: String,
     host: String,
     login: Means,
-    known: bool,
+    /// What names it first; `None` if the configuration has it already.
+    at: Option<Place>,
 }
 
 /// One line, or unit, on its way.
@@ -125,6 +129,14 @@ enum Means {
     Inline(String),
 }
 
+impl Import {
+    /// What a line of its configuration comes from: the file of a unit, or none for fstab, and the line there.
+    pub fn origin(&self, line: usize) -> Option<(Option<&str>, usize)> {
+        let (_, Place { file, line }) = self.origins.iter().rfind(|(first, _)| *first <= line)?;
+        Some((file.as_deref(), *line))
+    }
+}
+
 impl Remark {
     pub(super) fn new(at: &Place, option: &str, message: impl Into<String>) -> Self {
         Self { file: at.file.clone(), line: at.line, option: option.to_owned(), message: message.into() }
@@ -134,13 +146,13 @@ impl Remark {
 /// Translates what mounts shares into what is to be added to a configuration, with credentials files in `directory`.
 pub fn import(sources: Sources<'_>, existing: Option<&Settings>, directory: &Path) -> Import {
     let mut import = Import::default();
-    let mut tables: Vec<String> = Vec::new();
+    let mut tables: Vec<(Place, String)> = Vec::new();
     let mut servers: Vec<Server> = existing.into_iter().flat_map(known_servers).collect();
     let mut names = existing.into_iter().flat_map(|known| known.shares.keys()).map(ToString::to_string).collect();
     let mut take = |mut line: Line<'_>| {
         let server = line.server(&mut servers, directory);
         let name = unique(&line.mount_point, "share", &mut names);
-        tables.push(line.share(&name, &server));
+        tables.push((line.at.clone(), line.share(&name, &server)));
         Share { name, mount_point: line.mount_point }
     };
     for (index, text) in sources.fstab.lines().enumerate() {
@@ -156,14 +168,16 @@ pub fn import(sources: Sources<'_>, existing: Option<&Settings>, directory: &Pat
     let shares = import.shares.iter().map(|share| share.mount_point.as_str());
     let known = existing.into_iter().flat_map(|known| known.shares.values()).filter_map(|it| it.mount_point.to_str());
     import.remarks.extend(masked(sources.units, &shares.chain(known).map(unit_of).collect()));
-    let (toml, logins) = written(servers, &tables, directory);
-    Import { toml, logins, ..import }
+    written(servers, &tables, directory, &mut import);
+    import
 }
 
 /// The tables of new servers and all shares, and the logins that they need.
-fn written(servers: Vec<Server>, shares: &[String], directory: &Path) -> (String, Vec<Login>) {
-    let (mut toml, mut logins) = (String::new(), Vec::new());
-    for Server { name, host, login, .. } in servers.into_iter().filter(|server| !server.known) {
+fn written(servers: Vec<Server>, shares: &[(Place, String)], directory: &Path, import: &mut Import) {
+    let Import { toml, logins, origins, .. } = import;
+    for Server { name, host, login, at } in servers {
+        let Some(at) = at else { continue };
+        origins.push((toml.lines().count() + 1, at));
         let _ = writeln!(toml, "[server.{name}]\nhost = {}", quoted(&host));
         match login {
             Means::Guest | Means::Kerberos | Means::Systemd => {}
@@ -176,8 +190,11 @@ fn written(servers: Vec<Server>, shares: &[String], directory: &Path) -> (String
         }
         toml.push('\n');
     }
-    toml.push_str(&shares.join("\n"));
-    (toml, logins)
+    for (index, (at, table)) in shares.iter().enumerate() {
+        toml.push_str(if index > 0 { "\n" } else { "" });
+        origins.push((toml.lines().count() + 1, at.clone()));
+        toml.push_str(table);
+    }
 }
 
 /// Masked units that would keep systemd from the one that nasmount makes for a share.
@@ -199,7 +216,7 @@ fn known_servers(settings: &Settings) -> impl Iterator<Item = Server> {
             CredentialSource::File(path) => Means::File(path.to_string_lossy().into_owned()),
             CredentialSource::Systemd(_) => Means::Systemd,
         },
-        known: true,
+        at: None,
     })
 }
 
@@ -473,7 +490,8 @@ impl<'text> Line<'text> {
             );
             self.remark("", message);
         }
-        servers.push(Server { name: name.clone(), host: self.host.clone(), login: self.login.clone(), known: false });
+        let (host, login) = (self.host.clone(), self.login.clone());
+        servers.push(Server { name: name.clone(), host, login, at: Some(self.at.clone()) });
         name
     }
 
