@@ -120,7 +120,7 @@ struct Export {
 impl Places {
     /// Those of this host.
     pub fn of_host(config: Option<&Path>, fstab: &Path, units: PathBuf) -> Self {
-        Self { roots: ConfigRoots::system(config), fstab: fstab.to_owned(), units, usual: config.is_none() }
+        Self { roots: ConfigRoots::system(config).absolute(), fstab: fstab.to_owned(), units, usual: config.is_none() }
     }
 
     /// Text of the fstab, units, and configuration.
