@@ -383,6 +383,30 @@ fn somebody_s_own_comment_stays_one_and_is_named() {
 }
 
 #[test]
+fn a_line_that_was_written_in_again_is_not_doubled() {
+    let fstab = "//nas/a /mnt/a cifs guest,uid=5 0 0\n//nas/b /mnt/b cifs guest 0 0\n";
+    let host = Host::new(fstab);
+    assert!(host.import().0.is_some());
+    let again = "//nas/a /mnt/a cifs guest,uid=5 0 0\n";
+    fs::write(host.path("etc/fstab"), host.read("etc/fstab") + again).unwrap();
+    let said = host.export();
+    assert!(said.contains("etc/fstab:1: not given back, but taken out: line 3 mounts the same there\n"), "{said}");
+    assert_eq!(host.read("etc/fstab"), "//nas/b /mnt/b cifs guest 0 0\n".to_owned() + again);
+}
+
+#[test]
+fn an_fstab_that_cannot_be_replaced_is_refused_with_what_to_do() {
+    let host = Host::new("");
+    fs::write(host.path("etc/real"), "//nas/a /mnt/a cifs guest 0 0\n").unwrap();
+    fs::remove_file(host.path("etc/fstab")).unwrap();
+    std::os::unix::fs::symlink("real", host.path("etc/fstab")).unwrap();
+    let error = import_files(&host.places(), Colour::Never, &mut Vec::new()).unwrap_err();
+    assert!(error.to_string().contains("etc/fstab: it is a link: something else keeps it"), "{error}");
+    let hint = error.downcast_ref::<nasmount::cli::Hinted>().map(nasmount::cli::Hinted::hint);
+    assert!(hint.is_some_and(|hint| hint.contains("replace the link by a file")), "{hint:?}");
+}
+
+#[test]
 fn that_an_outdated_login_comes_back_is_said() {
     let fstab = "//nas/a /mnt/a cifs user=bob,password=hunter2 0 0\n";
     let host = Host::new(fstab);

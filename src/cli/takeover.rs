@@ -190,11 +190,11 @@ pub(super) fn with(texts: &ConfigTexts, toml: &str) -> ConfigTexts {
 /// Takes the CIFS lines of fstab over.
 pub fn import(places: &Places, colour: Colour, talk: Talk) -> anyhow::Result<Exit> {
     places.may_be_changed()?;
+    succession::may_be_imported()?;
     let mut said = Vec::new();
     let imported = import_files(places, colour, &mut said);
     if talk == Talk::Usual || !matches!(imported, Ok(Some(_))) {
         io::stderr().lock().write_all(&said)?;
-    succession::may_be_imported()?;
     }
     let Some(shares) = imported? else { return Ok(Exit::Usage) };
     if shares.is_empty() {
@@ -420,9 +420,12 @@ fn plan_export(places: &Places, colour: Colour, err: &mut impl io::Write) -> any
         Err(error) => return refused(err, &error),
     };
     let records = records(places)?;
-    let Given { text, lines, whole, strangers, lost } = given_back(places, &before, &records)?;
+    let Given { text, lines, whole, strangers, lost, doubled } = given_back(places, &before, &records)?;
+    let fstab = places.fstab_shown();
+    for (line, other) in doubled {
+        writeln!(err, "{fstab}:{line}: not given back, but taken out: line {other} mounts the same there")?;
+    }
     for line in strangers {
-        let fstab = places.fstab_shown();
         writeln!(
             err,
             "{fstab}:{line}: stays a comment: it is none of the lines that `nasmount import-fstab` took over"
