@@ -9,7 +9,7 @@ use super::report::{Exit, Talk, finish, write_error};
 use super::takeover::{self, Places};
 use crate::config::credentials::Credentials;
 use crate::config::{self, Colour, Invalid, InvalidKind, Notice, Place, Settings, Warning};
-use crate::plan::fstab::TAKEN;
+use crate::plan::fstab::{TAKEN, difference};
 use crate::plan::import::{Import, Remark, Sources, import};
 use crate::sys::config_dir::{ConfigTexts, MountPoint, mount_point_on_host};
 use crate::sys::unit_files;
@@ -222,6 +222,10 @@ fn say_what_next(imported: &Import, host: &Host<'_>, exit: Exit, stderr: &mut im
     let Host { fstab, directory, .. } = host;
     if exit != Exit::Done || imported.shares.is_empty() {
         return Ok(());
+    }
+    let difference = difference(fstab, host.sources.fstab, &imported.lines);
+    if !difference.is_empty() {
+        write!(stderr, "\n{difference}")?;
     }
     let lines: Vec<String> = imported.lines.iter().map(ToString::to_string).collect();
     let lines = match lines.as_slice() {

@@ -136,6 +136,15 @@ pub fn take(fstab: &str, lines: &[usize]) -> Taken {
     Taken { text, masked, lines: taken }
 }
 
+/// The lines that [`take`] changes, without their passwords, as a unified diff without context; empty if there are none.
+pub fn difference(name: &str, fstab: &str, lines: &[usize]) -> String {
+    let mut text = if lines.is_empty() { String::new() } else { format!("--- {name}\n+++ {name}\n") };
+    for (number, line) in lines.iter().zip(take(fstab, lines).lines) {
+        text += &format!("@@ -{number} +{number} @@\n-{line}\n+{TAKEN}{line}\n");
+    }
+    text
+}
+
 /// Gives the lines back that were taken over, and the passwords wherever they belong. A line is known by what it mounts where, or by its
 /// placeholder.
 ///
@@ -298,6 +307,15 @@ mod tests {
         fn remembered(&self) -> Remembered<'_> {
             Remembered { masked: &self.masked, lines: Some(&self.lines) }
         }
+    }
+
+    #[test]
+    fn the_difference_has_the_lines_that_change_and_no_password() {
+        let fstab = "UUID=1 / ext4\n//nas/a /a cifs pass=hunter2\n";
+        let line = "//nas/a /a cifs pass=***nasmount-1***\n";
+        let expected = format!("--- /x\n+++ /x\n@@ -2 +2 @@\n-{line}+#nasmount: {line}");
+        assert_eq!(difference("/x", fstab, &[2]), expected);
+        assert_eq!(difference("/x", fstab, &[]), "");
     }
 
     #[test]
