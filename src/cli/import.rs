@@ -150,7 +150,7 @@ pub(super) fn say_examined(
 }
 
 /// A reason why the result would not be used. `line` and `column` count from 1 in the configuration that is printed; 0 where it is about
-/// a file that it names.
+/// a file that it names, or that cannot be changed.
 #[derive(Debug, serde::Serialize)]
 struct Problem {
     line: usize,

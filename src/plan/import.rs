@@ -456,9 +456,12 @@ impl<'text> Line<'text> {
 
     /// Of `ro` and `rw`, and other such pairs, the last one counts, too.
     fn take_back_opposite(&mut self, name: &str) {
-        if let Some(opposite) = opposite(name).filter(|opposite| self.has(opposite)) {
-            self.options.retain(|(before, _)| before != opposite);
-            self.remark(opposite, format!("left out: {name} comes after it"));
+        let negated = name.strip_prefix("no").map_or_else(|| format!("no{name}"), str::to_owned);
+        for opposite in opposite(name).into_iter().chain([negated.as_str()]) {
+            if self.has(opposite) {
+                self.options.retain(|(before, _)| before != opposite);
+                self.remark(opposite, format!("left out: {name} comes after it"));
+            }
         }
     }
 
