@@ -14,10 +14,11 @@ use nasmount::cli::import::{Host as Surroundings, translate};
 use nasmount::cli::records::Unfinished;
 use nasmount::cli::report::Exit;
 use nasmount::cli::takeover::{Places, export_files, import_files};
+use nasmount::config::credentials::parse_credentials;
 use nasmount::config::{self, Colour, SourceText, shipped_profiles};
 use nasmount::plan::import::{Share, Sources};
 use nasmount::plan::mount_unit::UnitFile;
-use nasmount::sys::config_dir::{ConfigRoots, ConfigTexts};
+use nasmount::sys::config_dir::{ConfigRoots, ConfigTexts, MountPoint};
 use nasmount::sys::unit_files;
 
 /// Every password in the corpus.
@@ -44,9 +45,14 @@ fn translated_with(fstab: &str, units: &[UnitFile], output: Output) -> (Exit, St
         unfinished: &Unfinished::none(fstab),
         fstab: "/etc/fstab",
         directory: Path::new("/etc/nasmount"),
-        trouble_of_credentials: |path| {
-            path.ends_with("unusable.cred").then(|| ("it is readable by others".to_owned(), "chmod 600".to_owned()))
+        look_at_credentials: |path| match path.ends_with("unusable.cred") {
+            true => Err(("it is readable by others".to_owned(), "chmod 600".to_owned())),
+            false => Ok(Some(
+                parse_credentials(if path.ends_with("odd.cred") { ODD } else { "username=bob\npassword=x\n" }).unwrap(),
+            )),
         },
+        mount_point: |_| MountPoint::Usable,
+        refusal: &|_| None,
     };
     let (exit, written) = translate(&host, &texts, output, Colour::Never, &mut stdout, &mut stderr);
     written.unwrap();
@@ -120,7 +126,8 @@ fn a_credentials_file_that_cannot_be_used_is_a_problem_before_anything_is_change
     let (exit, toml, said) = translated(fstab, Output::Text);
     assert_eq!(exit, Exit::Usage);
     assert!(toml.contains("credentials = \"/etc/unusable.cred\""), "the configuration is printed all the same: {toml}");
-    assert!(said.contains("error: server.nas.credentials: it is readable by others\n  help: chmod 600\n"), "{said}");
+    assert!(said.contains("error: server.nas.credentials: it is readable by others\n--> /etc/fstab:1:1\n"), "{said}");
+    assert!(said.contains("= help: chmod 600\n"), "{said}");
     let (_, json, _) = translated(fstab, Output::Json);
     let json: serde_json::Value = serde_json::from_str(&json).unwrap();
     assert_eq!(json["schema"], 2);
@@ -131,6 +138,37 @@ fn a_credentials_file_that_cannot_be_used_is_a_problem_before_anything_is_change
     // to be made by the import, so not there yet
     let (exit, ..) = translated("//nas/films /mnt/films cifs username=bob,password=hunter2 0 0\n", Output::Text);
     assert_eq!(exit, Exit::Done);
+}
+
+/// A credentials file of a Windows editor.
+const ODD: &str = "username=bob\r\npassword=x\r\n";
+
+#[test]
+fn what_check_would_say_of_a_login_is_said_before_anything_is_changed() {
+    let long = format!("//nas/a /mnt/a cifs user=bob,password={} 0 0\n", "hunter2".repeat(43));
+    let (exit, _, said) = translated(&long, Output::Text);
+    assert_eq!(exit, Exit::Usage, "{said}");
+    assert!(said.contains("301 bytes, and the kernel takes 255\n--> /etc/fstab:1:1\n"), "{said}");
+    assert!(!said.contains("hunter2") && !said.contains("With --apply"), "{said}");
+    let (exit, _, said) = translated("//nas/a /mnt/a cifs credentials=/etc/odd.cred 0 0\n", Output::Text);
+    assert_eq!(exit, Exit::Done, "{said}");
+    assert!(said.contains("`username` on line 1 of /etc/odd.cred: "), "{said}");
+}
+
+#[test]
+fn a_problem_of_a_server_is_one_of_its_line_or_unit() {
+    let fstab = "//nas/a /mnt/a cifs guest 0 0\n//nas/b /mnt/b cifs credentials=~/.smb 0 0\n";
+    let (exit, _, said) = translated(fstab, Output::Text);
+    assert_eq!(exit, Exit::Usage);
+    assert!(
+        said.contains(
+            "error: server.nas-2.credentials: the path of a credentials file is absolute\n--> /etc/fstab:2:1\n"
+        ),
+        "{said}"
+    );
+    let (_, json, _) = translated(fstab, Output::Json);
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(json["problems"][0]["line"], 6, "of the configuration that is printed: {json}");
 }
 
 #[test]
@@ -352,6 +390,30 @@ fn somebody_s_own_comment_stays_one_and_is_named() {
     let said = host.export();
     assert!(said.contains("etc/fstab:1: stays a comment"), "{said}");
     assert_eq!(host.read("etc/fstab"), before);
+}
+
+#[test]
+fn a_line_that_was_written_in_again_is_not_doubled() {
+    let fstab = "//nas/a /mnt/a cifs guest,uid=5 0 0\n//nas/b /mnt/b cifs guest 0 0\n";
+    let host = Host::new(fstab);
+    assert!(host.import().0.is_some());
+    let again = "//nas/a /mnt/a cifs guest,uid=5 0 0\n";
+    fs::write(host.path("etc/fstab"), host.read("etc/fstab") + again).unwrap();
+    let said = host.export();
+    assert!(said.contains("etc/fstab:1: not given back, but taken out: line 3 mounts the same there\n"), "{said}");
+    assert_eq!(host.read("etc/fstab"), "//nas/b /mnt/b cifs guest 0 0\n".to_owned() + again);
+}
+
+#[test]
+fn an_fstab_that_cannot_be_replaced_is_refused_with_what_to_do() {
+    let host = Host::new("");
+    fs::write(host.path("etc/real"), "//nas/a /mnt/a cifs guest 0 0\n").unwrap();
+    fs::remove_file(host.path("etc/fstab")).unwrap();
+    std::os::unix::fs::symlink("real", host.path("etc/fstab")).unwrap();
+    let error = import_files(&host.places(), Colour::Never, &mut Vec::new()).unwrap_err();
+    assert!(error.to_string().contains("etc/fstab: it is a link: something else keeps it"), "{error}");
+    let hint = error.downcast_ref::<nasmount::cli::Hinted>().map(nasmount::cli::Hinted::hint);
+    assert!(hint.is_some_and(|hint| hint.contains("replace the link by a file")), "{hint:?}");
 }
 
 #[test]

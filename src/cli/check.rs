@@ -110,31 +110,47 @@ pub(super) fn say_notices(
 
 /// Everything wrong with the texts and with what they name on this host.
 pub fn load_and_check(texts: &ConfigTexts) -> (Vec<Invalid>, Vec<Warning>) {
+    check_texts(texts, look_if_in_sight, mount_point_on_host)
+}
+
+/// A credentials file as far as this user can see it.
+pub(super) fn look_if_in_sight(path: &Path) -> Result<Option<Credentials>, (String, String)> {
+    if is_out_of_sight(path) { Ok(None) } else { look_at_credentials(path) }
+}
+
+/// The same with the host as arguments.
+pub(super) fn check_texts(
+    texts: &ConfigTexts,
+    look: impl Fn(&Path) -> Result<Option<Credentials>, (String, String)>,
+    mount_point: fn(&Path) -> MountPoint,
+) -> (Vec<Invalid>, Vec<Warning>) {
     match config::load(&texts.fragments, &texts.profiles) {
         Err(invalid) => (invalid, Vec::new()),
         Ok(mut loaded) => {
             let mut warnings = std::mem::take(&mut loaded.warnings);
-            let invalid = check_credentials(&loaded, &mut warnings, |path| match is_out_of_sight(path) {
-                true => Ok(None),
-                false => look_at_credentials(path),
-            });
-            warnings.extend(check_mount_points(&loaded));
+            let invalid = check_credentials(&loaded, &mut warnings, look);
+            warnings.extend(check_mount_points(&loaded, mount_point));
             (invalid, warnings)
         }
     }
 }
 
 /// Whether a credentials file can be used: what is wrong with it and what to do, or what it says, if this user can read it.
-pub(super) fn look_at_credentials(path: &Path) -> Result<Option<Credentials>, (String, String)> {
+fn look_at_credentials(path: &Path) -> Result<Option<Credentials>, (String, String)> {
     let shown = path.display();
     check_credentials_file(path).map_err(|error| (chain(&error), error.help())).and_then(|()| {
         let unreadable = |error| (format!("cannot use {shown}: {error}"), "save it as UTF-8 text".to_owned());
         let Some(text) = readable(path).map_err(unreadable)? else {
             return Ok(None); // one that this user cannot read is for root to check
         };
-        let parsed = parse_credentials(text.expose_secret());
-        parsed.map(Some).map_err(|error| (format!("cannot use {shown}: {error}"), error.help().to_owned()))
+        parsed(path, &text).map(Some)
     })
+}
+
+/// What the text of a credentials file says, or what is wrong with it and what to do.
+pub(super) fn parsed(path: &Path, text: &SecretString) -> Result<Credentials, (String, String)> {
+    parse_credentials(text.expose_secret())
+        .map_err(|error| (format!("cannot use {}: {error}", path.display()), error.help().to_owned()))
 }
 
 /// In a directory that is not for this user.
@@ -180,9 +196,9 @@ fn readable(path: &Path) -> io::Result<Option<SecretString>> {
 }
 
 /// What the host has where a share is to be mounted. A warning, not an error: it concerns one share, which would be `blocked`.
-fn check_mount_points(loaded: &Loaded) -> Vec<Warning> {
+fn check_mount_points(loaded: &Loaded, mount_point: fn(&Path) -> MountPoint) -> Vec<Warning> {
     let warning = |share: &ShareSettings| {
-        let (message, help) = match mount_point_on_host(&share.mount_point) {
+        let (message, help) = match mount_point(&share.mount_point) {
             MountPoint::Usable => return None,
             MountPoint::NotADirectory(what) => {
                 (format!("{} is not a directory", what.display()), "move it away, or choose another path".to_owned())

@@ -4,15 +4,15 @@
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use super::check::{Output, look_at_credentials, say_notices};
+use super::check::{Output, check_texts, look_if_in_sight, parsed, say_notices};
 use super::records::Unfinished;
 use super::report::{Exit, Talk, finish, write_error};
 use super::takeover::{self, Places, numbered};
-use crate::config::settings::{CredentialSource, ServerSettings};
-use crate::config::{self, Colour, Invalid, Loaded, Settings};
-use crate::plan::fstab::TAKEN;
+use crate::config::credentials::Credentials;
+use crate::config::{self, Colour, Invalid, InvalidKind, Notice, Place, Settings, Warning};
+use crate::plan::fstab::{TAKEN, difference};
 use crate::plan::import::{Import, Remark, Sources, import};
-use crate::sys::config_dir::ConfigTexts;
+use crate::sys::config_dir::{ConfigTexts, MountPoint, mount_point_on_host};
 use crate::sys::unit_files;
 
 /// Version of the form of `--json`; since 2 a problem is an object.
@@ -66,8 +66,20 @@ pub fn run(config: Option<&Path>, arguments: &Arguments, colour: Colour, talk: T
     let unfinished = Unfinished::of(&places, &text, &texts).unwrap_or_else(|_| Unfinished::none(&text));
     let units = unfinished.others(units);
     let sources = Sources { fstab: &unfinished.fstab, units: &units };
-    let host =
-        Host { sources, unfinished: &unfinished, fstab: &shown, directory: places.directory(), trouble_of_credentials };
+    let is_of_host = usual && config.is_none();
+    let refusal = |found: &Import| match is_of_host {
+        true => takeover::refusal(&places, &text, sources, &texts, found, &unfinished),
+        false => None,
+    };
+    let host = Host {
+        sources,
+        unfinished: &unfinished,
+        fstab: &shown,
+        directory: places.directory(),
+        look_at_credentials: look_if_in_sight,
+        mount_point: mount_point_on_host,
+        refusal: &refusal,
+    };
     let output = if arguments.json { Output::Json } else { Output::Text };
     let mut stdout = io::BufWriter::new(io::stdout().lock());
     let mut said = Vec::new();
@@ -96,17 +108,64 @@ pub struct Host<'a> {
     pub fstab: &'a str,
     /// Where the configuration is, and credentials files are to be.
     pub directory: &'a Path,
-    /// What is wrong with a credentials file, and what to do.
-    pub trouble_of_credentials: fn(&Path) -> Option<(String, String)>,
+    /// What a credentials file says, or what is wrong with it, and what to do.
+    pub look_at_credentials: LookAtCredentials,
+    /// What is where a share is to be mounted.
+    pub mount_point: fn(&Path) -> MountPoint,
+    /// Why the files could not be changed, and what to do.
+    pub refusal: &'a dyn Fn(&Import) -> Option<(String, String)>,
 }
 
-/// As `check` sees it.
-fn trouble_of_credentials(path: &Path) -> Option<(String, String)> {
-    look_at_credentials(path).err()
+/// How a credentials file is looked at.
+pub type LookAtCredentials = fn(&Path) -> Result<Option<Credentials>, (String, String)>;
+
+/// What `check` would say of the result if it was written.
+pub(super) fn examined(
+    imported: &Import,
+    texts: &ConfigTexts,
+    look: LookAtCredentials,
+    mount_point: fn(&Path) -> MountPoint,
+) -> (Vec<Invalid>, Vec<Warning>) {
+    let look = |path: &Path| match imported.logins.iter().find(|login| login.path == path) {
+        Some(login) => parsed(path, &login.text).map(Some),
+        None => look(path),
+    };
+    check_texts(&takeover::with(texts, &imported.toml), look, mount_point)
+}
+
+/// What is said of the result, pointing at the line of fstab, or of a unit, which is what there is to be mended.
+fn at_its_origin(mut notice: Notice, imported: &Import, fstab: &str) -> Notice {
+    let from = |place: &mut Place| {
+        if place.file != Path::new(takeover::IMPORTED) {
+            return;
+        }
+        if let Some((file, line)) = imported.origin(place.line) {
+            *place = Place { file: file.unwrap_or(fstab).into(), line, column: 1, span: 0..0, excerpt: None };
+        }
+    };
+    from(&mut notice.place);
+    if let Some((place, _)) = &mut notice.related {
+        from(place);
+    }
+    notice
+}
+
+/// What is wrong with it, for people.
+pub(super) fn say_examined(
+    (invalid, warnings): (&[Invalid], &[Warning]),
+    imported: &Import,
+    fstab: &str,
+    colour: Colour,
+    stderr: &mut impl Write,
+) -> io::Result<()> {
+    let at = |notice: &Notice| at_its_origin(notice.clone(), imported, fstab);
+    let invalid: Vec<_> = invalid.iter().map(|Invalid(notice)| Invalid(at(notice))).collect();
+    let warnings: Vec<_> = warnings.iter().map(|Warning(notice)| Warning(at(notice))).collect();
+    say_notices(stderr, &invalid, &warnings, colour)
 }
 
 /// A reason why the result would not be used. `line` and `column` count from 1 in the configuration that is printed; 0 where it is about
-/// a file that it names.
+/// a file that it names, or that cannot be changed.
 #[derive(Debug, serde::Serialize)]
 struct Problem {
     line: usize,
@@ -118,21 +177,10 @@ struct Problem {
 
 impl Problem {
     fn new(Invalid(notice): &Invalid) -> Self {
-        let (line, column) = (notice.place.line, notice.place.column);
+        let is_within = notice.kind != InvalidKind::Credentials && notice.place.file == Path::new(takeover::IMPORTED);
+        let (line, column) = if is_within { (notice.place.line, notice.place.column) } else { (0, 0) };
         Self { line, column, key: notice.key.clone(), what: notice.message.clone(), hint: notice.help.clone() }
     }
-}
-
-/// Of the credentials files that are there already, or should be.
-fn unusable_credentials(loaded: &Loaded, imported: &Import, host: &Host<'_>) -> Vec<Problem> {
-    let is_made = |path: &Path| imported.logins.iter().any(|login| login.path == path);
-    let trouble = |server: &ServerSettings| {
-        let CredentialSource::File(path) = &server.credentials else { return None };
-        let (what, hint) =
-            Some(path).filter(|path| !is_made(path)).and_then(|path| (host.trouble_of_credentials)(path))?;
-        Some(Problem { line: 0, column: 0, key: format!("server.{}.credentials", server.id), what, hint })
-    };
-    loaded.settings.servers.values().filter_map(trouble).collect()
 }
 
 /// The same with its surroundings as arguments.
@@ -145,19 +193,16 @@ pub fn translate(
     stderr: &mut impl Write,
 ) -> (Exit, io::Result<()>) {
     let imported = imported(host.sources, texts, host.directory);
-    let loaded = takeover::with(texts, &imported.toml);
-    let (invalid, warnings, unusable) = match config::load(&loaded.fragments, &loaded.profiles) {
-        _ if imported.shares.is_empty() => (Vec::new(), Vec::new(), Vec::new()),
-        Ok(loaded) => {
-            let unusable = unusable_credentials(&loaded, &imported, host);
-            (Vec::new(), loaded.warnings, unusable)
-        }
-        Err(invalid) => (invalid, Vec::new(), Vec::new()),
+    let (invalid, warnings) = match imported.shares.as_slice() {
+        [] => (Vec::new(), Vec::new()),
+        _ => examined(&imported, texts, host.look_at_credentials, host.mount_point),
     };
-    let exit = if invalid.is_empty() && unusable.is_empty() { Exit::Done } else { Exit::Usage };
+    let refusal = if invalid.is_empty() && !imported.shares.is_empty() { (host.refusal)(&imported) } else { None };
+    let exit = if invalid.is_empty() && refusal.is_none() { Exit::Done } else { Exit::Usage };
     let written = match output {
         Output::Json => {
-            let problems: Vec<Problem> = invalid.iter().map(Problem::new).chain(unusable).collect();
+            let refusal = refusal.map(|(what, hint)| Problem { line: 0, column: 0, key: String::new(), what, hint });
+            let problems: Vec<Problem> = invalid.iter().map(Problem::new).chain(refusal).collect();
             let unfinished = serde_json::json!({ "lines": host.unfinished.lines, "files": host.unfinished.files() });
             let all = serde_json::json!({
                 "schema": SCHEMA, "import": imported, "unfinished": unfinished, "problems": problems
@@ -167,15 +212,11 @@ pub fn translate(
         Output::Text => stdout
             .write_all(imported.toml.as_bytes())
             .and_then(|()| say_remarks(&imported, host.unfinished, host.fstab, stderr))
-            .and_then(|()| say_notices(stderr, &invalid, &warnings, colour))
-            .and_then(|()| unusable.iter().try_for_each(|problem| say_unusable(problem, stderr)))
+            .and_then(|()| say_examined((&invalid, &warnings), &imported, host.fstab, colour, stderr))
+            .and_then(|()| refusal.map_or(Ok(()), |(what, hint)| writeln!(stderr, "error: {what}\n  help: {hint}")))
             .and_then(|()| say_what_next(&imported, host, exit, stderr)),
     };
     (exit, written)
-}
-
-fn say_unusable(Problem { key, what, hint, .. }: &Problem, stderr: &mut impl Write) -> io::Result<()> {
-    writeln!(stderr, "error: {key}: {what}\n  help: {hint}")
 }
 
 /// What becomes of each option that is not simply kept, and of what is the configuration's already.
@@ -215,6 +256,10 @@ fn say_what_next(imported: &Import, host: &Host<'_>, exit: Exit, stderr: &mut im
             stderr,
             "\nNothing has been changed, and with --apply nothing will be, until the errors above are gone."
         );
+    }
+    let difference = difference(fstab, host.sources.fstab, &imported.lines);
+    if !difference.is_empty() {
+        write!(stderr, "\n{difference}")?;
     }
     let mut steps = Vec::new();
     if !imported.shares.is_empty() {

@@ -77,7 +77,7 @@ pub fn run(config: Option<&Path>, arguments: &Arguments) -> anyhow::Result<Exit>
 /// What goes wrong has been said when this returns.
 fn log_in(config: Option<&Path>, arguments: &Arguments) -> Result<Exit, Exit> {
     let settings = loaded(config)?.settings;
-    let place = place(&settings, arguments, &ConfigRoots::system(config).main)?;
+    let place = place(&settings, arguments, &ConfigRoots::system(config).absolute().main)?;
     if !is_root() {
         return Err(refuse(Exit::Failed, "only root may do that", "run it with sudo"));
     }

@@ -200,7 +200,7 @@ impl Hinted {
     }
 
     /// What to do.
-    fn hint(&self) -> &str {
+    pub fn hint(&self) -> &str {
         &self.hint
     }
 }

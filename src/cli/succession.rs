@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, anyhow, bail};
 
 use super::Hinted;
 use super::client::{Client, block_on};
@@ -15,7 +15,7 @@ use crate::daemon::reload::Outcome;
 use crate::plan::fstab::Entry;
 use crate::plan::import::Share;
 use crate::sys::changes::Done;
-use crate::sys::systemd::{Activity, Start, Systemd};
+use crate::sys::systemd::{Activity, Start, Systemd, is_chroot};
 use crate::sys::worker::{self, Answer, Request, holders};
 use crate::sys::{autofs, mountinfo};
 
@@ -35,6 +35,34 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// Source of the mount of an automount unit.
 const AUTOMOUNT: &str = "systemd-1";
 
+/// How an export goes on after its files.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// systemd runs, and mounts the lines at once.
+    Now,
+    /// It is not to be reached, for this reason, as in a chroot or a rescue shell: it mounts them at the next boot.
+    AtBoot(String),
+}
+
+/// systemd, which mounts and starts what is to be.
+async fn connect() -> anyhow::Result<Systemd> {
+    if is_chroot() {
+        bail!("this is a chroot, in which no systemd runs");
+    }
+    let answering = async {
+        let systemd = Systemd::connect().await?;
+        systemd.is_going_down().await?; // a bus there may be without systemd
+        Ok(systemd)
+    };
+    answering.await.map_err(|error: zbus::Error| anyhow!("cannot reach systemd: {error}")) // zbus says its causes itself
+}
+
+/// Lines can only be taken over where systemd starts nasmount, which mounts them.
+pub fn may_be_imported() -> anyhow::Result<()> {
+    let hint = "nothing was changed; do it when the host has booted";
+    block_on(connect()).map(drop).map_err(|error| Hinted::new(format!("{error:#}"), hint).into())
+}
+
 /// Unmounts what fstab mounted, as far as nobody uses it, and starts nasmount or has it read its configuration.
 pub fn import(shares: &[Share]) -> anyhow::Result<Exit> {
     let free = block_on(take_over(shares))?;
@@ -43,7 +71,7 @@ pub fn import(shares: &[Share]) -> anyhow::Result<Exit> {
 }
 
 async fn take_over(shares: &[Share]) -> anyhow::Result<Vec<String>> {
-    let systemd = Systemd::connect().await.context("cannot reach systemd")?;
+    let systemd = connect().await?;
     let mut free = Vec::new();
     for Share { name, mount_point } in shares {
         let request = Request::UnmountOther { mount_point: mount_point.into() };
@@ -57,7 +85,7 @@ async fn take_over(shares: &[Share]) -> anyhow::Result<Vec<String>> {
             }
             Err(failed) => failed.to_string(),
         };
-        say(&format!("{mount_point}: {why}; nasmount takes it over as soon as it is unmounted"));
+        say(&format!("{mount_point}: {why}; nasmount takes it over as soon as it is unmounted\n"));
     }
     systemd.enable(SERVICE).await.context("cannot enable nasmount")?;
     systemd.reload().await.context("systemd cannot read its units anew")?;
@@ -111,23 +139,50 @@ async fn on_the_bus() -> anyhow::Result<()> {
 }
 
 /// Shares can only be unmounted by a daemon that runs.
-pub fn may_be_exported(shares: &[Share]) -> anyhow::Result<()> {
+pub fn may_be_exported(shares: &[Share]) -> anyhow::Result<Way> {
     let mounts = mountinfo::read().context("cannot read the mounts")?;
     let laid = autofs::laid(&mounts);
     let barred = shares.iter().find(|share| laid.iter().any(|(owner, _)| *owner == share.name));
-    let runs = block_on(async { Ok(Systemd::connect().await?.activity(SERVICE).await? == Activity::Running) });
-    match barred {
-        Some(share) if !runs.context("cannot reach systemd")? => {
-            let message = format!("nasmount does not run, and {} is its own", share.mount_point);
-            Err(Hinted::new(message, "`systemctl start nasmount` first; nothing was changed").into())
-        }
-        _ => Ok(()),
-    }
+    let runs = block_on(async {
+        let systemd = match connect().await {
+            Ok(systemd) => systemd,
+            Err(unreachable) => return Ok(Err(format!("{unreachable:#}"))),
+        };
+        Ok(Ok(systemd.activity(SERVICE).await.context("cannot ask for the daemon's state")? == Activity::Running))
+    })?;
+    way(runs, barred)
+}
+
+/// Does the daemon run, or why is systemd not to be reached; and a share that is mounted, or barred, by nasmount.
+fn way(runs: Result<bool, String>, barred: Option<&Share>) -> anyhow::Result<Way> {
+    let (why, hint, Share { mount_point, .. }) = match (runs, barred) {
+        (Ok(true), _) | (Ok(false), None) => return Ok(Way::Now),
+        (Err(unreachable), None) => return Ok(Way::AtBoot(unreachable)),
+        (Ok(false), Some(share)) => ("nasmount does not run".to_owned(), "`systemctl start nasmount` first", share),
+        (Err(unreachable), Some(share)) => (unreachable, "`systemctl start dbus` first", share),
+    };
+    let message = format!("{why}, and {mount_point} is nasmount's own");
+    Err(Hinted::new(message, format!("{hint}; nothing was changed")).into())
+}
+
+/// What to do where only the files were given back.
+pub fn at_boot(why: &str, empty: bool) -> String {
+    let nasmount = match empty {
+        true => "; `systemctl disable nasmount` keeps nasmount from being started then, and can be done here as well",
+        false => "",
+    };
+    format!("{why}: the files alone were changed, and systemd mounts what they say at the next boot{nasmount}\n")
 }
 
 /// Has nasmount let go of what is not in its configuration any more, and systemd mount these lines and start these units. `done` is
-/// undone if nasmount refuses.
-pub fn export(entries: &[Entry], units: &BTreeSet<String>, empty: bool, done: Done) -> anyhow::Result<Exit> {
+/// undone if nasmount refuses; else `told` is said.
+pub fn export(
+    entries: &[Entry],
+    units: &BTreeSet<String>,
+    empty: bool,
+    done: Done,
+    told: &str,
+) -> anyhow::Result<Exit> {
     block_on(async {
         let systemd = match let_go().await {
             Ok(systemd) => systemd,
@@ -139,6 +194,7 @@ pub fn export(entries: &[Entry], units: &BTreeSet<String>, empty: bool, done: Do
                 return Err(error.context("what was changed is undone; nasmount cannot let go of the shares"));
             }
         };
+        say(told);
         if empty {
             systemd.disable(SERVICE).await.context("cannot disable nasmount")?;
             systemd.stop(SERVICE).await.context("cannot stop nasmount")?;
@@ -149,12 +205,12 @@ pub fn export(entries: &[Entry], units: &BTreeSet<String>, empty: bool, done: Do
         for unit in entries.iter().filter_map(unit_of).chain(units.iter().cloned()) {
             match systemd.start_and_wait(&unit).await {
                 Ok(Start::Failed(state)) => {
-                    say(&format!("{unit}: {state}; `systemctl status '{unit}'` says why"));
+                    say(&format!("{unit}: {state}; `systemctl status '{unit}'` says why\n"));
                     exit = Exit::Failed;
                 }
-                Ok(Start::Done | Start::UnderWay) => say(&format!("{unit}: started")),
+                Ok(Start::Done | Start::UnderWay) => say(&format!("{unit}: started\n")),
                 Err(error) => {
-                    say(&format!("cannot start {unit}: {error}"));
+                    say(&format!("cannot start {unit}: {error}\n"));
                     exit = Exit::Failed;
                 }
             }
@@ -165,7 +221,7 @@ pub fn export(entries: &[Entry], units: &BTreeSet<String>, empty: bool, done: Do
 
 /// Has systemd and the daemon, if it runs, take over what has been changed.
 async fn let_go() -> anyhow::Result<Systemd> {
-    let systemd = Systemd::connect().await.context("cannot reach systemd")?;
+    let systemd = connect().await?;
     systemd.reload().await.context("systemd cannot read its units anew")?;
     if systemd.activity(SERVICE).await.context("cannot ask for the daemon's state")? == Activity::Running {
         reload_daemon().await?;
@@ -186,14 +242,32 @@ fn unit_of(entry: &Entry) -> Option<String> {
     }
 }
 
+/// Nobody reads it: no reason to stop half-way.
 fn say(line: &str) {
-    let _ = std::io::Write::write_all(&mut std::io::stderr().lock(), format!("{line}\n").as_bytes());
+    let _ = std::io::Write::write_all(&mut std::io::stderr().lock(), line.as_bytes());
 }
 
 #[cfg(test)]
 mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
     use super::*;
     use crate::plan::fstab::entry;
+
+    #[test]
+    fn without_systemd_only_files_are_given_back_and_only_if_nothing_is_mounted() {
+        let share = Share { name: "a".into(), mount_point: "/mnt/a".into() };
+        let unreachable = || Err("cannot reach systemd: x".to_owned());
+        assert_eq!(way(Ok(true), Some(&share)).ok(), Some(Way::Now));
+        assert_eq!(way(Ok(false), None).ok(), Some(Way::Now));
+        assert_eq!(way(unreachable(), None).ok(), Some(Way::AtBoot("cannot reach systemd: x".into())));
+        for (runs, why) in [(Ok(false), "nasmount does not run"), (unreachable(), "cannot reach systemd: x")] {
+            let refused = way(runs, Some(&share)).unwrap_err();
+            assert_eq!(refused.to_string(), format!("{why}, and /mnt/a is nasmount's own"));
+            assert!(refused.downcast_ref::<Hinted>().is_some_and(|it| it.hint().ends_with("nothing was changed")));
+        }
+        assert!(at_boot("cannot reach systemd: x", true).contains("at the next boot; `systemctl disable nasmount`"));
+        assert!(at_boot("cannot reach systemd: x", false).ends_with("at the next boot\n"));
+    }
 
     #[test]
     fn a_line_is_mounted_as_at_boot() {

@@ -18,21 +18,21 @@ use std::collections::BTreeSet;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
-use anyhow::Context as _;
 use secrecy::SecretString;
 
-use super::check::{load_and_check, say_notices};
-use super::import::{imported, say_remarks};
+use super::check::{chain, load_and_check, look_if_in_sight, say_notices};
+use super::import::{examined, imported, say_examined, say_remarks};
 use super::records::{Kept, KeptFile, Record, Unfinished, is_another_now, records};
 use super::report::{self, Exit, Talk, write_error};
-use super::{Hinted, is_root, succession};
+use super::succession::{self, Way};
+use super::{Hinted, is_root};
 use crate::config::{self, Colour, SourceText};
 use crate::plan::fstab::{self, Given, Stuck, Taken};
 use crate::plan::import::{Import, Login, Share, Sources};
 use crate::plan::mount_unit::UnitFile;
 use crate::sys::changes::{self, Change, Done};
 use crate::sys::config_dir::{
-    ConfigRoots, ConfigTexts, ReadError, files_of, read_config, read_config_or_none, read_fstab,
+    ConfigRoots, ConfigTexts, ReadError, files_of, mount_point_on_host, read_config, read_config_or_none, read_fstab,
 };
 use crate::sys::unit_files;
 
@@ -41,6 +41,9 @@ pub const FSTAB: &str = "/etc/fstab";
 
 /// Name of the file of servers and shares, and of the one of passwords, without their endings.
 const NAME: &str = "fstab";
+
+/// What the configuration is called that would be written, while it is no file yet.
+pub(super) const IMPORTED: &str = "fstab.toml";
 
 const MAIN_TEXT: &str =
     "# Servers and shares of nasmount. Those that were lines of /etc/fstab are in conf.d, and can be changed there.\n";
@@ -77,7 +80,7 @@ struct Export {
 impl Places {
     /// Those of this host.
     pub fn of_host(config: Option<&Path>, fstab: &Path, units: PathBuf) -> Self {
-        Self { roots: ConfigRoots::system(config), fstab: fstab.to_owned(), units, usual: config.is_none() }
+        Self { roots: ConfigRoots::system(config).absolute(), fstab: fstab.to_owned(), units, usual: config.is_none() }
     }
 
     /// Text of the fstab, units, and configuration.
@@ -144,13 +147,14 @@ impl Places {
 /// A configuration with one more file.
 pub(super) fn with(texts: &ConfigTexts, toml: &str) -> ConfigTexts {
     let mut texts = texts.clone();
-    texts.fragments.push(SourceText::new(format!("{NAME}.toml"), toml));
+    texts.fragments.push(SourceText::new(IMPORTED, toml));
     texts
 }
 
 /// Takes the CIFS lines of fstab over.
 pub fn import(places: &Places, colour: Colour, talk: Talk) -> anyhow::Result<Exit> {
     places.may_be_changed()?;
+    succession::may_be_imported()?;
     let mut said = Vec::new();
     let imported = import_files(places, colour, &mut said);
     if talk == Talk::Usual || !matches!(imported, Ok(Some(_))) {
@@ -178,9 +182,9 @@ pub fn import_files(places: &Places, colour: Colour, err: &mut impl io::Write) -
     if found.shares.is_empty() && left.is_empty() {
         return Ok(Some(Vec::new()));
     }
-    let all = with(&texts, &found.toml);
-    if let Err(invalid) = config::load(&all.fragments, &all.profiles) {
-        say_notices(err, &invalid, &[], colour)?;
+    let (invalid, _) = examined(&found, &texts, look_if_in_sight, mount_point_on_host);
+    if !invalid.is_empty() {
+        say_examined((&invalid, &[]), &found, &places.fstab_shown(), colour, err)?;
         writeln!(err, "{NOTHING_CHANGED}")?;
         return Ok(None);
     }
@@ -205,15 +209,28 @@ pub fn import_files(places: &Places, colour: Colour, err: &mut impl io::Write) -
     Ok(Some([left.shares, found.shares].concat()))
 }
 
-fn made(changes: &[Change]) -> anyhow::Result<Done> {
-    match changes::make(changes) {
-        Err(error) if error.is_taken() => {
-            let hint = "it is of an earlier import, or somebody else's: move it away, and try again";
-            let message = format!("nothing was changed: {:#}", anyhow::Error::from(error));
-            Err(Hinted::new(message, hint).into())
-        }
-        made => made.context("nothing was changed"),
+/// Why an import would be refused while it writes, and what to do.
+pub(super) fn refusal(
+    places: &Places,
+    before: &str,
+    sources: Sources<'_>,
+    texts: &ConfigTexts,
+    found: &Import,
+    left: &Unfinished,
+) -> Option<(String, String)> {
+    let changes = changes_of_import(places, before, sources, texts, found, left);
+    match changes.map(|changes| changes::are_possible(&changes)) {
+        Ok(Ok(())) => None,
+        Ok(Err(error)) => Some((chain(&error), error.hint().unwrap_or("mend that, and try again").to_owned())),
+        Err(error) => Some((format!("{error:#}"), "mend that, and try again".to_owned())),
     }
+}
+
+fn made(changes: &[Change]) -> anyhow::Result<Done> {
+    changes::make(changes).map_err(|error| match error.hint() {
+        Some(hint) => Hinted::new(format!("nothing was changed: {}", chain(&error)), hint).into(),
+        None => anyhow::Error::from(error).context("nothing was changed"),
+    })
 }
 
 fn refused<T>(err: &mut impl io::Write, error: &ReadError) -> anyhow::Result<Option<T>> {
@@ -343,14 +360,16 @@ pub fn export(places: &Places, dry_run: bool, colour: Colour, talk: Talk) -> any
         let told = format!("Nothing has been changed. Without --dry-run:\n{told}");
         return Ok(report::finish(Exit::Done, io::stdout().write_all(told.as_bytes())));
     }
-    succession::may_be_exported(&export.shares)?;
+    let way = succession::may_be_exported(&export.shares)?;
     let done = made(&export.changes)?;
-    if talk == Talk::Usual {
-        let _ = io::stderr().write_all(told.as_bytes()); // nobody reads it: no reason to stop half-way
+    let told = if talk == Talk::Usual { told } else { String::new() };
+    if let Way::AtBoot(why) = way {
+        let told = told + &succession::at_boot(&why, export.empty);
+        return Ok(report::finish(Exit::Done, io::stderr().write_all(told.as_bytes())));
     }
     let lines = export.fstab.lines().enumerate().filter(|(index, _)| export.lines.contains(&(index + 1)));
     let entries: Vec<_> = lines.filter_map(|(_, line)| fstab::entry(line)).collect();
-    succession::export(&entries, &export.units, export.empty, done)
+    succession::export(&entries, &export.units, export.empty, done, &told)
 }
 
 /// The part of it that concerns files, for tests.
@@ -368,9 +387,12 @@ fn plan_export(places: &Places, colour: Colour, err: &mut impl io::Write) -> any
         Err(error) => return refused(err, &error),
     };
     let records = records(places)?;
-    let Given { text, lines, whole, strangers, lost } = given_back(places, &before, &records)?;
+    let Given { text, lines, whole, strangers, lost, doubled } = given_back(places, &before, &records)?;
+    let fstab = places.fstab_shown();
+    for (line, other) in doubled {
+        writeln!(err, "{fstab}:{line}: not given back, but taken out: line {other} mounts the same there")?;
+    }
     for line in strangers {
-        let fstab = places.fstab_shown();
         writeln!(
             err,
             "{fstab}:{line}: stays a comment: it is none of the lines that `nasmount import-fstab` took over"

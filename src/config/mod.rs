@@ -35,6 +35,7 @@ mod value;
 use std::collections::BTreeMap;
 
 pub use invalid::{Colour, Invalid, InvalidKind, Notice, Warning};
+pub(crate) use options::opposite;
 pub use profile::{Listed, list_profiles, shipped_profiles};
 pub use settings::Settings;
 pub use source::{Place, SourceText};

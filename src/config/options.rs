@@ -190,6 +190,9 @@ fn check_form(known: &KnownOption, text: &str) -> Result<(), Refused> {
         Form::Word(words) => {
             let help = match (name, text) {
                 ("sec", "none") => "for guest access leave `credentials` out of [server.NAME]".to_owned(),
+                ("sec", "ntlm" | "ntlmi" | "lanman") => {
+                    "kernels since 5.15 do not have it: leave sec out, and the login is NTLMSSP".to_owned()
+                }
                 ("vers", "1.0") => "SMB 1 is not supported: enable SMB 2 or 3 on the server".to_owned(),
                 _ => match closest(text, words.iter().copied()) {
                     Some(meant) => format!("did you mean \"{meant}\"? Use {}", list(words.iter().copied())),

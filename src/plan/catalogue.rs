@@ -262,7 +262,12 @@ pub fn forbidden(name: &str) -> Option<Forbidden> {
             help: "remove it; how long a dead server is waited for is set by patience = \"30s\"",
         },
         "defaults" | "auto" | "noauto" | "nofail" | "_netdev" | "users" | "nouser" | "owner" | "group" | "comment"
-        | "mand" | "nomand" | "sync" | "async" => FSTAB,
+        | "mand" | "nomand" | "async" => FSTAB,
+        // smb3_get_tree_common() passes no flags on; a remount would
+        "sync" => Forbidden {
+            reason: "the kernel takes it at a mount, and its CIFS client does nothing with it then",
+            help: "remove it; with cache = \"none\" each write waits for the server",
+        },
         _ if name.starts_with("x-") || name.starts_with("X-") => FSTAB,
         _ => return None,
     })
@@ -301,7 +306,8 @@ mod tests {
             ("fmask", "file_mode"),
             ("dmask dirmode", "dir_mode"),
             ("intr nointr timeo retry bg fg lookupcache nfsvers", "patience ="),
-            ("defaults auto noauto nofail _netdev users nouser owner group comment mand nomand sync async", "at boot"),
+            ("defaults auto noauto nofail _netdev users nouser owner group comment mand nomand async", "at boot"),
+            ("sync", "cache = \"none\""),
             ("x-systemd.automount X-mount.mkdir", "at boot"),
         ];
         for (names, help) in expected {

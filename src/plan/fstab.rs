@@ -60,14 +60,16 @@ pub struct Remembered<'a> {
 pub struct Given {
     /// Its text.
     pub text: String,
-    /// The lines, from 1.
+    /// The lines, from 1, that mount again.
     pub lines: Vec<usize>,
-    /// Is each password in it again?
+    /// Is each line in it again, with its password?
     pub whole: bool,
     /// Lines with a mark that no import took, from 1; they stay comments.
     pub strangers: Vec<usize>,
     /// Lines that an import took, without passwords, and that are not there any more.
     pub lost: Vec<String>,
+    /// Lines that were taken out, from 1, as another one mounts the same there, and that one; in what was given.
+    pub doubled: Vec<(usize, usize)>,
 }
 
 /// Why lines cannot be given back; the number is that of a line, from 1.
@@ -197,28 +199,46 @@ impl Masked {
     }
 }
 
+/// The lines that [`take`] changes, without their passwords, as a unified diff without context; empty if there are none.
+pub fn difference(name: &str, fstab: &str, lines: &[usize]) -> String {
+    let mut text = if lines.is_empty() { String::new() } else { format!("--- {name}\n+++ {name}\n") };
+    for (number, line) in lines.iter().zip(take(fstab, lines).lines) {
+        text += &format!("@@ -{number} +{number} @@\n-{line}\n+{TAKEN}{line}\n");
+    }
+    text
+}
+
 /// Gives the lines back that were taken over, and the passwords wherever they belong. A line is known by what it mounts where, or by its
 /// placeholder.
 ///
 /// # Errors
 ///
 /// A line whose password is not known, or that is a comment of another kind.
-pub fn give_back(fstab: &str, imports: &[Remembered<'_>]) -> Result<Given, Stuck> {
+pub fn give_back<'a>(fstab: &'a str, imports: &[Remembered<'_>]) -> Result<Given, Stuck> {
     let (mut text, mut lines, mut strangers, mut there) = (String::new(), Vec::new(), Vec::new(), Vec::new());
+    let (mut doubled, mut number) = (Vec::new(), 0);
     let passwords = || imports.iter().flat_map(|import| &import.masked.0);
     let taken: Vec<&String> = imports.iter().filter_map(|import| import.lines).flatten().collect();
     let all_known = imports.iter().all(|import| import.lines.is_some());
     let same = |one: &str, other: &str| {
         place(one) == place(other) || passwords().any(|(mask, _)| one.contains(mask) && other.contains(mask))
     };
+    let of_cifs = |line: &str| entry(line).is_some_and(|it| is_cifs(&it.kind, &it.source));
+    let is_known = |rest: &str| !all_known || rest.contains(MASK) || taken.iter().any(|line| same(line, rest));
+    let mine = |line: &'a str| line.strip_prefix(TAKEN).filter(|rest| of_cifs(rest) && is_known(rest));
+    let mounts_same = |line: &str, other: &str| place(line).is_some() && place(line) == place(other);
+    let again = |rest: &str| fstab.lines().position(|line| mounts_same(line, rest));
+    let is_again = |line: &str| fstab.lines().filter_map(mine).any(|rest| mounts_same(line, rest));
     for (index, line) in fstab.split_inclusive('\n').enumerate() {
-        let marked =
-            line.strip_prefix(TAKEN).filter(|rest| entry(rest).is_some_and(|it| is_cifs(&it.kind, &it.source)));
-        let is_known = |rest: &&str| !all_known || rest.contains(MASK) || taken.iter().any(|line| same(line, rest));
-        let rest = marked.filter(is_known);
+        let (marked, rest) = (line.strip_prefix(TAKEN).filter(|rest| of_cifs(rest)), mine(line));
+        if let Some(other) = rest.and_then(again) {
+            doubled.push((index + 1, other + 1));
+            continue;
+        }
+        number += 1;
         let line = rest.unwrap_or(line);
-        if rest.is_some() {
-            lines.push(index + 1);
+        if rest.is_some() || is_again(line) {
+            lines.push(number);
         } else if marked.is_some() {
             strangers.push(index + 1);
         } else if line.trim_start().starts_with('#') && line.contains(MASK) {
@@ -234,8 +254,8 @@ pub fn give_back(fstab: &str, imports: &[Remembered<'_>]) -> Result<Given, Stuck
         text.push_str(&whole);
     }
     let lost = taken.into_iter().filter(|line| !there.iter().any(|other| same(line, other))).cloned().collect();
-    let whole = passwords().all(|(placeholder, _)| fstab.contains(placeholder));
-    Ok(Given { text, lines, whole, strangers, lost })
+    let whole = doubled.is_empty() && passwords().all(|(placeholder, _)| fstab.contains(placeholder));
+    Ok(Given { text, lines, whole, strangers, lost, doubled })
 }
 
 /// What a line mounts, and where.
@@ -343,6 +363,15 @@ mod tests {
     }
 
     #[test]
+    fn the_difference_has_the_lines_that_change_and_no_password() {
+        let fstab = "UUID=1 / ext4\n//nas/a /a cifs pass=hunter2\n";
+        let line = "//nas/a /a cifs pass=***nasmount-1***\n";
+        let expected = format!("--- /x\n+++ /x\n@@ -2 +2 @@\n-{line}+#nasmount: {line}");
+        assert_eq!(difference("/x", fstab, &[2]), expected);
+        assert_eq!(difference("/x", fstab, &[]), "");
+    }
+
+    #[test]
     fn what_was_taken_is_given_back_byte_for_byte() {
         let taken = take(FSTAB, &[3, 4, 5, 6]);
         assert!(!taken.text.contains("hunter2"), "{}", taken.text);
@@ -382,6 +411,16 @@ mod tests {
         let second = take(&both, &[2]);
         let given = give_back(&second.text, &[first.remembered(), second.remembered()]).unwrap();
         assert_eq!(given.text, "//nas/a /a cifs pass=one\n//nas/b /b cifs pass=two\n#nasmount: is a nice tool\n");
+    }
+
+    #[test]
+    fn a_line_that_somebody_wrote_in_again_is_not_doubled() {
+        let taken = take("//nas/a /a cifs pass=one\n//nas/b /b cifs guest\n", &[1, 2]);
+        let text = taken.text.clone() + "//nas/a\t/a cifs guest,ro\n";
+        let given = give_back(&text, &[taken.remembered()]).unwrap();
+        assert_eq!(given.text, "//nas/b /b cifs guest\n//nas/a\t/a cifs guest,ro\n");
+        assert_eq!((given.lines.as_slice(), given.doubled.as_slice()), ([1, 2].as_slice(), [(1, 3)].as_slice()));
+        assert!(given.lost.is_empty() && !given.whole, "its password may be nowhere else");
     }
 
     #[test]

@@ -14,9 +14,10 @@ use super::catalogue::{self, Form};
 use super::fstab::{self, Entry};
 use super::inline_login::{Rest, credentials_text, has_password, is_guest};
 use super::mount_unit::{self, Content, Mount, UnitFile};
-use crate::config::same_host;
+use super::outdated::is_outdated;
 use crate::config::settings::{CredentialSource, Settings};
 use crate::config::units::mount_unit as unit_of;
+use crate::config::{opposite, same_host};
 
 /// What mounts shares on a host without nasmount.
 #[derive(Clone, Copy)]
@@ -38,6 +39,9 @@ pub struct Import {
     pub units: Vec<String>,
     /// What else there is to know, in the order of the lines.
     pub remarks: Vec<Remark>,
+    /// Where each of its tables comes from, with the first line of the table, from 1.
+    #[serde(skip)]
+    origins: Vec<(usize, Place)>,
     /// The shares that it has, in the order of the lines.
     #[serde(skip)]
     pub shares: Vec<Share>,
@@ -91,7 +95,8 @@ struct Server {
     name: String,
     host: String,
     login: Means,
-    known: bool,
+    /// What names it first; `None` if the configuration has it already.
+    at: Option<Place>,
 }
 
 /// One line, or unit, on its way.
@@ -109,7 +114,6 @@ struct Line<'text> {
     said: Vec<String>,
     /// As they stand in the table, in the order of fstab.
     options: Vec<(String, String)>,
-    read_only: bool,
     remarks: &'text mut Vec<Remark>,
 }
 
@@ -129,6 +133,14 @@ enum Means {
     Inline(String),
 }
 
+impl Import {
+    /// What a line of its configuration comes from: the file of a unit, or none for fstab, and the line there.
+    pub fn origin(&self, line: usize) -> Option<(Option<&str>, usize)> {
+        let (_, Place { file, line }) = self.origins.iter().rfind(|(first, _)| *first <= line)?;
+        Some((file.as_deref(), *line))
+    }
+}
+
 impl Remark {
     pub(super) fn new(at: &Place, option: &str, message: impl Into<String>) -> Self {
         Self { file: at.file.clone(), line: at.line, option: option.to_owned(), message: message.into() }
@@ -138,13 +150,13 @@ impl Remark {
 /// Translates what mounts shares into what is to be added to a configuration, with credentials files in `directory`.
 pub fn import(sources: Sources<'_>, existing: Option<&Settings>, directory: &Path) -> Import {
     let mut import = Import::default();
-    let mut tables: Vec<String> = Vec::new();
+    let mut tables: Vec<(Place, String)> = Vec::new();
     let mut servers: Vec<Server> = existing.into_iter().flat_map(known_servers).collect();
     let mut names = existing.into_iter().flat_map(|known| known.shares.keys()).map(ToString::to_string).collect();
     let mut take = |mut line: Line<'_>| {
         let server = line.server(&mut servers, directory);
         let name = unique(&line.mount_point, "share", &mut names);
-        tables.push(line.share(&name, &server));
+        tables.push((line.at.clone(), line.share(&name, &server)));
         Share { name, mount_point: line.mount_point }
     };
     for (index, text) in sources.fstab.lines().enumerate() {
@@ -161,14 +173,16 @@ pub fn import(sources: Sources<'_>, existing: Option<&Settings>, directory: &Pat
     let known = existing.into_iter().flat_map(|known| known.shares.values()).filter_map(|it| it.mount_point.to_str());
     import.remarks.extend(dropped_in(sources.units, &shares.clone().map(unit_of).collect()));
     import.remarks.extend(masked(sources.units, &shares.chain(known).map(unit_of).collect()));
-    let (toml, logins) = written(servers, &tables, directory);
-    Import { toml, logins, ..import }
+    written(servers, &tables, directory, &mut import);
+    import
 }
 
 /// The tables of new servers and all shares, and the logins that they need.
-fn written(servers: Vec<Server>, shares: &[String], directory: &Path) -> (String, Vec<Login>) {
-    let (mut toml, mut logins) = (String::new(), Vec::new());
-    for Server { name, host, login, .. } in servers.into_iter().filter(|server| !server.known) {
+fn written(servers: Vec<Server>, shares: &[(Place, String)], directory: &Path, import: &mut Import) {
+    let Import { toml, logins, origins, .. } = import;
+    for Server { name, host, login, at } in servers {
+        let Some(at) = at else { continue };
+        origins.push((toml.lines().count() + 1, at));
         let _ = writeln!(toml, "[server.{name}]\nhost = {}", quoted(&host));
         match login {
             Means::Guest | Means::Kerberos | Means::Systemd => {}
@@ -181,8 +195,11 @@ fn written(servers: Vec<Server>, shares: &[String], directory: &Path) -> (String
         }
         toml.push('\n');
     }
-    toml.push_str(&shares.join("\n"));
-    (toml, logins)
+    for (index, (at, table)) in shares.iter().enumerate() {
+        toml.push_str(if index > 0 { "\n" } else { "" });
+        origins.push((toml.lines().count() + 1, at.clone()));
+        toml.push_str(table);
+    }
 }
 
 /// Masked units that would keep systemd from the one that nasmount makes for a share.
@@ -220,7 +237,7 @@ fn known_servers(settings: &Settings) -> impl Iterator<Item = Server> {
             CredentialSource::File(path) => Means::File(path.to_string_lossy().into_owned()),
             CredentialSource::Systemd(_) => Means::Systemd,
         },
-        known: true,
+        at: None,
     })
 }
 
@@ -290,7 +307,9 @@ impl<'text> Line<'text> {
                 .to_owned()
         } else if let Some(port) = port {
             format!("left out: its server is asked at port {port}, and nasmount asks at 445 only")
-        } else if !spec.strip_prefix("//").is_some_and(|rest| rest.contains('/')) {
+        } else if let Some(why) = is_outdated(options) {
+            why
+        } else if !spec.strip_prefix("//").is_some_and(|rest| rest.contains('/') && !rest.starts_with('/')) {
             format!("left out: {spec} is not //SERVER/SHARE")
         } else if !mount_point.starts_with('/') {
             format!("left out: {mount_point} is not a directory's path")
@@ -321,7 +340,6 @@ impl<'text> Line<'text> {
             kerberos: false,
             said: Vec::new(),
             options: Vec::new(),
-            read_only: false,
             remarks,
         };
         let mut rest = Rest::default();
@@ -363,8 +381,11 @@ impl<'text> Line<'text> {
                 self.remark(name, format!("becomes the server's host, instead of {}", self.host));
                 self.host = address.to_owned();
             }
-            ("prefixpath", Some(path)) => self.source = format!("{}/{}", self.source, path.trim_matches('/')),
-            ("port", Some("445")) | ("rw" | "auto" | "defaults" | "nofail" | "_netdev" | "soft", None) => {}
+            ("prefixpath", _) => {
+                self.remark(name, "left out: kernels since 5.11 ignore it, and mount what the source says");
+            }
+            ("rw", None) => self.take_back_opposite(name),
+            ("port", Some("445")) | ("auto" | "defaults" | "nofail" | "_netdev" | "soft", None) => {}
             ("noauto", None) => {
                 self.remark(name, "left out: nasmount mounts it at its start; `nasmount unmount` takes it off")
             }
@@ -417,9 +438,9 @@ impl<'text> Line<'text> {
                 );
             }
             ("vers", Some("1.0" | "1")) => {
-                self.remark(name, "left out: SMB 1 is not supported; switch SMB 2 or 3 on at the server");
+                self.remark(name, "left out: another one comes after it");
             }
-            ("vers", Some("3.1.1" | "3.11" | "default")) => {}
+            ("vers", Some("3.1.1" | "3.11" | "default")) => self.options.retain(|(before, _)| before != name),
             ("vers", Some(_)) => {
                 self.remark(
                     name,
@@ -432,14 +453,16 @@ impl<'text> Line<'text> {
                 self.keep(name, value);
             }
             _ => match catalogue::forbidden(name) {
-                Some(forbidden) => self.remark(name, format!("left out: {}", forbidden.reason)),
+                Some(forbidden) => {
+                    let why = mount_unit::becomes_of_option(name, value).unwrap_or(forbidden.reason);
+                    self.remark(name, format!("left out: {why}"));
+                }
                 None => self.keep(name, value),
             },
         }
     }
 
     fn keep(&mut self, name: &str, value: Option<&str>) {
-        self.read_only |= name == "ro";
         let Some(known) = catalogue::lookup(name) else {
             return self.remark(name, "left out: there is no such option of the CIFS client");
         };
@@ -455,6 +478,22 @@ impl<'text> Line<'text> {
         };
         self.options.retain(|(before, _)| before != name); // the last one counts
         self.options.push((name.to_owned(), written));
+        self.take_back_opposite(name);
+    }
+
+    /// Of `ro` and `rw`, and other such pairs, the last one counts, too.
+    fn take_back_opposite(&mut self, name: &str) {
+        let negated = name.strip_prefix("no").map_or_else(|| format!("no{name}"), str::to_owned);
+        for opposite in opposite(name).into_iter().chain([negated.as_str()]) {
+            if self.has(opposite) {
+                self.options.retain(|(before, _)| before != opposite);
+                self.remark(opposite, format!("left out: {name} comes after it"));
+            }
+        }
+    }
+
+    fn has(&self, name: &str) -> bool {
+        self.options.iter().any(|(option, _)| option == name)
     }
 
     /// The name of its server, which it may be the first to name.
@@ -481,7 +520,8 @@ impl<'text> Line<'text> {
             );
             self.remark("", message);
         }
-        servers.push(Server { name: name.clone(), host: self.host.clone(), login: self.login.clone(), known: false });
+        let (host, login) = (self.host.clone(), self.login.clone());
+        servers.push(Server { name: name.clone(), host, login, at: Some(self.at.clone()) });
         name
     }
 
@@ -509,7 +549,7 @@ impl<'text> Line<'text> {
             ("backup", "by its name")
         } else if speaks_of(&MEDIA) {
             ("media", "by its name; transcode if films are converted on it")
-        } else if self.read_only {
+        } else if self.has("ro") {
             ("media", "it is only read")
         } else {
             ("documents", "the most careful one")

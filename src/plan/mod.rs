@@ -7,7 +7,7 @@
 //! - [`diagnosis`]: what each step from a name to the data showed, and what that means.
 //! - [`diff`]: a new configuration and the one in force become steps.
 //! - [`doctor`]: facts about a host become findings.
-//! - [`fstab`], [`mount_unit`], [`import`]: lines of fstab and mount units, and what they become.
+//! - [`fstab`], [`mount_unit`], [`import`]: lines of fstab and mount units, and what they become; `outdated`: those that must stay.
 //! - [`hazards`]: options that may hurt.
 //! - [`login`]: what was typed becomes a credentials file.
 //! - [`options`]: a share and an address become the parameters of one mount;
@@ -29,4 +29,5 @@ pub mod layers;
 pub mod login;
 pub mod mount_unit;
 pub mod options;
+mod outdated;
 pub mod units;

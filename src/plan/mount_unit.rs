@@ -204,6 +204,25 @@ impl Last {
     }
 }
 
+/// The same of an option of fstab that is an assignment by another name (systemd.mount(5), "fstab"); `None` if it is none.
+pub(super) fn becomes_of_option(name: &str, value: Option<&str>) -> Option<&'static str> {
+    let (section, key) = match (name, value) {
+        ("x-systemd.automount", _) | ("comment", Some("systemd.automount")) => ("Automount", "What"),
+        ("x-systemd.idle-timeout", _) => ("Automount", "TimeoutIdleSec"),
+        ("x-systemd.mount-timeout", _) => ("Mount", "TimeoutSec"),
+        ("x-systemd.rw-only", _) => ("Mount", "ReadWriteOnly"),
+        ("x-systemd.requires", _) => ("Unit", "Requires"),
+        ("x-systemd.wants", _) => ("Unit", "Wants"),
+        ("x-systemd.after", _) => ("Unit", "After"),
+        ("x-systemd.before", _) => ("Unit", "Before"),
+        ("x-systemd.requires-mounts-for" | "x-systemd.wants-mounts-for", _) => ("Unit", "RequiresMountsFor"),
+        ("x-systemd.wanted-by", _) => ("Install", "WantedBy"),
+        ("x-systemd.required-by", _) => ("Install", "RequiredBy"),
+        _ => return None,
+    };
+    becomes(section, key, value.unwrap_or_default())
+}
+
 /// Why an assignment has no counterpart; `None` if it has one.
 fn becomes(section: &str, key: &str, value: &str) -> Option<&'static str> {
     const NEEDED: &str = "whoever needs the share is a consumer in the configuration, or says RequiresMountsFor=";

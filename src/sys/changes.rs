@@ -12,6 +12,8 @@ use super::attributes;
 use secrecy::zeroize::Zeroizing;
 use secrecy::{ExposeSecret as _, SecretString};
 
+use super::mountinfo;
+
 /// One of them.
 #[derive(Clone, Debug)]
 pub enum Change {
@@ -70,13 +72,66 @@ pub struct ChangeError {
     attempt: String,
     #[source]
     source: io::Error,
+    hint: Option<&'static str>,
 }
 
 impl ChangeError {
-    /// Did something lie where a new file was to be?
-    pub fn is_taken(&self) -> bool {
-        self.source.kind() == io::ErrorKind::AlreadyExists
+    fn new(change: &Change, source: io::Error) -> Self {
+        Self { attempt: change.attempt(), hint: hint(change, &source), source }
     }
+
+    /// What to do about it, if that is known.
+    pub fn hint(&self) -> Option<&'static str> {
+        self.hint
+    }
+}
+
+fn hint(change: &Change, source: &io::Error) -> Option<&'static str> {
+    const TAKEN: &str = "it is of an earlier import, or somebody else's: move it away, and try again";
+    const LINK: &str = "nasmount would put a file in its place: replace the link by a file first; or change it by hand where it is kept, and \
+                        put what `nasmount import-fstab` prints into conf.d";
+    const MOUNT: &str =
+        "a file that is mounted there cannot be replaced: `umount` it, or change it by hand where it is kept";
+    const READ_ONLY: &str = "its file system is read-only: mount it writable, and try again";
+    match (change, source.kind()) {
+        (Change::Replace { path, .. }, _) if path.is_symlink() => Some(LINK),
+        (Change::Replace { .. }, io::ErrorKind::ResourceBusy) => Some(MOUNT),
+        (_, io::ErrorKind::AlreadyExists) => Some(TAKEN),
+        (_, io::ErrorKind::ReadOnlyFilesystem) => Some(READ_ONLY),
+        _ => None,
+    }
+}
+
+/// Whether all of them could be made, as far as that can be seen without making one.
+pub fn are_possible(changes: &[Change]) -> Result<(), ChangeError> {
+    let mounts = mountinfo::read().unwrap_or_default();
+    for change in changes {
+        let obstacle = match change {
+            Change::Create { path, text, .. } => match has_text(path, text) {
+                Ok(true) => None,
+                Ok(false) => Some(io::ErrorKind::AlreadyExists.into()),
+                Err(_) if path.is_symlink() => Some(io::ErrorKind::AlreadyExists.into()),
+                Err(_) => None, // there is none, or this user cannot see it
+            },
+            Change::Replace { path, .. } if path.is_symlink() => Some(is_link()),
+            Change::Replace { path, .. } if !mountinfo::on(&mounts, path).is_empty() => {
+                Some(io::ErrorKind::ResourceBusy.into())
+            }
+            Change::Replace { .. }
+            | Change::Remove { .. }
+            | Change::Link { .. }
+            | Change::Unlink { .. }
+            | Change::Rename { .. } => None,
+        };
+        if let Some(source) = obstacle {
+            return Err(ChangeError::new(change, source));
+        }
+    }
+    Ok(())
+}
+
+fn is_link() -> io::Error {
+    io::Error::other("it is a link: something else keeps it")
 }
 
 /// Changes that were made.
@@ -92,10 +147,10 @@ pub fn make(changes: &[Change]) -> Result<Done, ChangeError> {
     let mut done = Done { undo: Vec::new(), created: Vec::new() };
     for change in changes {
         if let Err(source) = done.make(change) {
-            let attempt = change.attempt();
+            let error = ChangeError::new(change, source);
             // what cannot be undone now could not be undone later either: the first failure is the one to tell
             let _ = done.undo();
-            return Err(ChangeError { attempt, source });
+            return Err(error);
         }
     }
     Ok(done)
@@ -209,13 +264,13 @@ impl Done {
         let mut failed = Ok(());
         for change in self.undo.iter().rev() {
             let made = again.make(change);
-            failed = failed.and(made.map_err(|source| ChangeError { attempt: change.attempt(), source }));
+            failed = failed.and(made.map_err(|source| ChangeError::new(change, source)));
         }
         for path in self.created.iter().rev() {
             let removed =
                 if path.is_dir() && !path.is_symlink() { fs::remove_dir(path) } else { fs::remove_file(path) };
             let attempt = || format!("remove {}", path.display());
-            failed = failed.and(removed.map_err(|source| ChangeError { attempt: attempt(), source }));
+            failed = failed.and(removed.map_err(|source| ChangeError { attempt: attempt(), source, hint: None }));
         }
         failed
     }
@@ -290,7 +345,7 @@ fn write_new(path: &Path, text: &SecretString, mode: u32) -> io::Result<()> {
 fn replace(path: &Path, before: &SecretString, text: &SecretString) -> io::Result<()> {
     let metadata = fs::symlink_metadata(path)?;
     if !metadata.is_file() {
-        return Err(io::Error::other("it is a link: something else keeps it"));
+        return Err(is_link());
     }
     let beside = beside(path)?;
     write_new(&beside, text, metadata.mode() & 0o7777)?;
@@ -437,8 +492,32 @@ mod tests {
         assert_eq!(fs::metadata(root.join("x.cred")).unwrap().nlink(), 1);
         // a name that is written to would go through the link; one that is given to a whole file does not
         std::os::unix::fs::symlink(root.join("nowhere"), root.join("dangling")).unwrap();
-        assert!(make(&[create(root.join("dangling"), "x")]).unwrap_err().is_taken());
+        let dangling = [create(root.join("dangling"), "x")];
+        for refused in [are_possible(&dangling).unwrap_err(), make(&dangling).unwrap_err()] {
+            assert_eq!(refused.source.kind(), io::ErrorKind::AlreadyExists);
+            assert!(refused.hint().is_some_and(|hint| hint.contains("move it away")));
+        }
         assert_eq!(listed(root), ["dangling", "fstab", "x.cred"], "no temporary is left by what fails");
+    }
+
+    #[test]
+    fn what_could_not_be_made_is_seen_before_anything_is() {
+        let root = tempfile::tempdir().unwrap();
+        let root = root.path();
+        fs::write(root.join("fstab"), "old").unwrap();
+        std::os::unix::fs::symlink("fstab", root.join("link")).unwrap();
+        let replace = |path: PathBuf| Change::Replace { path, before: "old".into(), text: "new".into() };
+        assert!(are_possible(&[create(root.join("new"), "x"), create(root.join("fstab"), "old")]).is_ok());
+        for (change, why, hint) in [
+            (replace(root.join("link")), "it is a link", "replace the link by a file"),
+            (create(root.join("fstab"), "x"), "entity already exists", "move it away"),
+            (replace("/proc".into()), "resource busy", "`umount` it"), // what is mounted there is no file, but mounted
+        ] {
+            let refused = are_possible(&[change]).unwrap_err();
+            assert!(refused.source.to_string().contains(why), "{}", refused.source);
+            assert!(refused.hint().is_some_and(|it| it.contains(hint)), "{:?}", refused.hint());
+        }
+        assert_eq!(listed(root), ["fstab", "link"]);
     }
 
     #[test]

@@ -160,6 +160,12 @@ impl ConfigRoots {
         Self::under(Path::new("/"), config, extra)
     }
 
+    /// The same wherever this was called from: what is named in a configuration has an absolute path.
+    pub fn absolute(self) -> Self {
+        let absolute = |path: PathBuf| std::path::absolute(&path).unwrap_or(path);
+        Self { main: absolute(self.main), drop_ins: absolute(self.drop_ins), ..self }
+    }
+
     /// The same below another root directory, for tests. `extra` is one more directory of profiles.
     pub fn under(root: &Path, config: Option<&Path>, extra: Option<PathBuf>) -> Self {
         let etc = root.join("etc/nasmount");

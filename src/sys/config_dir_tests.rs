@@ -165,3 +165,10 @@ fn credentials_are_for_root_only() {
     let missing = check_credentials_of(&root.path().join("none"), owner).unwrap_err();
     assert!(missing.help().contains("chmod 600"));
 }
+
+#[test]
+fn a_configuration_beside_the_caller_has_an_absolute_path() {
+    let roots = ConfigRoots::under(Path::new("/"), Some(Path::new("none.toml")), None).absolute();
+    let here = std::env::current_dir().unwrap();
+    assert_eq!((roots.main, roots.drop_ins), (here.join("none.toml"), here.join("conf.d")));
+}

@@ -6,6 +6,7 @@
 
 use std::fs;
 use std::io;
+use std::os::unix::fs::MetadataExt as _;
 use std::time::Duration;
 
 use zbus::proxy::CacheProperties;
@@ -143,6 +144,12 @@ pub enum Start {
     Done,
     /// It does not run; the unit's state in systemd's words.
     Failed(String),
+}
+
+/// Is this another root directory than that of PID 1, whose systemd is none of ours then?
+pub fn is_chroot() -> bool {
+    let root = |path: &str| fs::metadata(path).map(|root| (root.dev(), root.ino()));
+    matches!((root("/proc/1/root/"), root("/")), (Ok(its), Ok(ours)) if its != ours)
 }
 
 /// The system's service manager.
