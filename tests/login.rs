@@ -80,7 +80,7 @@ fn is_root() -> bool {
 #[test]
 fn a_login_is_written_for_root_alone_and_the_rest_of_the_file_stays() {
     let host = Host::new();
-    let new = host.run(&["tower", "--stdin", "--no-test", "--user", "bob"], &format!("{SECRET}\nmore\n"));
+    let new = host.run(&["tower", "--stdin", "--no-test", "--user", "bob"], &format!("{SECRET}\n"));
     ended(&new, 0, "tower.cred: written");
     if !is_root() {
         return assert_eq!(host.written(), None);
@@ -114,6 +114,9 @@ fn what_cannot_be_written_is_refused() {
     ended(&host.run(&bob, ""), 2, "no password was given");
     ended(&host.run(&bob, "hunter2\r\n"), 2, "the password has a line break");
     ended(&host.run(&bob, &SECRET.repeat(40)), 2, "280 bytes");
+    for more in ["another\n", "another", "\n"] {
+        ended(&host.run(&bob, &format!("{SECRET}\n{more}")), 2, "more than one line");
+    }
     ended(&host.run(&bob[..3], SECRET), 2, "no user name was given");
     let unknown = host.run(&["towre", "--stdin"], SECRET);
     assert_eq!((unknown.status.code(), said(&unknown).contains("did you mean `tower`?")), (Some(4), true));
