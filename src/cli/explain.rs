@@ -27,7 +27,7 @@ const SCHEMA: u32 = 1;
 /// `explain SHARE`
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
-    /// Share
+    /// Share, or its mount point
     share: String,
     /// Print it as JSON
     #[arg(long)]
@@ -85,9 +85,9 @@ pub fn run(config: Option<&Path>, arguments: &Arguments) -> anyhow::Result<Exit>
         Ok(loaded) => loaded,
         Err(exit) => return Ok(exit),
     };
-    let Some(share) = loaded.settings.shares.values().find(|share| share.id.to_string() == arguments.share) else {
-        let known = configured::shares_of(&loaded.settings);
-        return Ok(configured::no_such("share", &arguments.share, &known, "`nasmount status` lists what there is"));
+    let share = match configured::share(loaded.settings.shares.values(), &arguments.share) {
+        Ok(share) => share,
+        Err(exit) => return Ok(exit),
     };
     let options = kernel::mount_params().as_deref().map_or_else(KernelOptions::unknown, KernelOptions::parse);
     let limits =
