@@ -46,10 +46,12 @@ pub fn gather<'a>(root: &Path, mount_points: impl Iterator<Item = &'a Path>) -> 
     let mounts = mountinfo::read().unwrap_or_default();
     let mut programs = PROGRAM_DIRECTORIES.iter().map(|directory| root.join(directory).join("nft"));
     let node_exporter = NODE_EXPORTER_FILES.iter().map(|file| root.join(file));
+    let drop_ins = drop_ins(&root.join("etc/systemd/system"));
     HostFacts {
         kernel: kernel(root),
         fstab: text(&root.join("etc/fstab")).unwrap_or_default(),
-        units: units(&root.join("etc/systemd/system")),
+        units: units(&root.join("etc/systemd/system"), &drop_ins),
+        drop_ins,
         nft: programs.find(|path| path.is_file()),
         mount_points: mount_points.map(|path| (path.to_owned(), underneath(path, &mounts))).collect(),
         updatedb: text(&root.join("etc/updatedb.conf")),
@@ -87,18 +89,48 @@ fn kernel(root: &Path) -> KernelFacts {
     }
 }
 
-/// A link that masks nothing is left out: it may lead onto a share.
-fn units(directory: &Path) -> Vec<UnitFile> {
-    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
-    let mut paths: Vec<PathBuf> = entries.map(|entry| entry.path()).collect();
-    paths.retain(|path| path.extension().is_some_and(|kind| kind == "mount" || kind == "automount"));
-    paths.sort();
+/// A link that masks nothing is left out: it may lead onto a share. Drop-ins come after the unit, as their assignments do.
+fn units(directory: &Path, drop_ins: &[TextFile]) -> Vec<UnitFile> {
+    let paths = entries_of(directory).into_iter();
+    let paths = paths.filter(|path| path.extension().is_some_and(|kind| kind == "mount" || kind == "automount"));
     let unit = |path: PathBuf| match fs::read_link(&path) {
         Ok(target) if target == Path::new("/dev/null") => Some(UnitFile { path, text: None }),
         Ok(_) => None,
-        Err(_) => Some(UnitFile { text: Some(text(&path)?), path }),
+        Err(_) => {
+            let mut whole = text(&path)?;
+            let own = directory_of_drop_ins(&path);
+            for drop_in in drop_ins.iter().filter(|drop_in| drop_in.path.parent() == Some(own.as_path())) {
+                whole.extend(["\n", drop_in.text.as_str()]);
+            }
+            Some(UnitFile { path, text: Some(whole) })
+        }
     };
-    paths.into_iter().filter_map(unit).collect()
+    paths.filter_map(unit).collect()
+}
+
+fn directory_of_drop_ins(unit: &Path) -> PathBuf {
+    let mut path = unit.as_os_str().to_owned();
+    path.push(".d");
+    path.into()
+}
+
+/// The files of `*.mount.d` and `mount.d`; again without links.
+fn drop_ins(directory: &Path) -> Vec<TextFile> {
+    let of_mounts = |path: &PathBuf| {
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        (name == "mount.d" || name.ends_with(".mount.d")) && !path.is_symlink()
+    };
+    let files = entries_of(directory).into_iter().filter(of_mounts).flat_map(|directory| entries_of(&directory));
+    let files = files.filter(|path| path.extension().is_some_and(|kind| kind == "conf") && !path.is_symlink());
+    files.filter_map(|path| Some(TextFile { text: text(&path)?, path })).collect()
+}
+
+/// What is in a directory, by name; nothing if it cannot be read.
+fn entries_of(directory: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
+    let mut paths: Vec<PathBuf> = entries.map(|entry| entry.path()).collect();
+    paths.sort();
+    paths
 }
 
 /// What a mount point is, if nothing is mounted on it according to these mounts.
@@ -213,6 +245,11 @@ mod tests {
         write(root, "etc/systemd/system/mnt-b.mount", "[Mount]\n");
         write(root, "etc/systemd/system/mnt-b.automount", "[Automount]\n");
         write(root, "etc/systemd/system/other.service", "[Service]\n");
+        write(root, "etc/systemd/system/mnt-b.mount.d/x.conf", "What=x\n");
+        write(root, "etc/systemd/system/mnt-.mount.d/y.conf", "Type=y\n");
+        write(root, "etc/systemd/system/mnt-b.mount.d/notes", "");
+        write(root, "etc/systemd/system/other.service.d/z.conf", "");
+        symlink("/mnt/a/x.conf", root.join("etc/systemd/system/mnt-b.mount.d/z.conf")).unwrap();
         symlink("/dev/null", root.join("etc/systemd/system/mnt-c.mount")).unwrap();
         symlink("/mnt/a/x.mount", root.join("etc/systemd/system/mnt-d.mount")).unwrap();
         write(root, "usr/sbin/nft", "");
@@ -235,9 +272,14 @@ mod tests {
             .iter()
             .map(|unit| (unit.path.file_name().unwrap().to_str().unwrap(), unit.text.as_deref()))
             .collect();
-        let expected =
-            [("mnt-b.automount", Some("[Automount]\n")), ("mnt-b.mount", Some("[Mount]\n")), ("mnt-c.mount", None)];
+        let expected = [
+            ("mnt-b.automount", Some("[Automount]\n")),
+            ("mnt-b.mount", Some("[Mount]\n\nWhat=x\n")),
+            ("mnt-c.mount", None),
+        ];
         assert_eq!(units, expected);
+        let drop_ins: Vec<&str> = facts.drop_ins.iter().map(|drop_in| drop_in.text.as_str()).collect();
+        assert_eq!(drop_ins, ["Type=y\n", "What=x\n"]);
         assert_eq!(facts.nft, Some(root.join("usr/sbin/nft")));
         assert_eq!(facts.updatedb.as_deref(), Some("PRUNEFS=\"nfs\"\n"));
         assert_eq!(facts.node_exporter.len(), 1);

@@ -77,8 +77,10 @@ pub struct HostFacts {
     pub kernel: KernelFacts,
     /// `/etc/fstab`; empty if there is none.
     pub fstab: String,
-    /// `*.mount` and `*.automount` in `/etc/systemd/system`.
+    /// `*.mount` and `*.automount` in `/etc/systemd/system`, each with the drop-ins that have its name.
     pub units: Vec<UnitFile>,
+    /// All drop-ins of mount units there, also of units that are not there, such as nasmount's own: `mnt-media.mount.d/x.conf`.
+    pub drop_ins: Vec<TextFile>,
     /// Where `nft` is, if it is where a service looks for programs.
     pub nft: Option<PathBuf>,
     /// Mount points of shares.

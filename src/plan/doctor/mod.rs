@@ -91,6 +91,7 @@ pub fn examine(settings: &Settings, host: &HostFacts, services: &ServiceFacts, o
     let other_mounts = Others { settings, addresses };
     other_mounts.in_fstab(&host.fstab, &mut found);
     host.units.iter().for_each(|unit| found.extend(other_mounts.in_unit(unit)));
+    host.drop_ins.iter().for_each(|file| found.extend(mounts::drop_in(settings, &host.units, file)));
     if host.nft.is_none() {
         found.push(Finding::new(
             "nft-missing",

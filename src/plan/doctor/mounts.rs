@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use super::facts::{Contents, Underneath, UnitFile};
+use super::facts::{Contents, TextFile, Underneath, UnitFile};
 use super::{Finding, Severity, quoted, setting};
+use crate::config::same_host;
 use crate::config::settings::{Settings, ShareSettings};
 use crate::config::units::mount_unit;
 use crate::plan::fstab::{self, Entry};
@@ -26,12 +27,28 @@ impl Others<'_> {
         self.settings.shares.values().find(|share| Path::new(path).starts_with(&share.mount_point))
     }
 
+    /// The share on which lies what is mounted: a directory that is bound, a branch of mergerfs, a layer of overlayfs, an image. A glob of
+    /// mergerfs (`/mnt/*`) takes in what begins as it does.
+    fn share_below(&self, source: &str, options: &[String]) -> Option<&ShareSettings> {
+        const LAYERS: [&str; 4] = ["lowerdir=", "upperdir=", "workdir=", "branches="];
+        let layers = options.iter().filter_map(|option| LAYERS.iter().find_map(|key| option.strip_prefix(key)));
+        let is_local = source.starts_with('/') && !source.starts_with("//");
+        let paths = layers.chain(is_local.then_some(source)).flat_map(|paths| paths.split(':'));
+        let lies_on = |path: &str, share: &ShareSettings| match path.split_once(['*', '?', '[']) {
+            Some((before, _)) => share.mount_point.to_string_lossy().starts_with(before),
+            None => Path::new(path).starts_with(&share.mount_point),
+        };
+        // a branch of mergerfs may say how it is used: `/mnt/a=RO`
+        let mut paths = paths.map(|path| path.split('=').next().unwrap_or(path)).filter(|path| path.starts_with('/'));
+        paths.find_map(|path| self.settings.shares.values().find(|share| lies_on(path, share)))
+    }
+
     /// The name of the server that is meant by one of these hosts.
     fn server(&self, hosts: &[&str]) -> Option<String> {
         let servers = self.settings.servers.values();
         let is_named = |id: &str, host: &str| {
             let address = self.addresses.get(id).map(String::as_str);
-            hosts.iter().any(|other| other.eq_ignore_ascii_case(host) || address == Some(*other))
+            hosts.iter().any(|other| same_host(other) == same_host(host) || address == Some(*other))
         };
         servers
             .map(|server| (server.id.to_string(), &server.host))
@@ -52,6 +69,12 @@ impl Others<'_> {
                 let what = format!("line {number} of /etc/fstab mounts {place}, inside the share {}", share.id);
                 let why = "it waits for the share's server, and the share cannot be unmounted as long as it is there";
                 found.push(Finding::new("fstab-mount-point", Severity::Error, what, why, off));
+            } else if let Some(share) = self.share_below(&source, &options) {
+                let what = format!("line {number} of /etc/fstab mounts on {place} what lies on the share {}", share.id);
+                let why = "it is a mount of its own: it keeps what the share was when it was made, dead after the next outage, or waits for \
+                           the share's server, and nobody pauses who uses it";
+                let remedy = format!("mount it as a share of its own, or make {} a link; {off}", quoted(&place));
+                found.push(Finding::new("fstab-over-share", Severity::Warning, what, why, remedy));
             } else if fstab::is_cifs(&kind, &source)
                 && let Some(server) = self.server(&hosts(&source, &options.join(",")))
             {
@@ -90,6 +113,29 @@ impl Others<'_> {
         let what = format!("{path} mounts {place} from the server {server}, beside nasmount");
         Some(Finding::new("unit-server", Severity::Warning, what, BESIDE, off))
     }
+}
+
+/// A drop-in that changes the unit which nasmount makes for a share. Where the unit is the administrator's own, that one is in the way.
+pub(super) fn drop_in(settings: &Settings, units: &[UnitFile], file: &TextFile) -> Option<Finding> {
+    let directory = file.path.parent()?.file_name()?.to_str()?;
+    let is_its_own = |share: &&ShareSettings| {
+        let unit = mount_unit(&share.mount_point.to_string_lossy());
+        let is_there = units.iter().any(|other| other.path.file_name().is_some_and(|name| *name == *unit));
+        !is_there && changes(directory, &unit)
+    };
+    let share = settings.shares.values().find(is_its_own)?;
+    let what = format!("{} changes nasmount's own unit for the share {}", file.path.display(), share.id);
+    let why = "the unit says which share is mounted, and for whom systemd has it wait; with something else in it systemd may mount \
+               another thing, or give the share up too soon";
+    let remedy = format!("mv {} /root/; systemctl daemon-reload", quoted(&file.path.to_string_lossy()));
+    Some(Finding::new("unit-drop-in", Severity::Warning, what, why, remedy))
+}
+
+/// Has a directory drop-ins of a unit? `foo-bar.mount.d`, `foo-.mount.d` and `mount.d` have those of `foo-bar.mount` (systemd.unit(5)).
+fn changes(directory: &str, unit: &str) -> bool {
+    let Some(prefix) = directory.strip_suffix(".mount.d") else { return directory == "mount.d" };
+    let name = unit.strip_suffix(".mount").unwrap_or(unit);
+    name == prefix || prefix.ends_with('-') && name.starts_with(prefix)
 }
 
 const BESIDE: &str = "what nasmount does to the server's connections in an outage concerns all its mounts: this one waits and fails with the \

@@ -54,6 +54,7 @@ fn healthy() -> (HostFacts, ServiceFacts) {
                 //other/x /mnt/x cifs guest 0 0\n10.0.0.9:/x /mnt/y nfs defaults 0 0\n"
             .into(),
         units: vec![unit("mnt-x.mount", "[Mount]\nWhat=//other/x\nWhere=/mnt/x\nType=cifs\n")],
+        drop_ins: Vec::new(),
         nft: Some("/usr/sbin/nft".into()),
         mount_points: mount_points.map(|(path, what)| (path.into(), what)).into(),
         updatedb: Some("PRUNEFS = \"NFS CIFS autofs\"\n".into()),
@@ -153,10 +154,59 @@ fn a_line_of_fstab_inside_a_share_is_an_error() {
     assert_eq!(after(|host, _| host.fstab = "/dev/sdb1 /mnt/my\\040films2 ext4\n".into()), []);
 }
 
+/// What is made of a share's files is a mount that outlives the share's.
+#[test]
+fn a_line_of_fstab_over_a_share_is_a_warning() {
+    for line in [
+        "/mnt/my\\040films/new /srv/new none bind 0 0",
+        "/mnt/my\\040films /srv/new none rbind,nofail",
+        "/data:/srv/music=RO /pool fuse.mergerfs defaults",
+        "/srv/* /pool fuse.mergerfs defaults",
+        "overlay /merged overlay lowerdir=/data:/srv/music/a,upperdir=/u,workdir=/w",
+        "/srv/music/cd.iso /cd iso9660 loop,ro",
+    ] {
+        let (id, severity, what, remedy) = one(|host, _| host.fstab = line.into());
+        assert_eq!((id, severity), ("fstab-over-share", Severity::Warning), "{line}");
+        let share = if line.contains("/srv/music") || line.contains("/srv/*") { "music" } else { "films" };
+        assert!(what.ends_with(&format!("what lies on the share {share}")), "{what}");
+        assert!(remedy.contains("sed -i '1s/^/# /' /etc/fstab"), "{remedy}");
+    }
+    for line in ["/srv/musical /a none bind", "/data* /pool fuse.mergerfs", "//other/srv/music /mnt/o cifs guest"] {
+        assert_eq!(after(|host, _| host.fstab = line.into()), [], "{line}");
+    }
+}
+
+#[test]
+fn a_drop_in_of_a_shares_unit_is_a_warning() {
+    let drop_in = |directory: &str, name: &str| TextFile {
+        path: PathBuf::from("/etc/systemd/system").join(directory).join(name),
+        text: "[Mount]\nTimeoutSec=5\n".into(),
+    };
+    for directory in ["srv-music.mount.d", "srv-.mount.d"] {
+        let (id, severity, what, remedy) = one(|host, _| host.drop_ins.push(drop_in(directory, "x.conf")));
+        assert_eq!((id, severity), ("unit-drop-in", Severity::Warning), "{directory}");
+        assert!(what.ends_with("changes nasmount's own unit for the share music"), "{what}");
+        assert_eq!(remedy, format!("mv /etc/systemd/system/{directory}/x.conf /root/; systemctl daemon-reload"));
+    }
+    assert_eq!(kinds(&after(|host, _| host.drop_ins.push(drop_in("mount.d", "x.conf")))).len(), 1);
+    for directory in ["srv.mount.d", "srv-music-a.mount.d", "srv-mus.mount.d", "mnt-x.mount.d"] {
+        assert_eq!(after(|host, _| host.drop_ins.push(drop_in(directory, "x.conf"))), [], "{directory}");
+    }
+    let found = after(|host, _| {
+        host.units.push(unit("srv-music.mount", "[Mount]\nWhere=/srv/music\n"));
+        host.drop_ins.push(drop_in("srv-music.mount.d", "x.conf"));
+    });
+    assert_eq!(kinds(&found), [("unit-mount-point", Severity::Error)], "the unit itself is in the way");
+    let with_its_drop_in = "[Mount]\nWhat=/dev/sdb1\nWhere=/mnt/o\n\n[Mount]\nWhat=//tower.lan/o\nType=cifs\n";
+    let (id, ..) = one(|host, _| host.units.push(unit("mnt-o.mount", with_its_drop_in)));
+    assert_eq!(id, "unit-server");
+}
+
 #[test]
 fn a_line_of_fstab_for_a_server_is_a_warning() {
     let lines = [
         "//TOWER.LAN/other /mnt/other cifs guest",
+        "//tower.lan./other /mnt/other cifs guest",
         r"\\tower.lan\other /mnt/other cifs",
         "//10.0.0.1/other /mnt/other cifs guest 0 0",
         "//name/other /mnt/other cifs guest,ip=10.0.0.9 0 0",
