@@ -64,6 +64,7 @@ pub struct Arguments {
 #[derive(Debug, clap::Subcommand)]
 pub enum Maintenance {
     /// Hands off: nasmount watches and changes nothing
+    #[command(after_help = "Example:\n  sudo nasmount maintenance on films --for 1h")]
     On {
         /// Which shares
         #[command(flatten)]
@@ -73,6 +74,7 @@ pub enum Maintenance {
         lasting: Option<Duration>,
     },
     /// Hands on again
+    #[command(after_help = "Example:\n  sudo nasmount maintenance off films")]
     Off {
         /// Which shares
         #[command(flatten)]

@@ -12,7 +12,8 @@ use crate::sys::unit_files;
 #[command(
     after_help = "The lines of /etc/fstab and the mount units are as they were, byte for byte. nasmount unmounts their shares, consumers and all, \
                         and systemd mounts them as they say. The imported file of the configuration is kept under another name, \
-                        credentials files stay."
+                        credentials files stay.\n\n\
+                        Examples:\n  sudo nasmount export-fstab --dry-run\n  sudo nasmount export-fstab"
 )]
 pub struct Arguments {
     /// Only say what would be changed

@@ -23,7 +23,8 @@ const SCHEMA: u32 = 2;
     after_help = "Without --apply nothing is changed. With it, the configuration goes into a file of its own in conf.d, passwords \
                         into credentials files that only root can read, each line of fstab behind `#nasmount: `, and mount units \
                         into a record of it; mounts that nobody uses are taken over, and nasmount is enabled and started. \
-                        `nasmount export-fstab` is the way back."
+                        `nasmount export-fstab` is the way back.\n\n\
+                        Examples:\n  sudo nasmount import-fstab\n  sudo nasmount import-fstab --apply"
 )]
 pub struct Arguments {
     /// Another fstab
