@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use super::facts::{Contents, TextFile, Underneath, UnitFile};
+use super::facts::{Contents, HostFacts, TextFile, Underneath, UnitFile};
 use super::{Finding, Severity, quoted, setting};
 use crate::config::same_host;
 use crate::config::settings::{Settings, ShareSettings};
@@ -113,6 +113,24 @@ impl Others<'_> {
         let what = format!("{path} mounts {place} from the server {server}, beside nasmount");
         Some(Finding::new("unit-server", Severity::Warning, what, BESIDE, off))
     }
+}
+
+/// What mounts shares of CIFS on a host without a configuration.
+pub(super) fn without_nasmount(host: &HostFacts) -> Vec<Finding> {
+    let lines = (1..).zip(host.fstab.lines()).filter_map(|(number, line): (usize, &str)| {
+        let Entry { source, mount_point, kind, .. } = fstab::entry(line)?;
+        let what = format!("line {number} of /etc/fstab mounts {mount_point}, a share of CIFS, without nasmount");
+        fstab::is_cifs(&kind, &source).then_some(("fstab-cifs", what))
+    });
+    let units = host.units.iter().filter_map(|UnitFile { path, text }| {
+        let text = text.as_deref()?;
+        let is_cifs = fstab::is_cifs(setting(text, "Type").unwrap_or("auto"), setting(text, "What")?);
+        let what = format!("{} mounts a share of CIFS without nasmount", path.display());
+        is_cifs.then_some(("unit-cifs", what))
+    });
+    let why = "while its server is away, whoever uses it hangs or meets errors, and so may the shutdown of this host";
+    let remedy = "`nasmount import-fstab` shows what it would be in a configuration, and with --apply takes it over";
+    lines.chain(units).map(|(id, what)| Finding::new(id, Severity::Warning, what, why, remedy)).collect()
 }
 
 /// A drop-in that changes the unit which nasmount makes for a share. Where the unit is the administrator's own, that one is in the way.

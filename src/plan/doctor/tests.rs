@@ -126,6 +126,22 @@ fn a_healthy_host_has_no_findings() {
 }
 
 #[test]
+fn a_host_can_be_looked_at_before_there_is_a_configuration() {
+    let (mut host, _) = healthy();
+    let found = examine_unconfigured(&host, Some("257.13-1~deb13u1"));
+    assert_eq!(kinds(&found), [("fstab-cifs", Severity::Warning), ("unit-cifs", Severity::Warning)]);
+    assert_eq!(found[0].what, "line 4 of /etc/fstab mounts /mnt/x, a share of CIFS, without nasmount");
+    assert!(found.iter().all(|finding| finding.remedy.starts_with("`nasmount import-fstab`")), "{found:?}");
+    host = HostFacts { fstab: String::new(), units: Vec::new(), nft: None, ..host };
+    let found = examine_unconfigured(&host, Some("v250"));
+    assert_eq!(kinds(&found), [("nft-missing", Severity::Warning), ("systemd-too-old", Severity::Warning)]);
+    host.kernel.release = "6.3.0".into();
+    host.kernel.version = "#1 SMP".into();
+    let found = examine_unconfigured(&host, None);
+    assert!(found.iter().any(|finding| finding.why.starts_with("concerns every share; ")), "{found:?}");
+}
+
+#[test]
 fn a_line_of_fstab_for_a_mount_point_is_an_error() {
     let line = "UUID=1 / ext4 defaults 0 1\n//192.168.1.1/other\t/mnt/my\\040films/ smb3 noauto 0 0\n";
     let (id, severity, what, remedy) = one(|host, _| host.fstab = line.into());
