@@ -6,7 +6,9 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
+use nasmount::config::settings::CredentialSource;
 use nasmount::config::{self, SourceText, shipped_profiles};
+use nasmount::plan::options::{DirtyLimitSupport, KernelOptions, mount_options};
 use nasmount::share::State;
 
 fn read(path: &str) -> String {
@@ -29,6 +31,41 @@ fn every_configuration_in_the_readme_is_valid() {
         let loaded = config::load(&[source], &shipped_profiles());
         assert!(loaded.is_ok(), "{text}\n{loaded:?}");
     }
+}
+
+/// The unit loads what the configuration names, and Kerberos is what the kernel is told.
+#[test]
+fn the_logins_in_the_readme_are_those_of_the_code() {
+    let readme = read("README.md");
+    let section = readme.split("## Passwords\n").nth(1).unwrap().split("\n## ").next().unwrap();
+    let settings: Vec<_> = blocks(section, "toml")
+        .into_iter()
+        .map(|text| {
+            config::load(&[SourceText { path: "README.md".into(), text }], &shipped_profiles()).unwrap().settings
+        })
+        .collect();
+    let of_systemd =
+        settings.iter().flat_map(|settings| settings.servers.values()).find_map(|it| match &it.credentials {
+            CredentialSource::Systemd(name) => Some(name.clone()),
+            CredentialSource::Guest | CredentialSource::File(_) => None,
+        });
+    let name = of_systemd.unwrap();
+    let drop_in = blocks(section, "ini").concat();
+    assert_eq!(drop_in, format!("[Service]\nLoadCredentialEncrypted={name}\n"));
+    let commands = blocks(section, "sh").concat();
+    assert!(
+        commands.contains(&format!("--name={name} "))
+            && commands.contains(&format!("/etc/credstore.encrypted/{name}\n"))
+    );
+
+    let share = settings.iter().flat_map(|settings| settings.shares.values()).next().unwrap();
+    let (kernel, limits) = (KernelOptions::unknown(), DirtyLimitSupport::Supported);
+    let plan = mount_options(share, "10.10.0.35".parse().unwrap(), &kernel, limits);
+    let options: Vec<String> = plan.options.iter().map(ToString::to_string).collect();
+    for option in ["sec=krb5i", "cruid=1000"] {
+        assert!(options.contains(&option.to_owned()), "{options:?}");
+    }
+    assert!(plan.source.starts_with("//10.10.0.35/"), "it is mounted by address");
 }
 
 #[test]

@@ -11,9 +11,13 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
+use std::time::Duration;
 
+use nasmount::share::failure::Failure;
+use nasmount::share::recording::Recorder;
+use nasmount::share::{BootInstant, Event, Input, OpId, Share, ShareSpec};
 use nasmount::sys::secret::{Handover, keep_out_of_core_dumps};
-use nasmount::sys::worker::{DirtyData, Login, MountRequest, Request, TrialRequest};
+use nasmount::sys::worker::{DirtyData, Login, MountRequest, Reply, Request, TrialRequest};
 use nix::pty::openpty;
 use nix::sys::termios::{LocalFlags, tcgetattr};
 
@@ -80,7 +84,7 @@ fn is_root() -> bool {
 #[test]
 fn a_login_is_written_for_root_alone_and_the_rest_of_the_file_stays() {
     let host = Host::new();
-    let new = host.run(&["tower", "--stdin", "--no-test", "--user", "bob"], &format!("{SECRET}\nmore\n"));
+    let new = host.run(&["tower", "--stdin", "--no-test", "--user", "bob"], &format!("{SECRET}\n"));
     ended(&new, 0, "tower.cred: written");
     if !is_root() {
         return assert_eq!(host.written(), None);
@@ -114,6 +118,9 @@ fn what_cannot_be_written_is_refused() {
     ended(&host.run(&bob, ""), 2, "no password was given");
     ended(&host.run(&bob, "hunter2\r\n"), 2, "the password has a line break");
     ended(&host.run(&bob, &SECRET.repeat(40)), 2, "280 bytes");
+    for more in ["another\n", "another", "\n"] {
+        ended(&host.run(&bob, &format!("{SECRET}\n{more}")), 2, "more than one line");
+    }
     ended(&host.run(&bob[..3], SECRET), 2, "no user name was given");
     let unknown = host.run(&["towre", "--stdin"], SECRET);
     assert_eq!((unknown.status.code(), said(&unknown).contains("did you mean `tower`?")), (Some(4), true));
@@ -218,20 +225,25 @@ fn ctrl_c_leaves_a_terminal_that_echoes() {
     assert_eq!(host.written(), None);
 }
 
-/// All that a worker is told is in its request.
-#[test]
-fn a_worker_is_told_where_a_login_is_and_not_the_login() {
-    let handover = Handover::new(&format!("username=bob\npassword={SECRET}\n").as_str().into()).unwrap();
-    let mount = MountRequest {
+/// A mount of a share that nobody has.
+fn of_films(login: Login) -> MountRequest {
+    MountRequest {
         share: "films".into(),
         source: "//127.77.0.1/films".into(),
         options: Vec::new(),
         attributes: Vec::new(),
-        login: Login::File(handover.path()),
+        login,
         dirty_data: DirtyData::Unlimited,
         read_ahead: None,
         marker: None,
-    };
+    }
+}
+
+/// All that a worker is told is in its request.
+#[test]
+fn a_worker_is_told_where_a_login_is_and_not_the_login() {
+    let handover = Handover::new(&format!("username=bob\npassword={SECRET}\n").as_str().into()).unwrap();
+    let mount = of_films(Login::File(handover.path()));
     let request = Request::TryShare(Box::new(TrialRequest { mount, share_alone: None, write: None }));
     let json = serde_json::to_string(&request).unwrap();
     assert!(json.contains("/proc/self/fd/") && !json.contains(SECRET), "{json}");
@@ -240,6 +252,43 @@ fn a_worker_is_told_where_a_login_is_and_not_the_login() {
     let path = handover.path();
     let read = Command::new("cat").arg(&path).output().unwrap();
     assert_eq!(String::from_utf8_lossy(&read.stdout), format!("username=bob\npassword={SECRET}\n"));
+}
+
+/// What a worker says of a login, whether it cannot be used or nobody takes it, goes into the share's recording, and that into dumps.
+#[test]
+fn a_recording_of_a_login_that_fails_has_no_password() {
+    let long = "x".repeat(300);
+    for text in [
+        format!("password={SECRET}\n"),
+        format!("username=bob\npassword={SECRET}{long}\n"),
+        format!("username=bob\npassword={SECRET}\0\n"),
+        format!("username=bob\npassword={SECRET}\n"),
+    ] {
+        let handover = Handover::new(&text.as_str().into()).unwrap();
+        let request = Request::TryLogin(Box::new(of_films(Login::File(handover.path()))));
+        let running = Command::new(env!("CARGO_BIN_EXE_nasmount"))
+            .arg("worker")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn();
+        let mut child = running.unwrap();
+        child.stdin.take().unwrap().write_all(&serde_json::to_vec(&request).unwrap()).unwrap();
+        let said = child.wait_with_output().unwrap().stdout;
+        let failed = serde_json::from_slice::<Reply>(&said).unwrap().unwrap_err(); // nobody takes it
+
+        let now = BootInstant::from_boot(Duration::from_secs(1));
+        let (patience, probe_interval) = (Duration::from_secs(30), Duration::from_secs(10));
+        let share = Share::new(ShareSpec { patience, hold_for: None, probe_interval }, 1, now);
+        let failure = Failure::configuration(failed.to_string(), "mend it");
+        let event = Event::Completed { op: OpId(1), result: Err(failure) };
+        let mut recorder = Recorder::new("films");
+        recorder.record(&share, now, &Input::Event(event));
+        let dump = recorder.dump(Some(0.0)).unwrap();
+        assert!(dump.contains(&failed.cause) && !dump.contains(SECRET), "{dump}");
+        assert!(
+            !String::from_utf8_lossy(&said).contains(SECRET) && !format!("{failed:?} {recorder:?}").contains(SECRET)
+        );
+    }
 }
 
 #[test]

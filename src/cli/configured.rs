@@ -1,11 +1,12 @@
-//! The configuration, for commands that cannot do without, and what is not in it.
+//! The configuration, for commands that cannot do without; which of its shares is meant, and what is not in it.
 
 use std::path::Path;
 
 use super::Hinted;
 use super::report::{Exit, report};
-use crate::config::settings::Settings;
+use crate::config::settings::{Settings, ShareSettings};
 use crate::config::{self, Loaded, closest};
+use crate::status::ShareStatus;
 use crate::sys::config_dir::{ConfigRoots, read_config};
 
 /// The configuration; that it cannot be used has been said.
@@ -19,6 +20,59 @@ pub(super) fn loaded(config: Option<&Path>) -> Result<Loaded, Exit> {
         report(&error, Some(&error.hint));
         Exit::Usage
     })
+}
+
+/// What a share can be called by.
+pub(super) trait Called {
+    /// Its name.
+    fn name(&self) -> &str;
+    /// Its mount point.
+    fn mount_point(&self) -> &Path;
+
+    /// Is it what was typed? No name begins with a slash.
+    fn is_meant(&self, typed: &str) -> bool {
+        if typed.starts_with('/') { self.mount_point() == Path::new(typed) } else { self.name() == typed }
+    }
+}
+
+impl Called for ShareSettings {
+    fn name(&self) -> &str {
+        &self.id.0
+    }
+
+    fn mount_point(&self) -> &Path {
+        &self.mount_point
+    }
+}
+
+impl Called for ShareStatus {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn mount_point(&self) -> &Path {
+        Path::new(&self.mount_point)
+    }
+}
+
+/// The share that is meant, by its name or its mount point; that there is none has been said.
+pub(super) fn share<'s, S: Called>(
+    shares: impl IntoIterator<Item = &'s S, IntoIter: Clone>,
+    typed: &str,
+) -> Result<&'s S, Exit> {
+    let shares = shares.into_iter();
+    if let Some(share) = shares.clone().find(|share| share.is_meant(typed)) {
+        return Ok(share);
+    }
+    let listed = "`nasmount status` lists what there is";
+    if !typed.starts_with('/') {
+        let known: Vec<String> = shares.map(|share| share.name().to_owned()).collect();
+        return Err(no_such("share", typed, &known, listed));
+    }
+    let around = shares.clone().find(|share| Path::new(typed).starts_with(share.mount_point()));
+    let hint = around.map_or_else(|| listed.to_owned(), |share| format!("it is in the share {}", share.name()));
+    report(&Hinted::new(format!("no share is mounted on {typed:?}"), hint.as_str()), Some(&hint));
+    Err(Exit::NoSuchShare)
 }
 
 /// The names of all shares.
@@ -50,6 +104,22 @@ mod tests {
         let known = ["films".to_owned(), "media".to_owned()];
         assert_eq!(hint("medai", &known, "look there"), "did you mean `media`?");
         assert_eq!(hint("attic", &known, "look there"), "look there");
+    }
+
+    #[test]
+    fn a_share_is_meant_by_its_name_or_its_mount_point() {
+        let text = "[server.tower]\nhost = \"10.0.0.1\"\n\
+                    [share.films]\nserver = \"tower\"\nsource = \"films\"\nmount_point = \"/mnt/films\"\n\
+                    [share.music]\nserver = \"tower\"\nsource = \"music\"\nmount_point = \"/mnt/music\"\n";
+        let texts = [config::SourceText::new("nasmount.toml", text)];
+        let settings = config::load(&texts, &config::shipped_profiles()).unwrap().settings;
+        let meant = |typed: &str| share(settings.shares.values(), typed).map(|share| share.id.to_string());
+        for typed in ["music", "/mnt/music", "/mnt/music/", "//mnt//music"] {
+            assert_eq!(meant(typed).unwrap(), "music", "{typed}");
+        }
+        for typed in ["musik", "/mnt", "/mnt/music/bach", "mnt/music", ""] {
+            assert_eq!(meant(typed).unwrap_err(), Exit::NoSuchShare, "{typed}");
+        }
     }
 
     #[test]

@@ -8,8 +8,8 @@ use anyhow::Context as _;
 use comfy_table::{ContentArrangement, Table, presets};
 use serde::Serialize;
 
-use super::Hinted;
 use super::client::{Client, block_on};
+use super::configured;
 use super::report::{self, Exit};
 use crate::config::consumer::Consumer;
 use crate::config::units::mount_unit;
@@ -25,7 +25,7 @@ const SCHEMA: u32 = 1;
 /// `consumers [SHARE] [--json]`
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
-    /// Only of this share
+    /// Only of this share, by its name or its mount point
     share: Option<String>,
     /// Print JSON
     #[arg(long)]
@@ -66,11 +66,9 @@ struct Known {
 
 /// Prints them. 4: no such share.
 pub fn run(arguments: &Arguments) -> anyhow::Result<Exit> {
-    let Some(known) = block_on(ask(arguments.share.as_deref()))? else {
-        let name = arguments.share.as_deref().unwrap_or_default();
-        let error = Hinted::new(format!("there is no share {name}"), "`nasmount status` lists them");
-        report::report(&error, Some(error.hint()));
-        return Ok(Exit::NoSuchShare);
+    let known = match block_on(ask(arguments.share.as_deref()))? {
+        Ok(known) => known,
+        Err(exit) => return Ok(exit),
     };
     let dependents: Vec<Dependent> = known.iter().flat_map(dependents).collect();
     let text =
@@ -87,15 +85,17 @@ fn document(dependents: &[Dependent]) -> serde_json::Value {
     serde_json::json!({ "schema": SCHEMA, "consumers": dependents })
 }
 
-async fn ask(only: Option<&str>) -> anyhow::Result<Option<Vec<Known>>> {
+async fn ask(only: Option<&str>) -> anyhow::Result<Result<Vec<Known>, Exit>> {
     let client = Client::connect().await?;
-    let shares = client.status().await?.shares;
-    if only.is_some_and(|name| shares.iter().all(|share| share.name != name)) {
-        return Ok(None);
+    let mut shares = client.status().await?.shares;
+    match only.map(|typed| configured::share(&shares, typed).cloned()) {
+        None => {}
+        Some(Ok(share)) => shares = vec![share],
+        Some(Err(exit)) => return Ok(Err(exit)),
     }
     let systemd = Systemd::connect().await.context("cannot reach systemd")?;
     let mut known = Vec::new();
-    for share in shares.into_iter().filter(|share| only.is_none_or(|name| share.name == name)) {
+    for share in shares {
         let requiring = systemd.pulled_in_by(&mount_unit(&share.mount_point)).await;
         let requiring = requiring.with_context(|| format!("cannot ask systemd who requires {}", share.mount_point))?;
         let (mut unknown, mut scopes) = (BTreeMap::new(), BTreeMap::new());
@@ -109,7 +109,7 @@ async fn ask(only: Option<&str>) -> anyhow::Result<Option<Vec<Known>>> {
         let holders = client.holders(&share.name).await.map_err(|error| format!("{error:#}"));
         known.push(Known { share, requiring, unknown, scopes, holders });
     }
-    Ok(Some(known))
+    Ok(Ok(known))
 }
 
 /// The scope of a consumer that is a running container; or why a consumer is not known.

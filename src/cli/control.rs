@@ -1,13 +1,13 @@
 //! `nasmount mount|unmount|remount|hold|release|maintenance|wait`: put a wish, wait until it has come true, say so.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write as _;
 use std::time::Duration;
 
 use anyhow::Context as _;
 
-use super::Hinted;
 use super::client::{Answer, Client, Wish, block_on};
+use super::configured::{self, no_such};
 use super::report::{self, Exit};
 use crate::share::command::{HoldReason, Wanted};
 use crate::share::consumers::Progress;
@@ -25,7 +25,7 @@ const SAME_MOMENT: f64 = 0.01;
 /// Which shares.
 #[derive(Debug, clap::Args)]
 struct Which {
-    /// Shares
+    /// Shares, by their names or mount points
     #[arg(required_unless_present = "all", value_name = "SHARE")]
     shares: Vec<String>,
     /// All shares
@@ -34,15 +34,13 @@ struct Which {
 }
 
 impl Which {
-    /// Their names, or the first that is none.
-    fn among(&self, report: &StatusReport) -> Result<Vec<String>, &str> {
+    /// Their names; that there is none of one of them has been said.
+    fn among(&self, report: &StatusReport) -> Result<BTreeSet<String>, Exit> {
         if self.all {
             return Ok(report.shares.iter().map(|share| share.name.clone()).collect());
         }
-        match self.shares.iter().find(|name| find(report, name).is_none()) {
-            Some(missing) => Err(missing),
-            None => Ok(self.shares.clone()),
-        }
+        let name = |typed: &String| configured::share(&report.shares, typed).map(|share| share.name.clone());
+        self.shares.iter().map(name).collect()
     }
 }
 
@@ -66,6 +64,7 @@ pub struct Arguments {
 #[derive(Debug, clap::Subcommand)]
 pub enum Maintenance {
     /// Hands off: nasmount watches and changes nothing
+    #[command(after_help = "Example:\n  sudo nasmount maintenance on films --for 1h")]
     On {
         /// Which shares
         #[command(flatten)]
@@ -75,6 +74,7 @@ pub enum Maintenance {
         lasting: Option<Duration>,
     },
     /// Hands on again
+    #[command(after_help = "Example:\n  sudo nasmount maintenance off films")]
     Off {
         /// Which shares
         #[command(flatten)]
@@ -150,7 +150,7 @@ pub fn run(arguments: &Arguments, wish: Wish) -> anyhow::Result<Exit> {
         let before = client.status().await?;
         let shares = match arguments.which.among(&before) {
             Ok(shares) => shares,
-            Err(missing) => return Ok(no_such_share(missing)),
+            Err(exit) => return Ok(exit),
         };
         let mut outcomes = BTreeMap::new();
         for share in &shares {
@@ -159,7 +159,7 @@ pub fn run(arguments: &Arguments, wish: Wish) -> anyhow::Result<Exit> {
                 Answer::Verdict(Verdict::AlreadySo) if arguments.no_wait => Some(Outcome::AlreadySo),
                 Answer::Verdict(_) => None,
                 Answer::Refused(refusal) => Some(Outcome::Refused(refusal)),
-                Answer::NoSuchShare => return Ok(no_such_share(share)),
+                Answer::NoSuchShare => return Ok(no_such("share", share, &[], "it has just been taken out")),
             };
             outcomes.insert(share.clone(), outcome);
         }
@@ -175,7 +175,7 @@ pub fn wait_for(arguments: &WaitArguments) -> anyhow::Result<Exit> {
         let client = Client::connect().await?;
         let outcomes = match arguments.which.among(&client.status().await?) {
             Ok(shares) => shares.into_iter().map(|share| (share, None)).collect(),
-            Err(missing) => return Ok(no_such_share(missing)),
+            Err(exit) => return Ok(exit),
         };
         let getting = |now: &ShareStatus| if now.state == State::Online { Getting::There } else { Getting::Waiting };
         let (outcomes, after) = wait(&client, Latch::Together, outcomes, arguments.timeout, &getting).await?;
@@ -259,12 +259,6 @@ fn getting_on(wish: Wish, before: Option<&ShareStatus>, now: &ShareStatus) -> Ge
 
 fn find<'r>(report: &'r StatusReport, name: &str) -> Option<&'r ShareStatus> {
     report.shares.iter().find(|share| share.name == name)
-}
-
-fn no_such_share(name: &str) -> Exit {
-    let error = Hinted::new(format!("there is no share {name}; nothing was done"), "`nasmount status` lists them");
-    report::report(&error, Some(&error.hint));
-    Exit::NoSuchShare
 }
 
 fn name(wish: Wish) -> &'static str {

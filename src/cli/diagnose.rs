@@ -11,7 +11,7 @@ use secrecy::ExposeSecret as _;
 use serde::Serialize;
 
 use super::client::{Client, block_on};
-use super::configured::{loaded, no_such, shares_of};
+use super::configured::{Called as _, loaded, no_such, shares_of};
 use super::report::{Exit, finish, report};
 use super::{Hinted, is_root};
 use crate::config::credentials::parse_credentials;
@@ -131,10 +131,7 @@ fn find(config: Option<&Path>, subject: &str) -> Result<Asked, Exit> {
     let mut settings = loaded(config)?.settings;
     let is_path = subject.starts_with(['/', '.']);
     let path = Path::new(subject);
-    let share = settings.shares.values().find(|share| match is_path {
-        true => share.mount_point == path,
-        false => share.id.to_string() == subject,
-    });
+    let share = settings.shares.values().find(|share| share.is_meant(subject));
     if let Some(share) = share.cloned() {
         let server = settings.servers.remove(&share.server).ok_or(Exit::Failed)?;
         return Ok(Asked::Share((server, share).into()));

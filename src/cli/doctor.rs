@@ -15,10 +15,10 @@ use crate::config::units::mount_unit;
 use crate::config::{self, Invalid, Settings};
 use crate::plan::beside::Found;
 use crate::plan::doctor::facts::{self, Contents, Daemon, Generator, HostFacts, ServiceFacts, Underneath};
-use crate::plan::doctor::{Finding, Severity, examine, worst};
+use crate::plan::doctor::{Finding, Severity, examine, examine_unconfigured, worst};
 use crate::plan::units::units;
 use crate::status::StatusReport;
-use crate::sys::config_dir::{ConfigRoots, read_config};
+use crate::sys::config_dir::{ConfigRoots, ReadError, read_config};
 use crate::sys::engine::{self, Container};
 use crate::sys::host_facts;
 use crate::sys::systemd::Systemd;
@@ -78,18 +78,13 @@ fn look(config: Option<&Path>) -> (Scope, Vec<Finding>) {
     let roots = ConfigRoots::system(config);
     let texts = match read_config(&roots) {
         Ok(texts) => texts,
-        Err(error) => {
-            let (why, remedy) = ("nothing is known of any share", error.hint());
-            let what = format!("{:#}", anyhow::Error::new(error));
-            let finding = Finding::new("configuration-unreadable", Severity::Error, what, why, remedy);
-            return (Scope::Configuration, vec![finding]);
-        }
+        Err(error) => return (Scope::Configuration, without_shares(not_readable(error))),
     };
     let (invalid, warnings) = load_and_check(&texts);
     let loaded = match config::load(&texts.fragments, &texts.profiles) {
         Ok(loaded) if invalid.is_empty() => loaded,
-        Ok(_) => return (Scope::Configuration, vec![not_valid(&invalid)]),
-        Err(invalid) => return (Scope::Configuration, vec![not_valid(&invalid)]),
+        Ok(_) => return (Scope::Configuration, without_shares(not_valid(&invalid))),
+        Err(invalid) => return (Scope::Configuration, without_shares(not_valid(&invalid))),
     };
     let settings = &loaded.settings;
     let mount_points = settings.shares.values().map(|share| share.mount_point.as_path());
@@ -133,6 +128,27 @@ async fn look_under(host: &mut HostFacts) {
             *what = Underneath::Holds(Contents { entries: files + directories, bytes, more });
         }
     }
+}
+
+/// What is wrong with the configuration, and what can be seen of the host without one: before an import that is the question.
+fn without_shares(configuration: Finding) -> Vec<Finding> {
+    let host = host_facts::gather(Path::new("/"), std::iter::empty());
+    let version = async { Systemd::connect().await?.version().await };
+    let version = block_on(async { Ok(tokio::time::timeout(ANSWERS_WITHIN, version).await??) });
+    let mut findings = vec![configuration];
+    findings.extend(examine_unconfigured(&host, version.ok().as_deref()));
+    findings
+}
+
+fn not_readable(error: ReadError) -> Finding {
+    let remedy = if matches!(error, ReadError::NoConfiguration { .. }) {
+        "write it (README.md has examples), or have `nasmount import-fstab` make it of the CIFS lines of /etc/fstab"
+            .to_owned()
+    } else {
+        error.hint()
+    };
+    let what = format!("{:#}", anyhow::Error::new(error));
+    Finding::new("configuration-unreadable", Severity::Error, what, "nothing is known of any share", remedy)
 }
 
 fn not_valid(invalid: &[Invalid]) -> Finding {
@@ -338,16 +354,16 @@ mod tests {
     }
 
     #[test]
-    fn an_unusable_configuration_is_all_that_is_found() {
+    fn an_unusable_configuration_is_found_first() {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("nasmount.toml");
-        let ids =
-            |scope, findings: Vec<Finding>| (scope, findings.iter().map(|finding| finding.id).collect::<Vec<_>>());
+        let ids = |scope, findings: Vec<Finding>| (scope, findings[0].id);
         let (scope, findings) = look(Some(&file));
-        assert_eq!(ids(scope, findings), (Scope::Configuration, vec!["configuration-unreadable"]));
+        assert!(findings[0].remedy.contains("`nasmount import-fstab`"), "{findings:?}");
+        assert_eq!(ids(scope, findings), (Scope::Configuration, "configuration-unreadable"));
         std::fs::write(&file, "[share.films]\n").unwrap();
         let (scope, findings) = look(Some(&file));
         assert!(findings[0].what.starts_with("the configuration is not valid: "), "{findings:?}");
-        assert_eq!(ids(scope, findings), (Scope::Configuration, vec!["configuration-invalid"]));
+        assert_eq!(ids(scope, findings), (Scope::Configuration, "configuration-invalid"));
     }
 }

@@ -5,15 +5,15 @@ use std::path::PathBuf;
 
 use anyhow::Context as _;
 
-use super::Hinted;
 use super::client::{Client, block_on};
+use super::configured;
 use super::report::{self, Exit};
 use crate::sys::recordings;
 
 /// `dump SHARE [--output FILE]`
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
-    /// Share
+    /// Share, or its mount point
     share: String,
     /// Write to this file, readable by root only, instead of standard output
     #[arg(short, long, value_name = "FILE")]
@@ -22,11 +22,16 @@ pub struct Arguments {
 
 /// Prints the recording. 0, or 4 if there is no such share.
 pub fn run(arguments: &Arguments) -> anyhow::Result<Exit> {
-    let text = block_on(async { Client::connect().await?.dump(&arguments.share).await })?;
-    let Some(text) = text else {
-        let error = Hinted::new(format!("there is no share {}", arguments.share), "`nasmount status` lists them");
-        report::report(&error, Some(&error.hint));
-        return Ok(Exit::NoSuchShare);
+    let text = block_on(async {
+        let client = Client::connect().await?;
+        Ok(match configured::share(&client.status().await?.shares, &arguments.share) {
+            Ok(share) => client.dump(&share.name).await?.ok_or(Exit::NoSuchShare), // else it has gone in between
+            Err(exit) => Err(exit),
+        })
+    })?;
+    let text = match text {
+        Ok(text) => text,
+        Err(exit) => return Ok(exit),
     };
     match &arguments.output {
         Some(path) => {

@@ -1,5 +1,5 @@
-//! `nasmount explain SHARE`: every option in force, where it comes from, what the kernel has made of it, and how long a dead server can
-//! hold anything up. Reads configuration and mount table; asks neither daemon nor server.
+//! `nasmount explain SHARE`: every option in force, where it comes from, what it bounds, what the kernel has made of it, and how long a
+//! dead server can hold anything up. Reads configuration and mount table; asks neither daemon nor server.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -15,6 +15,7 @@ use super::configured;
 use super::report::{Exit, finish};
 use crate::config::settings::{HoldFor, OptionValue, ShareSettings};
 use crate::config::{Loaded, OptionOrigin};
+use crate::plan::bounds::{KERNEL_DEFAULTS, bounds};
 use crate::plan::doctor::Version;
 use crate::plan::hazards::{Warned, warnings};
 use crate::plan::layers::{KERNEL_ECHO_FACTOR, KERNEL_WAITS_FOR_RECONNECT, Layers};
@@ -27,7 +28,7 @@ const SCHEMA: u32 = 1;
 /// `explain SHARE`
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
-    /// Share
+    /// Share, or its mount point
     share: String,
     /// Print it as JSON
     #[arg(long)]
@@ -58,6 +59,8 @@ struct Explained {
     from: String,
     /// What the kernel shows of the mount; `null` if it is not mounted, or the kernel does not show it.
     in_force: Option<String>,
+    /// What it bounds, or does; `null` if its name says it.
+    bounds: Option<&'static str>,
 }
 
 /// Seconds: those of the verdict and of the kernel from the server's silence, the others from the first probe that fails.
@@ -85,16 +88,21 @@ pub fn run(config: Option<&Path>, arguments: &Arguments) -> anyhow::Result<Exit>
         Ok(loaded) => loaded,
         Err(exit) => return Ok(exit),
     };
-    let Some(share) = loaded.settings.shares.values().find(|share| share.id.to_string() == arguments.share) else {
-        let known = configured::shares_of(&loaded.settings);
-        return Ok(configured::no_such("share", &arguments.share, &known, "`nasmount status` lists what there is"));
+    let share = match configured::share(loaded.settings.shares.values(), &arguments.share) {
+        Ok(share) => share,
+        Err(exit) => return Ok(exit),
     };
-    let options = kernel::mount_params().as_deref().map_or_else(KernelOptions::unknown, KernelOptions::parse);
+    let version = kernel::version();
+    let options = match (kernel::mount_params(), version) {
+        (Some(text), _) => KernelOptions::parse(&text),
+        (None, Some(version)) => KernelOptions::of_version(version),
+        (None, None) => KernelOptions::unknown(),
+    };
     let limits =
         if kernel::can_limit_unwritten_data() { DirtyLimitSupport::Supported } else { DirtyLimitSupport::Unsupported };
     let mounted = mountinfo::cifs_on(&share.mount_point).context("cannot read the mount table")?;
     let mounted = mounted.map(|mount| mount.options);
-    let host = Host { options: &options, version: kernel::version(), limits, mounted: mounted.as_deref() };
+    let host = Host { options: &options, version, limits, mounted: mounted.as_deref() };
     let explanation = explain(&loaded, share, &host)?;
     let text = if arguments.json { serde_json::to_string_pretty(&explanation)? + "\n" } else { render(&explanation) };
     Ok(finish(Exit::Done, std::io::stdout().write_all(text.as_bytes())))
@@ -123,6 +131,7 @@ fn explain(loaded: &Loaded, share: &ShareSettings, host: &Host<'_>) -> anyhow::R
         value: value.map(str::to_owned),
         from: origins.and_then(|origins| origins.get(name)).map_or_else(|| "nasmount".to_owned(), from),
         in_force: shown.get(name).map(|value| value.unwrap_or("yes").to_owned()),
+        bounds: bounds(name),
     };
     let own = planned.iter().filter(|option| !share.options.contains_key(&option.key) && option.key != "ip");
     let own = own.map(|option| explained(&option.key, option.value.as_deref()));
@@ -130,6 +139,11 @@ fn explain(loaded: &Loaded, share: &ShareSettings, host: &Host<'_>) -> anyhow::R
         OptionValue::Flag => explained(name, None),
         OptionValue::Value(value) => explained(name, Some(value)),
     });
+    let unsaid = KERNEL_DEFAULTS
+        .iter()
+        .filter(|(name, _, opposite)| !share.options.contains_key(*name) && !share.options.contains_key(*opposite));
+    let unsaid =
+        unsaid.map(|(name, value, _)| Explained { from: "kernel default".to_owned(), ..explained(name, *value) });
     let echo_interval = match share.options.get("echo_interval") {
         Some(OptionValue::Value(seconds)) => seconds.parse().context("echo_interval")?,
         Some(OptionValue::Flag) | None => bail!("a share without echo_interval"),
@@ -143,7 +157,7 @@ fn explain(loaded: &Loaded, share: &ShareSettings, host: &Host<'_>) -> anyhow::R
         source: format!("//{}/{}", server.host, share.source),
         mount_point: share.mount_point.to_string_lossy().into_owned(),
         profile: share.profile.clone(),
-        options: options.chain(own).collect(),
+        options: options.chain(own).chain(unsaid).collect(),
         adjusted: adjustments.iter().map(adjusted).collect(),
         warnings,
         times: Times {
@@ -189,9 +203,10 @@ fn render(explanation: &Explanation) -> String {
     let mut text = format!("{share}: {source} on {mount_point}, profile {profile}\n\n");
     let mut table = Table::new();
     table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
-    table.set_header(["OPTION", "VALUE", "IN FORCE", "FROM"]);
-    for Explained { name, value, from, in_force } in options {
-        table.add_row([name, value.as_deref().unwrap_or("yes"), in_force.as_deref().unwrap_or("-"), from]);
+    table.set_header(["OPTION", "VALUE", "IN FORCE", "FROM", "WHAT IT BOUNDS"]);
+    for Explained { name, value, from, in_force, bounds } in options {
+        let (value, in_force) = (value.as_deref().unwrap_or("yes"), in_force.as_deref().unwrap_or("-"));
+        table.add_row([name, value, in_force, from, bounds.unwrap_or_default()]);
     }
     text.extend(table.lines().map(|line| line.trim_end().to_owned() + "\n"));
     text.extend(adjusted.iter().map(|adjusted| format!("\n{adjusted}\n")));
@@ -278,9 +293,37 @@ options = { uid = 1000, actimeo = 5 }
             assert!(text.contains(line), "{text}");
         }
         assert!(
-            text.lines().any(|line| line.split_whitespace().eq(["actimeo", "5", "1", "nasmount.toml:8"])),
+            text.lines().any(|line| {
+                let mut words = line.split_whitespace();
+                words.by_ref().take(4).eq(["actimeo", "5", "1", "nasmount.toml:8"])
+                    && words.eq(["seconds", "for", "which", "attributes", "may", "be", "out", "of", "date"])
+            }),
             "{text}"
         );
+    }
+
+    #[test]
+    fn what_the_kernel_does_by_itself_is_said_where_nothing_is_configured() {
+        let default = |explanation: &Explanation, name: &str| {
+            let mut of = explanation.options.iter().filter(|option| option.name == name);
+            let option = of.next().filter(|option| option.from == "kernel default");
+            assert!(of.next().is_none(), "{name} is said twice");
+            option.map(|option| (option.value.clone(), option.in_force.clone()))
+        };
+        let explanation = explained(&KernelOptions::unknown(), Some("rw,serverino"));
+        assert_eq!(default(&explanation, "serverino"), Some((None, Some("yes".to_owned()))));
+        assert_eq!(default(&explanation, "brl"), Some((None, None)));
+        assert_eq!(default(&explanation, "cache"), None, "the profile says it");
+        let said = CONFIGURATION.replace("uid = 1000", "noserverino = true, brl = true");
+        let explanation = explained_of(&said, &KernelOptions::unknown(), None);
+        assert_eq!((default(&explanation, "serverino"), default(&explanation, "brl")), (None, None));
+    }
+
+    #[test]
+    fn a_kernel_that_does_not_list_its_options_is_judged_by_its_version() {
+        let adjusted = |version| explained(&KernelOptions::of_version(version), None).adjusted.join("\n");
+        assert!(!adjusted(Version(6, 12, 0)).contains("retrans"));
+        assert!(adjusted(Version(6, 1, 0)).contains("retrans=3 is left out"));
     }
 
     #[test]

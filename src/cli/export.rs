@@ -13,7 +13,7 @@ use crate::sys::unit_files;
     after_help = "The lines of /etc/fstab and the mount units are as they were, byte for byte. nasmount unmounts their shares, consumers and all, \
                         and systemd mounts them as they say. The imported file of the configuration is kept under another name, \
                         credentials files stay.\n\n\
-                        Example, after a look at what it would do:\n  sudo nasmount export-fstab --dry-run\n  sudo nasmount export-fstab"
+                        Examples:\n  sudo nasmount export-fstab --dry-run\n  sudo nasmount export-fstab"
 )]
 pub struct Arguments {
     /// Only say what would be changed

@@ -29,7 +29,7 @@ const UNFINISHED: &str = "would mount what is a share of the configuration alrea
                         into credentials files that only root can read, each line of fstab behind `#nasmount: `, and mount units \
                         into a record of it; mounts that nobody uses are taken over, and nasmount is enabled and started. \
                         `nasmount export-fstab` is the way back.\n\n\
-                        Example, after a look at what it would do:\n  sudo nasmount import-fstab\n  sudo nasmount import-fstab --apply"
+                        Examples:\n  sudo nasmount import-fstab\n  sudo nasmount import-fstab --apply"
 )]
 pub struct Arguments {
     /// Another fstab

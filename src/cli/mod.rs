@@ -70,23 +70,35 @@ enum Command {
     /// Show how servers, shares and consumers are; with -v also who has shares open (as root)
     Status(status::Arguments),
     /// Mount shares and keep them mounted; tries again what is blocked
+    #[command(after_help = "Example, when what had blocked a share is mended:\n  sudo nasmount mount films")]
     Mount(control::Arguments),
     /// Stop the consumers, write back what is unwritten, unmount, and leave it so
+    #[command(after_help = "Example, before a disk of the NAS is taken out:\n  sudo nasmount unmount films music")]
     Unmount(control::Arguments),
     /// Unmount and mount again
+    #[command(after_help = "Example, to have changed options or a new login used now:\n  sudo nasmount remount films")]
     Remount(control::Arguments),
     /// Hold consumers as in an outage
+    #[command(after_help = "Example, before the NAS is restarted by hand:\n  sudo nasmount hold --all")]
     Hold(control::Arguments),
     /// Let consumers go that `hold` holds
+    #[command(after_help = "Example, when that is over:\n  sudo nasmount release --all")]
     Release(control::Arguments),
     /// Keep nasmount's hands off shares
-    #[command(subcommand)]
+    #[command(
+        subcommand,
+        after_help = "Example, to mount a share by hand for a while:\n  sudo nasmount maintenance on films --for 1h"
+    )]
     Maintenance(control::Maintenance),
     /// Show who depends on which share, and what is missing; as root also who has files open
+    #[command(
+        after_help = "Examples:\n  nasmount consumers\n  sudo nasmount consumers films    # with who has files open"
+    )]
     Consumers(consumers::Arguments),
     /// Wait until shares are online; exit status 3 if they are not in time
     Wait(control::WaitArguments),
     /// Trust the machine that answers at a server's address now, although it is another one than before
+    #[command(after_help = "Example, when a NAS was set up anew:\n  sudo nasmount trust tower")]
     Trust(trust::Arguments),
     /// Write the login of a server into its credentials file, if the server takes it
     Login(login::Arguments),
@@ -99,12 +111,18 @@ enum Command {
         json: bool,
     },
     /// Find what is wrong with this host or will hurt, and say what to do; changes nothing. Exit status 3 for warnings and errors
+    #[command(after_help = "Without root it cannot look under a mount, nor ask who has files open.\n\n\
+                            Examples:\n  sudo nasmount doctor\n  sudo nasmount doctor --nagios    # one line, for monitoring")]
     Doctor(doctor::Arguments),
     /// Show each option of a share, where it comes from, and how long a dead server can hold anything up
+    #[command(after_help = "Examples:\n  nasmount explain films\n  nasmount explain /mnt/films --json")]
     Explain(explain::Arguments),
     /// Try a share step by step, from its server's name to its data: the first that fails, why, and what to do
     Diagnose(diagnose::Arguments),
     /// List the profiles that shares can name, or print one
+    #[command(
+        after_help = "Examples:\n  nasmount profiles\n  nasmount profiles media    # with the reason of each option"
+    )]
     Profiles(profiles::Arguments),
     /// Print what the CIFS lines of /etc/fstab and mount units are in nasmount's configuration, or take them over
     ImportFstab(import::Arguments),
@@ -113,19 +131,31 @@ enum Command {
     /// List files that lie beside a share, hidden under it; move them aside, or onto the share without overwriting anything
     Rescue(rescue::Arguments),
     /// Print what happened to a share in the last hours, for `replay`
+    #[command(after_help = "Example, for a report of a bug:\n  sudo nasmount dump films --output films.jsonl")]
     Dump(dump::Arguments),
     /// Put a recording through the state machine and print what it decides
+    #[command(
+        after_help = "Examples:\n  nasmount replay films.jsonl\n  nasmount replay films.jsonl -v    # with each operation"
+    )]
     Replay(replay::Arguments),
     /// Take over a changed configuration; exit status 2 and nothing changed if it is not valid
+    #[command(
+        after_help = "Examples:\n  sudo nasmount reload --dry-run    # what would change\n  sudo nasmount reload"
+    )]
     Reload(reload::Arguments),
     /// Run the service (systemd does this)
+    #[command(after_help = "Example, to see why the service does not start:\n  sudo nasmount daemon -v")]
     Daemon,
     /// Print a completion script for a shell
+    #[command(
+        after_help = "Example:\n  nasmount completions bash | sudo tee /usr/share/bash-completion/completions/nasmount"
+    )]
     Completions {
         /// Which shell
         shell: clap_complete::Shell,
     },
     /// Print the manual page in roff, or write those of all commands into a directory
+    #[command(after_help = "Examples:\n  nasmount man | man -l -\n  sudo nasmount man /usr/local/share/man/man1")]
     Man {
         /// An existing directory, such as /usr/local/share/man/man1
         directory: Option<PathBuf>,
@@ -370,9 +400,21 @@ fn start_log(cli: &Cli) {
 }
 
 fn completions(shell: clap_complete::Shell) -> anyhow::Result<Exit> {
+    Ok(report::finish(Exit::Done, std::io::stdout().write_all(&completion_script(shell))))
+}
+
+/// Without the hidden commands, which clap_complete offers in some shells.
+fn completion_script(shell: clap_complete::Shell) -> Vec<u8> {
+    let all = Cli::command();
+    let visible = all.get_subcommands().filter(|command| !command.is_hide_set()).cloned();
+    let mut command = clap::Command::new("nasmount")
+        .version(env!("CARGO_PKG_VERSION"))
+        .about(all.get_about().cloned().unwrap_or_default())
+        .args(all.get_arguments().cloned())
+        .subcommands(visible);
     let mut script = Vec::new(); // generating straight to a closed pipe would panic
-    clap_complete::generate(shell, &mut Cli::command(), "nasmount", &mut script);
-    Ok(report::finish(Exit::Done, std::io::stdout().write_all(&script)))
+    clap_complete::generate(shell, &mut command, "nasmount", &mut script);
+    script
 }
 
 #[cfg(test)]
@@ -384,6 +426,50 @@ mod tests {
         assert!(takes_colours(None, None) && takes_colours(None, Some(OsStr::new("xterm"))));
         assert!(!takes_colours(None, Some(OsStr::new("dumb"))));
         assert!(!takes_colours(Some(OsStr::new("1")), Some(OsStr::new("xterm"))));
+    }
+
+    /// The commands in the examples of a help, without what a shell makes of the rest of their lines.
+    fn examples(command: &clap::Command) -> Vec<String> {
+        let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+        let lines =
+            help.lines().skip_while(|line| !line.starts_with("Example")).filter_map(|line| line.strip_prefix("  "));
+        let commands =
+            lines.flat_map(|line| line.split("    #").next().unwrap_or_default().split([';', '|', '<', '>']));
+        let commands = commands.flat_map(|line| line.split("&&")).map(|line| line.trim().trim_start_matches("sudo "));
+        commands.filter(|line| line.starts_with("nasmount ")).map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn every_command_has_an_example_and_each_of_them_can_be_typed() {
+        fn look(command: &clap::Command, path: &str) -> usize {
+            let commands = command.get_subcommands().filter(|command| !command.is_hide_set());
+            commands.fold(0, |seen, command| {
+                let path = format!("{path} {}", command.get_name());
+                let examples = examples(command);
+                assert!(examples.iter().any(|line| format!("{line} ").starts_with(&format!("{path} "))), "{path}");
+                for line in examples {
+                    let parsed = Cli::command().try_get_matches_from(line.split_whitespace());
+                    assert!(parsed.is_ok(), "{line}: {parsed:?}");
+                }
+                seen + 1 + look(command, &path)
+            })
+        }
+        assert!(look(&Cli::command(), "nasmount") > 25);
+    }
+
+    #[test]
+    fn no_shell_offers_what_nobody_types() {
+        use clap::ValueEnum as _;
+        for shell in clap_complete::Shell::value_variants() {
+            let script = String::from_utf8(completion_script(*shell)).unwrap_or_default();
+            for command in ["status", "import-fstab", "completions", "no-color"] {
+                assert!(script.contains(command), "{shell} lacks {command}");
+            }
+            for hidden in Cli::command().get_subcommands().filter(|command| command.is_hide_set()) {
+                let name = hidden.get_name();
+                assert!(!script.contains(name), "{shell} offers {name}");
+            }
+        }
     }
 
     #[test]

@@ -35,7 +35,7 @@ const STEP_WITHIN: Duration = Duration::from_secs(layers::FLUSH.as_secs() + laye
                         sudo nasmount rescue films --aside /var/tmp"
 )]
 pub struct Arguments {
-    /// Share; without one, all
+    /// Share, or its mount point; without one, all
     share: Option<String>,
     /// Move the files into DIR/SHARE
     #[arg(long, value_name = "DIR", group = "to")]
@@ -77,12 +77,13 @@ pub fn run(config: Option<&Path>, arguments: &Arguments) -> anyhow::Result<Exit>
         Ok(loaded) => loaded,
         Err(exit) => return Ok(exit),
     };
-    let named = |share: &&ShareSettings| arguments.share.as_ref().is_none_or(|name| share.id.to_string() == *name);
-    let shares: Vec<&ShareSettings> = loaded.settings.shares.values().filter(named).collect();
-    if let (true, Some(name)) = (shares.is_empty(), &arguments.share) {
-        let known = configured::shares_of(&loaded.settings);
-        return Ok(configured::no_such("share", name, &known, "`nasmount status` lists what there is"));
-    }
+    let all = loaded.settings.shares.values();
+    let shares: Vec<&ShareSettings> =
+        match arguments.share.as_deref().map(|typed| configured::share(all.clone(), typed)) {
+            None => all.collect(),
+            Some(Ok(share)) => vec![share],
+            Some(Err(exit)) => return Ok(exit),
+        };
     let to = match &arguments.aside {
         Some(directory) => Some(Destination::Aside(std::path::absolute(directory).context("--aside")?)),
         None => arguments.merge.then_some(Destination::Share),

@@ -5,8 +5,8 @@ use std::io::Write as _;
 
 use comfy_table::{ContentArrangement, Table, presets};
 
-use super::Hinted;
 use super::client::{Client, block_on};
+use super::configured;
 use super::report::{self, Exit};
 use crate::share::State;
 use crate::share::command::{HoldReason, Wanted};
@@ -21,7 +21,7 @@ use crate::status::{
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  nasmount status\n  sudo nasmount status films -v    # with who has it open")]
 pub struct Arguments {
-    /// Only this share; exit status 3 if it is not online, 4 if there is none of that name
+    /// Only this share, by its name or its mount point; exit status 3 if it is not online, 4 if there is none of that name
     share: Option<String>,
     /// Print JSON
     #[arg(long)]
@@ -40,14 +40,13 @@ pub enum Detail {
 /// Prints the status. 0: all that was asked for is online; 3: something is not; 4: no such share.
 pub fn run(arguments: &Arguments, detail: Detail) -> anyhow::Result<Exit> {
     let mut report = ask()?;
-    if let Some(name) = &arguments.share {
-        report.shares.retain(|share| share.name == *name);
-        let Some(share) = report.shares.first() else {
-            let error = Hinted::new(format!("there is no share {name}"), "`nasmount status` lists them");
-            report::report(&error, Some(&error.hint));
-            return Ok(Exit::NoSuchShare);
+    if let Some(typed) = &arguments.share {
+        let share = match configured::share(&report.shares, typed) {
+            Ok(share) => share.clone(),
+            Err(exit) => return Ok(exit),
         };
         report.servers.retain(|server| server.name == share.server);
+        report.shares = vec![share];
     }
     let users = if detail == Detail::Users { Some(ask_for_users(&report)?) } else { None };
     let text = match users {

@@ -199,7 +199,6 @@ fn read_probe(mut fields: Fields<'_>, problems: &mut Problems<'_>) -> ProbeFragm
 }
 
 fn read_share(origin: Origin, mut fields: Fields<'_>, problems: &mut Problems<'_>) -> ShareFragment {
-    let forever = |word: &str| (word == "forever").then_some(HoldFor::Forever);
     ShareFragment {
         origin,
         server: fields.string("server", problems),
@@ -208,7 +207,7 @@ fn read_share(origin: Origin, mut fields: Fields<'_>, problems: &mut Problems<'_
         profile: fields.string("profile", problems),
         options: read_options(&mut fields, problems),
         patience: fields.duration("patience", problems),
-        hold_for: fields.duration_or("hold_for", problems, forever),
+        hold_for: fields.duration_or("hold_for", Some(("forever", HoldFor::Forever)), problems),
         probe_interval: fields.duration("probe_interval", problems),
         on_access: fields.parsed("on_access", parse_on_access, problems),
         marker: fields.string("marker", problems),

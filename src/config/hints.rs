@@ -20,6 +20,18 @@ pub(super) fn home_of(name: &str) -> Option<String> {
     }
 }
 
+/// What to do with a table at the top that is none of nasmount's.
+pub(super) fn table(name: &str) -> String {
+    match name {
+        "default" | "defaults" | "common" | "global" | "options" => {
+            "what several shares have in common is a profile: a file in /etc/nasmount/profiles (`nasmount profiles` lists them) \
+             that each of them names, profile = \"NAME\""
+                .to_owned()
+        }
+        _ => "the tables are [server.NAME] and [share.NAME]".to_owned(),
+    }
+}
+
 /// What to do with a key of a share that stands among its mount options.
 pub(super) fn beside_options(name: &str) -> Option<String> {
     SHARE_KEYS
@@ -33,6 +45,8 @@ pub(super) fn syntax(line: &str, message: &str) -> &'static str {
     let value = plain.split_once('=').map_or("", |(_, value)| value.trim());
     if message.contains("duplicate") {
         "every key and every table may appear once in a file; join the two, or use a file in conf.d to override"
+    } else if message.contains("leading zero") {
+        "a number does not begin with a zero; a file mode is text: \"0644\""
     } else if plain.contains(['“', '”', '„', '‘', '’']) {
         "these are typographic quotation marks, as word processors and web pages have them: write \"…\""
     } else if ["//", r"\\"].iter().any(|start| plain.starts_with(start)) && plain.split_whitespace().count() >= 3 {

@@ -9,7 +9,7 @@ use super::invalid::{Finding, InvalidKind, Problems};
 use super::reader::{Fields, LOGIN_HELP, join, type_message};
 use super::settings::OptionValue;
 use super::source::{Origin, is_plain_name, is_secret_key};
-use super::value::{BadValue, closest, list, quoted};
+use super::value::{BadValue, closest, list, parse_duration, parse_size, quoted};
 use crate::plan::catalogue::{self, Form, KnownOption, VALUE_MAX};
 use crate::plan::hazards::{self, Hazard, Weight};
 
@@ -162,7 +162,9 @@ fn check_form(known: &KnownOption, text: &str) -> Result<(), Refused> {
         Form::Number { min, max, multiple } => {
             let Ok(number) = text.parse::<u64>() else {
                 let message = format!("{} is not a whole number", quoted(text));
-                return Err(bad(InvalidKind::BadValue, message, format!("write {}", example(known))));
+                let meant = number_with_unit(name, text).filter(|number| (min..=max).contains(number));
+                let meant = meant.map_or_else(|| example(known), |number| format!("{name} = {number}"));
+                return Err(bad(InvalidKind::BadValue, message, format!("write {meant}")));
             };
             if !(min..=max).contains(&number) {
                 let message = format!("{number} is out of range");
@@ -193,6 +195,7 @@ fn check_form(known: &KnownOption, text: &str) -> Result<(), Refused> {
                 ("sec", "ntlm" | "ntlmi" | "lanman") => {
                     "kernels since 5.15 do not have it: leave sec out, and the login is NTLMSSP".to_owned()
                 }
+                ("vers", "3.1") => "did you mean \"3.1.1\"? There is no 3.1".to_owned(),
                 ("vers", "1.0") => "SMB 1 is not supported: enable SMB 2 or 3 on the server".to_owned(),
                 _ => match closest(text, words.iter().copied()) {
                     Some(meant) => format!("did you mean \"{meant}\"? Use {}", list(words.iter().copied())),
@@ -201,6 +204,16 @@ fn check_form(known: &KnownOption, text: &str) -> Result<(), Refused> {
             };
             Err(bad(InvalidKind::BadValue, format!("{name} has no choice {}", quoted(text)), help))
         }
+    }
+}
+
+/// What `"30s"` or `"1MiB"` is in the unit that the kernel counts in.
+fn number_with_unit(name: &str, text: &str) -> Option<u64> {
+    match (name, parse_duration(text)) {
+        ("actimeo" | "acregmax" | "acdirmax" | "closetimeo" | "echo_interval", Ok(time)) => Some(time.as_secs()),
+        ("handletimeout", Ok(time)) => u64::try_from(time.as_millis()).ok(),
+        (_, Ok(_)) => text.trim_end_matches(|letter: char| letter.is_ascii_alphabetic()).parse().ok(), // a count
+        (_, Err(_)) => parse_size(text).ok(),
     }
 }
 

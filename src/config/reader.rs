@@ -51,6 +51,7 @@ impl<'t> Fields<'t> {
                 None if table && path.matches('.').count() == 1 && is_name(name) => {
                     format!("if `{name}` is a part of the name: a dot ends it, write [{path}-{name}]")
                 }
+                None if table && path.is_empty() => hints::table(name),
                 None => hints::home_of(name).unwrap_or_else(|| format!("known here: {}", known.join(", "))),
             };
             problems.refuse(InvalidKind::UnknownKey, at, join(&path, name), "unknown key", help);
@@ -108,32 +109,35 @@ impl<'t> Fields<'t> {
     }
 
     pub(crate) fn duration(&mut self, name: &'static str, problems: &mut Problems<'_>) -> Option<Sourced<Duration>> {
-        self.duration_or(name, problems, |_| None)
+        self.duration_or(name, None, problems)
     }
 
-    /// A duration, or one of the words that `word` understands.
+    /// A duration, or the word that stands for one without an end.
     pub(crate) fn duration_or<T: From<Duration>>(
         &mut self,
         name: &'static str,
+        endless: Option<(&str, T)>,
         problems: &mut Problems<'_>,
-        word: impl Fn(&str) -> Option<T>,
     ) -> Option<Sourced<T>> {
         let (origin, value) = self.raw(name)?;
+        let or_endless = endless.as_ref().map_or(String::new(), |(word, _)| format!("; or \"{word}\""));
         let Some(text) = value.as_str() else {
             let help = match value.as_integer() {
                 Some(number) => format!("a number needs its unit: {name} = \"{}s\"", number.as_str()),
-                None => DURATION_FORMS.to_owned(),
+                None => format!("{DURATION_FORMS}{or_endless}"),
             };
             self.wrong_type(name, origin, "a duration in quotes", value, help, problems);
             return None;
         };
-        if let Some(value) = word(text) {
+        if let Some((word, value)) = endless
+            && word == text
+        {
             return Some(Sourced { value, origin });
         }
         match parse_duration(text) {
             Ok(value) => Some(Sourced { value: T::from(value), origin }),
             Err(bad) => {
-                self.bad(name, origin, bad, problems);
+                self.bad(name, origin, BadValue { help: bad.help + &or_endless, ..bad }, problems);
                 None
             }
         }

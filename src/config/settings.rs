@@ -30,7 +30,7 @@ impl fmt::Display for ServerId {
 }
 
 /// Everything the daemon needs to know, validated as a whole.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Settings {
     /// Servers by name.
     pub servers: BTreeMap<ServerId, ServerSettings>,

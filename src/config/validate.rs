@@ -122,12 +122,12 @@ fn validate_server(name: &str, server: &ServerFragment, problems: &mut Problems<
     let host = required(&path, "host", &server.host, server.origin, &server.broken, "host = \"10.10.0.35\"", problems);
     let host = host.and_then(|host| checked(&path, "host", host, InvalidKind::BadValue, parse_host, problems));
     let credentials = match &server.credentials {
-        None => CredentialSource::Guest,
-        Some(given) => credential_source(&path, given, problems)?,
+        None => Some(CredentialSource::Guest),
+        Some(given) => credential_source(&path, given, problems),
     };
     let probe = validate_probe(&path, &server.probe, problems);
     let identity = server.identity.as_ref().map(|given| given.value).unwrap_or_default();
-    Some(ServerSettings { id: ServerId(name.to_owned()), host: host?, credentials, identity, probe })
+    Some(ServerSettings { id: ServerId(name.to_owned()), host: host?, credentials: credentials?, identity, probe })
 }
 
 fn credential_source(path: &str, given: &Sourced<String>, problems: &mut Problems<'_>) -> Option<CredentialSource> {
@@ -261,6 +261,9 @@ fn draft(
     let mount_point =
         point.and_then(|given| checked(&path, "mount_point", given, InvalidKind::BadPath, parse_mount_point, problems));
     let consumers = validate_consumers(&path, &share.consumers, problems);
+    let marker = share.marker.as_ref();
+    let marker = marker.and_then(|given| checked(&path, "marker", given, InvalidKind::BadPath, parse_marker, problems));
+    let probe_interval = checked_probe_interval(&path, share.probe_interval.as_ref(), problems);
     let (profile_name, profile) = known_profile(&path, share, profiles, problems)?;
 
     let patience_at = match (&share.patience, &share.profile) {
@@ -271,9 +274,6 @@ fn draft(
     let patience = share.patience.as_ref().or(profile.patience.as_ref()).map_or(DEFAULT_PATIENCE, |given| given.value);
     let hold_for = share.hold_for.as_ref().map_or(HoldFor::For(DEFAULT_HOLD), |given| given.value);
     warn_about_hold(&path, share, hold_for, problems);
-    let probe_interval = checked_probe_interval(&path, share.probe_interval.as_ref(), problems);
-    let marker = share.marker.as_ref();
-    let marker = marker.and_then(|given| checked(&path, "marker", given, InvalidKind::BadPath, parse_marker, problems));
     let dirty_limit = share.dirty_limit.as_ref().or(profile.dirty_limit.as_ref());
     let dirty_limit = dirty_limit.and_then(|given| checked_dirty_limit(&path, given, problems));
     let read_ahead = share.read_ahead.as_ref().or(profile.read_ahead.as_ref());

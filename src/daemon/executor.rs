@@ -410,13 +410,17 @@ fn login(credentials: &CredentialSource) -> Result<Login, Failure> {
         CredentialSource::Guest => Ok(Login::Guest),
         CredentialSource::File(path) => Ok(Login::File(path.clone())),
         CredentialSource::Systemd(name) => {
-            let directory = std::env::var_os("CREDENTIALS_DIRECTORY").ok_or_else(|| {
+            let directory = std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from);
+            let missing = || {
                 Failure::configuration(
                     format!("the systemd credential {name} is not there"),
-                    "add LoadCredential= to nasmount.service (`systemctl edit nasmount`)",
+                    format!(
+                        "add LoadCredential={name}:/FILE or LoadCredentialEncrypted={name} to nasmount.service (`systemctl edit nasmount`) \
+                         and restart it"
+                    ),
                 )
-            })?;
-            Ok(Login::File(PathBuf::from(directory).join(name)))
+            };
+            Ok(Login::File(directory.ok_or_else(missing)?.join(name)))
         }
     }
 }

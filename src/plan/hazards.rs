@@ -161,10 +161,10 @@ pub fn warnings<'shown>(
 /// Why the kernel does not take an option; by its own list, or, without one, by its version.
 fn lacking(name: &str, kernel: &KernelOptions, version: Option<Version>) -> Option<String> {
     match (kernel.knows(name), version, since(name)) {
-        (Some(false), ..) if !is_of_the_mount(name) => Some("this kernel does not know it".to_owned()),
-        (None, Some(version), Some(since)) if version < since => {
+        (None | Some(false), Some(version), Some(since)) if version < since => {
             Some(format!("Linux {version} does not know it ({since} and newer do)"))
         }
+        (Some(false), ..) if !is_of_the_mount(name) => Some("this kernel does not know it".to_owned()),
         _ => None,
     }
 }

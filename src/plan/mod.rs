@@ -2,6 +2,7 @@
 //!
 //! - [`layers`]: the stack of time-outs, computed in one place, because each only makes sense below or above another.
 //! - [`beside`]: what lies in the directory under a share, and what becomes of it.
+//! - [`bounds`]: what each option bounds, and what the kernel does without it.
 //! - [`catalogue`]: what the kernel's CIFS client understands, and what nasmount does not leave to the user.
 //! - [`dependency`]: how other units depend on a share.
 //! - [`diagnosis`]: what each step from a name to the data showed, and what that means.
@@ -16,6 +17,7 @@
 //! Everything here is pure: executing it is the business of `daemon` and `sys`.
 
 pub mod beside;
+pub mod bounds;
 pub mod catalogue;
 pub mod dependency;
 pub mod diagnosis;

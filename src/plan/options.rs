@@ -7,16 +7,31 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use super::catalogue::{self, WhenUnknown};
+use super::doctor::Version;
+use super::hazards;
 use crate::config::settings::{OptionValue, ShareSettings};
 
 /// The options that the running kernel knows, if it says so.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct KernelOptions(Option<BTreeSet<String>>);
+pub struct KernelOptions(Known);
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+enum Known {
+    #[default]
+    Nothing,
+    Version(Version),
+    Names(BTreeSet<String>),
+}
 
 impl KernelOptions {
     /// The kernel does not say: `/proc/fs/cifs/mount_params` is absent (before 5.13, or the module is not loaded).
     pub fn unknown() -> Self {
-        Self(None)
+        Self(Known::Nothing)
+    }
+
+    /// The same, but its version is known, and by that which of the younger options it has ([`hazards::since`]).
+    pub fn of_version(version: Version) -> Self {
+        Self(Known::Version(version))
     }
 
     /// Parses the text of `/proc/fs/cifs/mount_params`: one `name:type` a line, where the type `noflag` says that
@@ -29,12 +44,16 @@ impl KernelOptions {
             }
             names.insert(name.to_owned());
         }
-        Self((!names.is_empty()).then_some(names))
+        Self(if names.is_empty() { Known::Nothing } else { Known::Names(names) })
     }
 
-    /// Whether the kernel knows an option; `None` if it does not say.
+    /// Whether the kernel knows an option; `None` if nothing tells.
     pub fn knows(&self, name: &str) -> Option<bool> {
-        self.0.as_ref().map(|names| names.contains(name))
+        match &self.0 {
+            Known::Nothing => None,
+            Known::Version(version) => hazards::since(name).map(|since| *version >= since),
+            Known::Names(names) => Some(names.contains(name)),
+        }
     }
 }
 
@@ -270,6 +289,19 @@ mod tests {
         assert_eq!(kernel.knows("retrans"), Some(false));
         assert_eq!(kernel.knows("noport"), Some(false));
         assert_eq!(KernelOptions::parse("").knows("retrans"), None);
+    }
+
+    #[test]
+    fn a_version_tells_of_young_options_alone() {
+        let (old, new) = (KernelOptions::of_version(Version(6, 1, 0)), KernelOptions::of_version(Version(6, 12, 90)));
+        assert_eq!((old.knows("retrans"), new.knows("retrans")), (Some(false), Some(true)));
+        assert_eq!((old.knows("closetimeo"), new.knows("rsize")), (Some(true), None));
+        let share = share(&[("retrans", Some("3"))]);
+        let plan = |kernel| {
+            let address = "10.10.0.35".parse().unwrap();
+            shown(&mount_options(&share, address, kernel, DirtyLimitSupport::Supported))
+        };
+        assert!(plan(&new).contains("retrans=3") && !plan(&old).contains("retrans"));
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Passwords in this process: no core dump has them, and a worker gets them without an argument, a variable or a file on a disk.
 
 use std::fs::File;
-use std::io::{self, Write as _};
+use std::io::{self, IsTerminal as _, Write as _};
 use std::os::fd::AsRawFd as _;
 use std::path::PathBuf;
 
@@ -46,8 +46,8 @@ impl Drop for Handover {
     }
 }
 
-/// The first line of standard input, without its line feed; `None` if there is nothing. Not through the buffer of `std`, which
-/// keeps what it has read.
+/// The only line of standard input, without its line feed; `None` if there is nothing. Not through the buffer of `std`, which
+/// keeps what it has read. A second line is an error: of two lines nobody knows which is the password.
 pub fn line_of_stdin() -> io::Result<Option<SecretString>> {
     let stdin = io::stdin();
     // it may have been opened not to block
@@ -55,7 +55,12 @@ pub fn line_of_stdin() -> io::Result<Option<SecretString>> {
         Err(rustix::io::Errno::INTR) | Ok(_) => Ok(()),
         Err(error) => Err(error.into()),
     };
-    read_line(&stdin, ready)
+    let line = read_line(&stdin, ready)?;
+    // at a terminal the end of a line is the end of it, and no end of the text ever comes
+    if !stdin.is_terminal() && read_line(&stdin, ready)?.is_some() {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "there is more than one line"));
+    }
+    Ok(line)
 }
 
 /// More is no line that anybody types, and no password.

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::bugs::{BUGS, Bug, Harm, Has, Kernel, Version};
+use super::bugs::{BUGS, Bug, Concerns, Harm, Has, Kernel, Version};
 use super::facts::KernelFacts;
 use super::{Finding, Severity};
 use crate::config::settings::Settings;
@@ -80,6 +80,10 @@ fn lacking(kernel: &KernelFacts, found: &mut Vec<Finding>) {
 fn buggy(settings: &Settings, bug: &Bug, kernel: Kernel) -> Option<Finding> {
     let shares = settings.shares.values().filter(|share| bug.concerns.share(share));
     let shares: Vec<String> = shares.map(|share| share.id.to_string()).collect();
+    let shares = match bug.concerns {
+        Concerns::All if settings.shares.is_empty() => "every share".to_owned(),
+        Concerns::All | Concerns::With(..) | Concerns::Without(_) => shares.join(", "),
+    };
     let has = bug.of(kernel);
     if shares.is_empty() || has == Has::No {
         return None;
@@ -91,7 +95,7 @@ fn buggy(settings: &Settings, bug: &Bug, kernel: Kernel) -> Option<Finding> {
         Has::Maybe => "; whether this one has the fix cannot be told from its version",
         Has::Yes | Has::No => "",
     };
-    let why = format!("concerns {}; fixed in {}{doubt} ({})", shares.join(", "), bug.fixed_in(), bug.source);
+    let why = format!("concerns {shares}; fixed in {}{doubt} ({})", bug.fixed_in(), bug.source);
     let mut remedy = "upgrade the kernel, and reboot".to_owned();
     if let Some(instead) = bug.instead {
         let _ = write!(remedy, "; until then: {instead}");

@@ -94,15 +94,8 @@ pub fn examine(settings: &Settings, host: &HostFacts, services: &ServiceFacts, o
     let other_mounts = Others { settings, addresses, unfinished: &host.unfinished };
     other_mounts.in_fstab(&host.fstab, &mut found);
     host.units.iter().for_each(|unit| found.extend(other_mounts.in_unit(unit)));
-    if host.nft.is_none() {
-        found.push(Finding::new(
-            "nft-missing",
-            Severity::Warning,
-            "there is no nft on this host",
-            "without it nothing hides an outage from the kernel: calls in flight fail as soon as the server closes its connections",
-            "apt install nftables",
-        ));
-    }
+    host.units.iter().for_each(|unit| found.extend(mounts::drop_ins(settings, &host.units, unit)));
+    found.extend(nft(host));
     if !host.unified_cgroups {
         found.push(Finding::new(
             "cgroups-not-unified",
@@ -114,12 +107,35 @@ pub fn examine(settings: &Settings, host: &HostFacts, services: &ServiceFacts, o
     }
     kernel::kernel(settings, &host.kernel, &mut found);
     service(services, own_version, &mut found);
+    found.extend(services.systemd.as_deref().and_then(systemd));
     consumers::consumers(settings, services, &mut found);
     host.mount_points.iter().for_each(|(path, what)| found.extend(mounts::underneath(settings, path, what)));
     found.extend(host.updatedb.as_deref().and_then(|text| programs::updatedb(settings, text)));
     found.extend(programs::node_exporter(settings, &host.node_exporter));
     found.sort_by_key(|finding| core::cmp::Reverse(finding.severity));
     found
+}
+
+/// The same of a host without a configuration: whether nasmount would work on it, and what it would be for.
+pub fn examine_unconfigured(host: &HostFacts, systemd_version: Option<&str>) -> Vec<Finding> {
+    let mut found = mounts::without_nasmount(host);
+    found.extend(nft(host));
+    kernel::kernel(&Settings::default(), &host.kernel, &mut found);
+    found.extend(systemd_version.and_then(systemd));
+    found.sort_by_key(|finding| core::cmp::Reverse(finding.severity));
+    found
+}
+
+fn nft(host: &HostFacts) -> Option<Finding> {
+    host.nft.is_none().then(|| {
+        Finding::new(
+            "nft-missing",
+            Severity::Warning,
+            "there is no nft on this host",
+            "without it nothing hides an outage from the kernel: calls in flight fail as soon as the server closes its connections",
+            "apt install nftables",
+        )
+    })
 }
 
 fn service(services: &ServiceFacts, own_version: &str, found: &mut Vec<Finding>) {
@@ -136,13 +152,14 @@ fn service(services: &ServiceFacts, own_version: &str, found: &mut Vec<Finding>)
         }
         Ok(_) => {}
     }
-    let version = services.systemd.as_deref().unwrap_or_default();
+}
+
+fn systemd(version: &str) -> Option<Finding> {
     let number = version.trim_start_matches('v').split(|letter: char| !letter.is_ascii_digit()).next();
-    if number.and_then(|number| number.parse::<u32>().ok()).is_some_and(|number| number < OLDEST_SYSTEMD) {
-        let what = format!("systemd {version} is older than {OLDEST_SYSTEMD}");
-        let why = "nasmount's units were never run on it: consumers may not wait for their shares";
-        found.push(Finding::new("systemd-too-old", Severity::Warning, what, why, "upgrade systemd"));
-    }
+    number.and_then(|number| number.parse::<u32>().ok()).filter(|number| *number < OLDEST_SYSTEMD)?;
+    let what = format!("systemd {version} is older than {OLDEST_SYSTEMD}");
+    let why = "nasmount's units were never run on it: consumers may not wait for their shares";
+    Some(Finding::new("systemd-too-old", Severity::Warning, what, why, "upgrade systemd"))
 }
 
 /// The value of a key in a file of lines `KEY=VALUE`; the last one counts.

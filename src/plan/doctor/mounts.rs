@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use super::facts::{Contents, Underneath, Unfinished};
+use super::facts::{Contents, HostFacts, Underneath, Unfinished};
 use super::{Finding, Severity, quoted, setting};
+use crate::config::same_host;
 use crate::config::settings::{Settings, ShareSettings};
 use crate::config::units::mount_unit;
 use crate::plan::fstab::{self, Entry};
@@ -28,12 +29,28 @@ impl Others<'_> {
         self.settings.shares.values().find(|share| Path::new(path).starts_with(&share.mount_point))
     }
 
+    /// The share on which lies what is mounted: a directory that is bound, a branch of mergerfs, a layer of overlayfs, an image. A glob of
+    /// mergerfs (`/mnt/*`) takes in what begins as it does.
+    fn share_below(&self, source: &str, options: &[String]) -> Option<&ShareSettings> {
+        const LAYERS: [&str; 4] = ["lowerdir=", "upperdir=", "workdir=", "branches="];
+        let layers = options.iter().filter_map(|option| LAYERS.iter().find_map(|key| option.strip_prefix(key)));
+        let is_local = source.starts_with('/') && !source.starts_with("//");
+        let paths = layers.chain(is_local.then_some(source)).flat_map(|paths| paths.split(':'));
+        let lies_on = |path: &str, share: &ShareSettings| match path.split_once(['*', '?', '[']) {
+            Some((before, _)) => share.mount_point.to_string_lossy().starts_with(before),
+            None => Path::new(path).starts_with(&share.mount_point),
+        };
+        // a branch of mergerfs may say how it is used: `/mnt/a=RO`
+        let mut paths = paths.map(|path| path.split('=').next().unwrap_or(path)).filter(|path| path.starts_with('/'));
+        paths.find_map(|path| self.settings.shares.values().find(|share| lies_on(path, share)))
+    }
+
     /// The name of the server that is meant by one of these hosts.
     fn server(&self, hosts: &[&str]) -> Option<String> {
         let servers = self.settings.servers.values();
         let is_named = |id: &str, host: &str| {
             let address = self.addresses.get(id).map(String::as_str);
-            hosts.iter().any(|other| other.eq_ignore_ascii_case(host) || address == Some(*other))
+            hosts.iter().any(|other| same_host(other) == same_host(host) || address == Some(*other))
         };
         servers
             .map(|server| (server.id.to_string(), &server.host))
@@ -56,6 +73,12 @@ impl Others<'_> {
             } else if let Some(share) = self.share_around(&place) {
                 let what = format!("line {number} of /etc/fstab mounts {place}, inside the share {}", share.id);
                 found.push(Finding::new("fstab-mount-point", Severity::Error, what, INSIDE, off));
+            } else if let Some(share) = self.share_below(&source, &options) {
+                let what = format!("line {number} of /etc/fstab mounts on {place} what lies on the share {}", share.id);
+                let why = "it is a mount of its own: it keeps what the share was when it was made, dead after the next outage, or waits for \
+                           the share's server, and nobody pauses who uses it";
+                let remedy = format!("mount it as a share of its own, or make {} a link; {off}", quoted(&place));
+                found.push(Finding::new("fstab-over-share", Severity::Warning, what, why, remedy));
             } else if fstab::is_cifs(&kind, &source)
                 && let Some(server) = self.server(&hosts(&source, &options.join(",")))
             {
@@ -77,10 +100,9 @@ impl Others<'_> {
                 return Some(Finding::new("unit-masked", Severity::Error, what, why, remedy));
             }
             Content::DropIns(_) => return None,
-            Content::Texts(texts) => &texts.iter().map(|file| file.text.as_str()).collect::<Vec<_>>().join("\n"),
-            Content::Link(text) => text,
-            Content::Unreadable(_) => "",
+            Content::Texts(_) | Content::Link(_) | Content::Unreadable(_) => text_of(content),
         };
+        let text = text.as_str();
         let (name, file) = (quoted(name), quoted(path));
         let off = match self.unfinished.files.contains(path) {
             true => FINISH.to_owned(),
@@ -112,6 +134,58 @@ impl Others<'_> {
 const FINISH: &str = "an import was interrupted before it came to this: `nasmount import-fstab --apply` finishes it";
 
 const INSIDE: &str = "it waits for the share's server, and the share cannot be unmounted as long as it is there";
+
+/// What mounts shares of CIFS on a host without a configuration.
+pub(super) fn without_nasmount(host: &HostFacts) -> Vec<Finding> {
+    let lines = (1..).zip(host.fstab.lines()).filter_map(|(number, line): (usize, &str)| {
+        let Entry { source, mount_point, kind, .. } = fstab::entry(line)?;
+        let what = format!("line {number} of /etc/fstab mounts {mount_point}, a share of CIFS, without nasmount");
+        fstab::is_cifs(&kind, &source).then_some(("fstab-cifs", what))
+    });
+    let units = host.units.iter().filter_map(|UnitFile { path, content, .. }| {
+        let text = text_of(content);
+        let is_cifs = fstab::is_cifs(setting(&text, "Type").unwrap_or("auto"), setting(&text, "What")?);
+        let what = format!("{path} mounts a share of CIFS without nasmount");
+        is_cifs.then_some(("unit-cifs", what))
+    });
+    let why = "while its server is away, whoever uses it hangs or meets errors, and so may the shutdown of this host";
+    let remedy = "`nasmount import-fstab` shows what it would be in a configuration, and with --apply takes it over";
+    lines.chain(units).map(|(id, what)| Finding::new(id, Severity::Warning, what, why, remedy)).collect()
+}
+
+/// Drop-ins that change the unit which nasmount makes for a share. Where the unit is the administrator's own, that one is in the way.
+pub(super) fn drop_ins(settings: &Settings, units: &[UnitFile], unit: &UnitFile) -> Vec<Finding> {
+    let Content::DropIns(paths) = &unit.content else { return Vec::new() };
+    let is_its_own = |share: &&ShareSettings| {
+        let own = mount_unit(&share.mount_point.to_string_lossy());
+        let is_there = |other: &UnitFile| other.name == own && !matches!(other.content, Content::DropIns(_));
+        !units.iter().any(is_there) && changes(&unit.name, &own)
+    };
+    let Some(share) = settings.shares.values().find(is_its_own) else { return Vec::new() };
+    let finding = |path: &String| {
+        let what = format!("{path} changes nasmount's own unit for the share {}", share.id);
+        let why = "the unit says which share is mounted, and for whom systemd has it wait; with something else in it systemd may mount \
+                   another thing, or give the share up too soon";
+        let remedy = format!("mv {} /root/; systemctl daemon-reload", quoted(path));
+        Finding::new("unit-drop-in", Severity::Warning, what, why, remedy)
+    };
+    paths.iter().map(finding).collect()
+}
+
+/// Do drop-ins of one name change a unit? Those of `foo-bar.mount` and of `foo-.mount` change `foo-bar.mount` (systemd.unit(5)).
+fn changes(name: &str, unit: &str) -> bool {
+    let prefix = name.strip_suffix(".mount").filter(|prefix| prefix.ends_with('-'));
+    name == unit || prefix.is_some_and(|prefix| unit.starts_with(prefix))
+}
+
+/// All text of a unit, drop-ins behind it, as systemd reads it; empty if it is not known.
+fn text_of(content: &Content) -> String {
+    match content {
+        Content::Texts(texts) => texts.iter().map(|file| file.text.as_str()).collect::<Vec<_>>().join("\n"),
+        Content::Link(text) => text.clone(),
+        Content::Masked | Content::DropIns(_) | Content::Unreadable(_) => String::new(),
+    }
+}
 
 const BESIDE: &str = "what nasmount does to the server's connections in an outage concerns all its mounts: this one waits and fails with the \
                       shares, and nobody pauses who uses it. `nasmount import-fstab` shows how it would be a share";

@@ -130,6 +130,22 @@ fn a_healthy_host_has_no_findings() {
 }
 
 #[test]
+fn a_host_can_be_looked_at_before_there_is_a_configuration() {
+    let (mut host, _) = healthy();
+    let found = examine_unconfigured(&host, Some("257.13-1~deb13u1"));
+    assert_eq!(kinds(&found), [("fstab-cifs", Severity::Warning), ("unit-cifs", Severity::Warning)]);
+    assert_eq!(found[0].what, "line 4 of /etc/fstab mounts /mnt/x, a share of CIFS, without nasmount");
+    assert!(found.iter().all(|finding| finding.remedy.starts_with("`nasmount import-fstab`")), "{found:?}");
+    host = HostFacts { fstab: String::new(), units: Vec::new(), nft: None, ..host };
+    let found = examine_unconfigured(&host, Some("v250"));
+    assert_eq!(kinds(&found), [("nft-missing", Severity::Warning), ("systemd-too-old", Severity::Warning)]);
+    host.kernel.release = "6.3.0".into();
+    host.kernel.version = "#1 SMP".into();
+    let found = examine_unconfigured(&host, None);
+    assert!(found.iter().any(|finding| finding.why.starts_with("concerns every share; ")), "{found:?}");
+}
+
+#[test]
 fn a_line_of_fstab_for_a_mount_point_is_an_error() {
     let line = "UUID=1 / ext4 defaults 0 1\n//192.168.1.1/other\t/mnt/my\\040films/ smb3 noauto 0 0\n";
     let (id, severity, what, remedy) = one(|host, _| host.fstab = line.into());
@@ -174,10 +190,58 @@ fn a_line_of_fstab_inside_a_share_is_an_error() {
     assert_eq!(after(|host, _| host.fstab = "/dev/sdb1 /mnt/my\\040films2 ext4\n".into()), []);
 }
 
+/// What is made of a share's files is a mount that outlives the share's.
+#[test]
+fn a_line_of_fstab_over_a_share_is_a_warning() {
+    for line in [
+        "/mnt/my\\040films/new /srv/new none bind 0 0",
+        "/mnt/my\\040films /srv/new none rbind,nofail",
+        "/data:/srv/music=RO /pool fuse.mergerfs defaults",
+        "/srv/* /pool fuse.mergerfs defaults",
+        "overlay /merged overlay lowerdir=/data:/srv/music/a,upperdir=/u,workdir=/w",
+        "/srv/music/cd.iso /cd iso9660 loop,ro",
+    ] {
+        let (id, severity, what, remedy) = one(|host, _| host.fstab = line.into());
+        assert_eq!((id, severity), ("fstab-over-share", Severity::Warning), "{line}");
+        let share = if line.contains("/srv/music") || line.contains("/srv/*") { "music" } else { "films" };
+        assert!(what.ends_with(&format!("what lies on the share {share}")), "{what}");
+        assert!(remedy.contains("sed -i '1s/^/# /' /etc/fstab"), "{remedy}");
+    }
+    for line in ["/srv/musical /a none bind", "/data* /pool fuse.mergerfs", "//other/srv/music /mnt/o cifs guest"] {
+        assert_eq!(after(|host, _| host.fstab = line.into()), [], "{line}");
+    }
+}
+
+#[test]
+fn a_drop_in_of_a_shares_unit_is_a_warning() {
+    let drop_in = |name: &str| UnitFile {
+        content: Content::DropIns(vec![format!("/etc/systemd/system/{name}.d/x.conf")]),
+        ..unit(name, "")
+    };
+    for name in ["srv-music.mount", "srv-.mount"] {
+        let (id, severity, what, remedy) = one(|host, _| host.units.push(drop_in(name)));
+        assert_eq!((id, severity), ("unit-drop-in", Severity::Warning), "{name}");
+        assert!(what.ends_with("changes nasmount's own unit for the share music"), "{what}");
+        assert_eq!(remedy, format!("mv /etc/systemd/system/{name}.d/x.conf /root/; systemctl daemon-reload"));
+    }
+    for name in ["srv.mount", "srv-music-a.mount", "srv-mus.mount", "mnt-x.mount"] {
+        assert_eq!(after(|host, _| host.units.push(drop_in(name))), [], "{name}");
+    }
+    let found = after(|host, _| {
+        host.units.push(unit("srv-music.mount", "[Mount]\nWhere=/srv/music\n"));
+        host.units.push(drop_in("srv-.mount"));
+    });
+    assert_eq!(kinds(&found), [("unit-mount-point", Severity::Error)], "the unit itself is in the way");
+    let with_its_drop_in = "[Mount]\nWhat=/dev/sdb1\nWhere=/mnt/o\n\n[Mount]\nWhat=//tower.lan/o\nType=cifs\n";
+    let (id, ..) = one(|host, _| host.units.push(unit("mnt-o.mount", with_its_drop_in)));
+    assert_eq!(id, "unit-server");
+}
+
 #[test]
 fn a_line_of_fstab_for_a_server_is_a_warning() {
     let lines = [
         "//TOWER.LAN/other /mnt/other cifs guest",
+        "//tower.lan./other /mnt/other cifs guest",
         r"\\tower.lan\other /mnt/other cifs",
         "//10.0.0.1/other /mnt/other cifs guest 0 0",
         "//name/other /mnt/other cifs guest,ip=10.0.0.9 0 0",

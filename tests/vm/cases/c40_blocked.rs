@@ -1,5 +1,6 @@
 //! A wrong password, a share that is not there, a mount point that is a file: said in `status`, and not tried again by themselves; only
-//! the share is looked for now and then. One without its marker is not shown, and mounted by itself when the marker is there.
+//! the share is looked for now and then. One without its marker is not shown, and mounted by itself when the marker is there. A login can
+//! be a credential of systemd's, plain or encrypted; no password gets into the journal or a recording.
 
 use std::time::Duration;
 
@@ -77,6 +78,7 @@ pub fn run(guest: &Guest) -> Result<String> {
     ensure!(said == "0", "the password is in the journal");
 
     logs_in(guest, &nasmount, first)?;
+    is_given_by_systemd(guest, &nasmount)?;
     let mount_point = mount_point(NO_DIRECTORY);
     guest.ok(&format!("grep -qx kept {mount_point} && rm {mount_point} && nasmount mount {NO_DIRECTORY}"))?;
     nasmount.wait_for_state(NO_DIRECTORY, "online")?;
@@ -117,6 +119,32 @@ fn logs_in(guest: &Guest, nasmount: &Nasmount<'_>, nas: Nas<'_>) -> Result<()> {
     nas.change(&format!("password {HASH}"))?; // other cases use this NAS, too
     let said = guest.ok("journalctl -b | grep -ciE 'wrong, too|pw2;after it' || true")?;
     ensure!(said == "0", "a password is in the journal");
+    Ok(())
+}
+
+/// The file that `credentials` named is gone; the share stays mounted while the daemon is restarted, and is mounted anew with the credential.
+fn is_given_by_systemd(guest: &Guest, nasmount: &Nasmount<'_>) -> Result<()> {
+    const LOGIN: &str = "/root/login";
+    const DROP_IN: &str = "/etc/systemd/system/nasmount.service.d";
+    const STORE: &str = "/etc/credstore.encrypted";
+    guest.write_file(LOGIN, &format!("username=nasuser\npassword={PASSWORD}\n"))?;
+    let named = "sed -i 's|^credentials = .*|credentials = \"systemd:nas\"|' /etc/nasmount/nasmount.toml";
+    guest.ok(&format!("chmod 600 {LOGIN} && rm {CREDENTIALS} && {named} && nasmount check && mkdir -p {DROP_IN}"))?;
+    let encrypt = format!(
+        "mkdir -p -m 700 {STORE} && systemd-creds encrypt --with-key=host --name=nas {LOGIN} {STORE}/nas && rm {LOGIN} && \
+         ! grep -q nasuser {STORE}/nas"
+    );
+    for (prepare, setting) in
+        [("true", format!("LoadCredential=nas:{LOGIN}")), (&*encrypt, "LoadCredentialEncrypted=nas".to_owned())]
+    {
+        let drop_in = format!("printf '[Service]\\n{setting}\\n' >{DROP_IN}/login.conf");
+        guest.ok(&format!("{prepare} && {drop_in} && systemctl daemon-reload && systemctl restart nasmount"))?;
+        nasmount.wait_for_state("secret", "online").with_context(|| setting.clone())?;
+        guest.ok("nasmount remount secret").with_context(|| setting.clone())?;
+    }
+    guest.ok(&format!("rm -r {DROP_IN} {STORE}/nas && systemctl daemon-reload"))?;
+    let said = guest.ok(&format!("(journalctl -b; nasmount dump secret) | grep -cF '{PASSWORD}' || true"))?;
+    ensure!(said == "0", "the password is in the journal, or in the recording");
     Ok(())
 }
 
