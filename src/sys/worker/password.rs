@@ -7,8 +7,10 @@
 //! | | second password set | not set |
 //! | --- | --- | --- |
 //! | refused logins | 1 | 170 within 15 s, and so on |
-//! | callers | go on after 1 to 2 s, none with an error but EAGAIN, which any broken connection can bring | EHOSTDOWN, EIO |
+//! | callers | go on after 1 to 2 s, but for one EAGAIN without an error | EHOSTDOWN, EIO |
 //!
+//! - Behind veil and fence a write that was in flight met the refused login: its fsync failed with EHOSTDOWN, and nothing else did. The
+//!   mount went on with the same device and options, without a mount being attempted.
 //! - It took 1 to 20 ms, asked nobody, and reads, writes, creations and statfs went on beside it. A session whose logins were
 //!   failing already was healed by it as well.
 //! - The password in force need not be said (EINVAL for another one, "can not change password of active session"), nor need it be known
