@@ -92,7 +92,11 @@ fn a_login_is_written_for_root_alone_and_the_rest_of_the_file_stays() {
     assert_eq!(host.written().unwrap(), "username=bob\npassword=hunter2\n");
     fs::write(host.credentials(), "# mine\nusername=bob\npassword=old\ndomain=HOME\n").unwrap();
     fs::set_permissions(host.credentials(), fs::Permissions::from_mode(0o644)).unwrap();
-    ended(&host.run(&["tower", "--stdin", "--no-test"], SECRET), 0, "written");
+    let again = host.run(&["tower", "--stdin", "--no-test", "--json"], SECRET);
+    ended(&again, 0, "written");
+    let document: serde_json::Value = serde_json::from_slice(&again.stdout).unwrap();
+    assert_eq!(document["server"], "tower");
+    assert_eq!(document["shares"].as_array().map(Vec::len), Some(0), "no daemon was told: {document}");
     assert_eq!(host.written().unwrap(), "# mine\nusername=bob\npassword=hunter2\ndomain=HOME\n");
     assert_eq!(fs::metadata(host.credentials()).unwrap().permissions().mode() & 0o7777, 0o600);
     let names: Vec<_> = fs::read_dir(host.0.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();

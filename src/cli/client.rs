@@ -132,6 +132,13 @@ impl Client {
         serde_json::from_str(&within(asking).await?).context("cannot read the daemon's answer")
     }
 
+    /// Has the session of a share try the password of the credentials file, too; why that cannot be, if it cannot.
+    pub async fn add_password(&self, share: &str) -> anyhow::Result<Result<(), String>> {
+        let asking = async { self.manager.add_password(share).await.map_err(|error| explain(&error, "that")) };
+        let why = within(asking).await?;
+        Ok(if why.is_empty() { Ok(()) } else { Err(why) })
+    }
+
     /// What other mount namespaces have of a share; only root may ask.
     pub async fn copies(&self, share: &str) -> anyhow::Result<Vec<NamespaceCopy>> {
         let what = "what containers have of it";

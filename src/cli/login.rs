@@ -13,11 +13,11 @@ use secrecy::{ExposeSecret as _, SecretString};
 use super::client::{Client, block_on};
 use super::configured::{loaded, no_such};
 use super::diagnose::try_login;
-use super::report::{Exit, report, write_error};
+use super::report::{Exit, finish, report, write_error};
 use super::{Hinted, control, is_root};
 use crate::config::settings::{CredentialSource, ServerSettings, Settings, ShareSettings};
 use crate::daemon::reload::Outcome;
-use crate::plan::login::{Tried, Typed, Why, credentials_text, judge, names_of};
+use crate::plan::login::{NewPassword, Tried, Typed, Why, credentials_text, judge, names_of};
 use crate::share::failure::FailureClass;
 use crate::share::{Reason, State};
 use crate::status::{ShareStatus, StatusReport};
@@ -33,6 +33,9 @@ const DRY_RUN_WITHIN: Duration = Duration::from_secs(20);
 /// How long a share that was blocked has to come online.
 const ONLINE_WITHIN: Duration = Duration::from_secs(60);
 
+/// Version of the form of `--json`.
+const SCHEMA: u32 = 1;
+
 const UNTRIED: &str = "`--no-test` writes the login without trying it";
 
 /// `login SERVER`
@@ -40,7 +43,8 @@ const UNTRIED: &str = "`--no-test` writes the login without trying it";
 #[command(
     after_help = "The login goes into the file that `credentials` of the server names, which belongs to root alone. It is tried \
                         with one share of the server before that, and not written if the server refuses it. Shares that are blocked \
-                        for want of it are mounted at once; those that are mounted use it at their next mount.\n\n\
+                        for want of it are mounted at once; those that are online are told the new password, and go on with it when \
+                        the server refuses the old one (Linux 6.12.2 and newer; else at their next mount).\n\n\
                         Example, when the password of a NAS has been changed:\n  sudo nasmount login tower\n  \
                         sudo nasmount login tower --stdin <password.txt"
 )]
@@ -59,6 +63,9 @@ pub struct Arguments {
     /// Write it without trying it
     #[arg(long)]
     no_test: bool,
+    /// Print what each share has of it as JSON
+    #[arg(long)]
+    json: bool,
 }
 
 /// The server, and the file that its login belongs in.
@@ -89,13 +96,15 @@ fn log_in(config: Option<&Path>, arguments: &Arguments) -> Result<Exit, Exit> {
         try_once(place.server, share, &text)?;
     }
     write(place.file, now, text)?;
-    match config {
+    let in_force = match config {
         None => put_in_force(&arguments.server),
-        Some(_) => {
-            say("a nasmount that runs with this configuration uses it when it mounts"); // which one that is nobody knows
-            Ok(Exit::Done)
-        }
+        // which one that is nobody knows
+        Some(_) => InForce::nowhere("a nasmount that runs with this configuration uses it when it mounts"),
+    };
+    if !arguments.json {
+        return Ok(in_force.exit);
     }
+    Ok(finish(in_force.exit, writeln!(io::stdout(), "{:#}", in_force.document(place))))
 }
 
 fn refuse(exit: Exit, message: impl ToString, hint: impl Into<String>) -> Exit {
@@ -162,7 +171,7 @@ fn text_now(file: &Path) -> Result<Option<SecretString>, Exit> {
 }
 
 fn ask(arguments: &Arguments, now: Option<&SecretString>) -> Result<Typed, Exit> {
-    let Arguments { server, user, domain, stdin, no_test } = arguments;
+    let Arguments { server, user, domain, stdin, no_test, json: _ } = arguments;
     let (username, domain_now) = names_of(now);
     if *stdin {
         let unreadable = |error: io::Error| {
@@ -281,39 +290,93 @@ fn write(file: &Path, now: Option<SecretString>, text: SecretString) -> Result<(
     }
 }
 
-/// What is blocked for want of a login is tried again, one share after the other up to the first that fails; each of them is one login.
-fn put_in_force(server: &str) -> Result<Exit, Exit> {
+/// What became of the login that was written.
+#[derive(Debug)]
+struct InForce {
+    exit: Exit,
+    shares: Vec<ShareLogin>,
+}
+
+/// What a share has of it.
+#[derive(Debug, serde::Serialize)]
+struct ShareLogin {
+    name: String,
+    state: State,
+    #[serde(flatten)]
+    password: NewPassword,
+}
+
+impl InForce {
+    /// Nobody could be told.
+    fn nowhere(why: &str) -> Self {
+        say(why);
+        Self { exit: Exit::Done, shares: Vec::new() }
+    }
+
+    fn document(&self, Place { server, file }: Place<'_>) -> serde_json::Value {
+        serde_json::json!({ "schema": SCHEMA, "server": server.id.to_string(), "file": file, "shares": self.shares })
+    }
+}
+
+/// Shares that are in use are told of it. What is blocked for want of a login is tried again, one share after the other up to the first
+/// that fails; each of them is one login.
+fn put_in_force(server: &str) -> InForce {
     let asked = block_on(async {
         let client = Client::connect().await?;
         let plan = tokio::time::timeout(DRY_RUN_WITHIN, client.reload(true)).await;
-        Ok((client.status().await?, matches!(plan, Ok(Ok(outcome)) if concerns(server, &outcome))))
+        let StatusReport { shares, .. } = client.status().await?;
+        if matches!(plan, Ok(Ok(outcome)) if concerns(server, &outcome)) {
+            return Ok(None);
+        }
+        let (blocked, others): (Vec<_>, Vec<_>) =
+            shares.into_iter().filter(|share| share.server == server).partition(waits_for_a_login);
+        let mut told = Vec::new();
+        for ShareStatus { name, state, .. } in others {
+            let password = tell(&client, &name, state).await;
+            told.push(ShareLogin { name, state, password });
+        }
+        Ok(Some((blocked, told)))
     });
-    let (StatusReport { shares, .. }, changed) = match asked {
-        Ok(asked) => asked,
-        Err(error) => {
-            say(&format!("{error:#}: the login is used when its shares are mounted"));
-            return Ok(Exit::Done);
+    let (blocked, mut shares) = match asked {
+        Ok(Some(asked)) => asked,
+        Ok(None) => {
+            return InForce::nowhere(&format!(
+                "server {server} is another in the configuration than in force: `nasmount reload` takes it over"
+            ));
         }
+        Err(error) => return InForce::nowhere(&format!("{error:#}: the login is used when its shares are mounted")),
     };
-    if changed {
-        say(&format!("server {server} is another in the configuration than in force: `nasmount reload` takes it over"));
-        return Ok(Exit::Done);
-    }
-    let (blocked, others): (Vec<_>, Vec<_>) =
-        shares.into_iter().filter(|share| share.server == server).partition(waits_for_a_login);
-    others.iter().for_each(|share| say(&told(share)));
-    let mut blocked = blocked.into_iter().map(|share| share.name);
-    while let Some(share) = blocked.next() {
-        let exit = control::mount_again(share, ONLINE_WITHIN).unwrap_or_else(|error| {
-            report(error.as_ref(), error.downcast_ref::<Hinted>().map(Hinted::hint));
-            Exit::Failed
-        });
-        if exit != Exit::Done {
-            blocked.for_each(|share| say(&format!("{share}: blocked, and not tried again (`nasmount mount {share}`)")));
-            return Err(exit);
+    shares.iter().for_each(|share| say(&said(share)));
+    let mut exit = Exit::Done;
+    for ShareStatus { name, .. } in blocked {
+        if exit == Exit::Done {
+            exit = control::mount_again(name.clone(), ONLINE_WITHIN).unwrap_or_else(|error| {
+                report(error.as_ref(), error.downcast_ref::<Hinted>().map(Hinted::hint));
+                Exit::Failed
+            });
+        } else {
+            say(&format!("{name}: blocked, and not tried again (`nasmount mount {name}`)"));
         }
+        let (state, password) = match exit {
+            Exit::Done => (State::Online, NewPassword::InUse),
+            Exit::Failed | Exit::Usage | Exit::Refused | Exit::NoSuchShare => {
+                (State::Blocked, NewPassword::AtNextMount)
+            }
+        };
+        shares.push(ShareLogin { name, state, password });
     }
-    Ok(Exit::Done)
+    InForce { exit, shares }
+}
+
+async fn tell(client: &Client, share: &str, state: State) -> NewPassword {
+    if !state.is_open() {
+        return NewPassword::AtNextMount;
+    }
+    match client.add_password(share).await {
+        Ok(Ok(())) => NewPassword::Known,
+        Ok(Err(why)) => NewPassword::NeedsRemount { why },
+        Err(error) => NewPassword::NeedsRemount { why: format!("{error:#}") },
+    }
 }
 
 /// Would a reload change the server?
@@ -329,21 +392,17 @@ fn waits_for_a_login(share: &ShareStatus) -> bool {
 }
 
 /// A session that is alive keeps its password: a reconfiguration with another one is refused (`smb3_verify_reconfigure_ctx`).
-fn told(share: &ShareStatus) -> String {
-    let ShareStatus { name, state, .. } = share;
-    match state {
-        State::Online | State::Suspect => format!(
-            "{name}: {state} with the login it was mounted with; the new one is used from its next mount on \
-             (`nasmount remount {name}` makes it now, and stops its consumers for that)"
+fn said(ShareLogin { name, state, password }: &ShareLogin) -> String {
+    match password {
+        NewPassword::InUse => format!("{name}: {state} with the new login"),
+        NewPassword::Known => format!(
+            "{name}: {state}, and knows the new password: it goes on with that when the server refuses the old one"
         ),
-        State::Holding
-        | State::Releasing
-        | State::Offline
-        | State::Mounting
-        | State::Recovering
-        | State::Blocked
-        | State::Maintenance
-        | State::Stuck => format!("{name}: {state}; the new login is used from its next mount on"),
+        NewPassword::NeedsRemount { why } => format!(
+            "{name}: {state} with the login it was mounted with; the new one is used from its next mount on \
+             (`nasmount remount {name}` makes it now, and stops its consumers for that)\n  the reason: {why}"
+        ),
+        NewPassword::AtNextMount => format!("{name}: {state}; the new login is used from its next mount on"),
     }
 }
 
@@ -360,7 +419,7 @@ mod tests {
     }
 
     fn arguments(server: &str) -> Arguments {
-        Arguments { server: server.to_owned(), user: None, domain: None, stdin: true, no_test: false }
+        Arguments { server: server.to_owned(), user: None, domain: None, stdin: true, no_test: false, json: false }
     }
 
     #[test]
@@ -396,11 +455,38 @@ mod tests {
         assert!(!waits_for_a_login(&share("offline", "mounted", "credentials")));
     }
 
+    fn each() -> Vec<ShareLogin> {
+        let why = "this kernel has no `password2`".to_owned();
+        [
+            (State::Online, NewPassword::InUse),
+            (State::Online, NewPassword::Known),
+            (State::Suspect, NewPassword::NeedsRemount { why }),
+            (State::Offline, NewPassword::AtNextMount),
+        ]
+        .map(|(state, password)| ShareLogin { name: "films".to_owned(), state, password })
+        .into()
+    }
+
     #[test]
     fn what_is_said_of_a_share_is_true_of_its_mount() {
-        assert!(told(&share("online", "mounted", "credentials")).contains("`nasmount remount films`"));
-        let away = told(&share("offline", "mounted", "credentials"));
-        assert_eq!(away, "films: offline; the new login is used from its next mount on");
+        let lines: Vec<String> = each().iter().map(said).collect();
+        assert_eq!(lines[0], "films: online with the new login");
+        assert!(lines[1].starts_with("films: online, and knows the new password"), "{}", lines[1]);
+        let old = "films: suspect with the login it was mounted with; the new one is used from its next mount on \
+                   (`nasmount remount films` makes it now, and stops its consumers for that)";
+        assert_eq!(lines[2].lines().collect::<Vec<_>>(), [old, "  the reason: this kernel has no `password2`"]);
+        assert_eq!(lines[3], "films: offline; the new login is used from its next mount on");
+    }
+
+    #[test]
+    fn each_outcome_has_its_form() {
+        let settings = configured("[server.tower]\nhost = \"10.0.0.1\"\ncredentials = \"/etc/nasmount/x.cred\"\n");
+        let server = settings.servers.values().next().unwrap();
+        let in_force = InForce { exit: Exit::Done, shares: each() };
+        let document = in_force.document(Place { server, file: Path::new("/etc/nasmount/x.cred") });
+        crate::cli::validate::conforms("login", &document);
+        assert_eq!(document["shares"][1]["password"], "known");
+        assert_eq!(document["shares"][2]["why"], "this kernel has no `password2`");
     }
 
     #[test]

@@ -8,6 +8,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::consumers::{ConsumersHandle, ConsumersView};
+use super::executor;
 use super::recorder::Recorders;
 use super::reload::{How, Outcome, ReloadAsked};
 use super::server_actor::ServerView;
@@ -24,8 +25,8 @@ use crate::status::{
 use crate::sys::clock;
 use crate::sys::worker::{self, Answer, Request};
 
-/// Some thousand processes with some thousand files each.
-const LIST_WITHIN: Duration = Duration::from_secs(4);
+/// Some thousand processes with some thousand files each; a second password takes milliseconds, or as long as a login that hangs.
+const WORKER_WITHIN: Duration = Duration::from_secs(4);
 
 /// Everything that others may see and ask; assembled on demand: reading it waits for nobody. A reload changes it.
 #[derive(Debug)]
@@ -127,7 +128,7 @@ impl Board {
         if !self.actors().shares.contains_key(share) {
             return Err(NoAnswer::NoSuchShare);
         }
-        Ok(match worker::ask(&Request::ListHolders { share: share.to_owned() }, LIST_WITHIN).await {
+        Ok(match worker::ask(&Request::ListHolders { share: share.to_owned() }, WORKER_WITHIN).await {
             Ok(Answer::Holders(holders)) => Ok(holders),
             Ok(answer) => Err(format!("a worker answered something else: {answer:?}")),
             Err(failed) => Err(failed.to_string()),
@@ -146,11 +147,28 @@ impl Board {
             let source = address.map_or_else(String::new, |address| options::source(settings, address));
             Request::ListCopies { share: share.to_owned(), source, mount_point: settings.mount_point.clone() }
         };
-        Ok(match worker::ask(&request, LIST_WITHIN).await {
+        Ok(match worker::ask(&request, WORKER_WITHIN).await {
             Ok(Answer::Copies(copies)) => Ok(copies),
             Ok(answer) => Err(format!("a worker answered something else: {answer:?}")),
             Err(failed) => Err(failed.to_string()),
         })
+    }
+
+    /// Gives the session of a share the password of its credentials file as its second one; an error in words if that cannot be.
+    pub async fn add_password(&self, share: &str) -> Result<Result<(), String>, NoAnswer> {
+        let request = {
+            let actors = self.actors();
+            let handle = actors.shares.get(share).ok_or(NoAnswer::NoSuchShare)?;
+            let state = handle.view.borrow().share.state();
+            if !handle.view.borrow().share.may_be_reconfigured() {
+                return Ok(Err(format!("the share is {state}, and something is being done about it")));
+            }
+            match executor::login(&handle.configured.borrow().credentials) {
+                Ok(login) => Request::AddPassword { share: share.to_owned(), login },
+                Err(failure) => return Ok(Err(failure.message)),
+            }
+        };
+        Ok(worker::ask(&request, WORKER_WITHIN).await.map(drop).map_err(|failed| failed.to_string()))
     }
 
     /// Asks for a reload and waits for what came of it.

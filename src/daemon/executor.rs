@@ -405,7 +405,7 @@ fn classed(failed: &Failed) -> Failure {
 }
 
 /// A systemd credential is a file in a directory that only this unit sees (systemd.exec(5)).
-fn login(credentials: &CredentialSource) -> Result<Login, Failure> {
+pub fn login(credentials: &CredentialSource) -> Result<Login, Failure> {
     match credentials {
         CredentialSource::Guest => Ok(Login::Guest),
         CredentialSource::File(path) => Ok(Login::File(path.clone())),

@@ -143,6 +143,15 @@ impl Manager {
         }
     }
 
+    /// Have the session of a mount that goes on try the password of the credentials file when the server refuses the one it has. Why that
+    /// cannot be, in words; empty if it was done.
+    async fn add_password(&self, share: &str) -> Result<String, Error> {
+        match self.board.add_password(share).await {
+            Ok(told) => Ok(told.err().unwrap_or_default()),
+            Err(_) => Err(Error::NoSuchShare(share.to_owned())),
+        }
+    }
+
     /// What other mount namespaces have of a share: a list of `NamespaceCopy` as JSON.
     async fn list_copies(&self, share: &str) -> Result<String, Error> {
         match self.board.copies(share).await {
@@ -187,6 +196,8 @@ pub trait ManagerClient {
     fn trust(&self, server: &str) -> zbus::Result<String>;
     /// Who has a share open.
     fn list_holders(&self, share: &str) -> zbus::Result<String>;
+    /// Have its session try the password of the credentials file, too.
+    fn add_password(&self, share: &str) -> zbus::Result<String>;
     /// What other mount namespaces have of a share.
     fn list_copies(&self, share: &str) -> zbus::Result<String>;
     /// The recording of a share.

@@ -1,9 +1,12 @@
-//! A login that was typed: the text of its credentials file, and whether a try of it went well.
+//! A login that was typed: the text of its credentials file, whether a try of it went well, and whether what is mounted can be told of it.
 
 use secrecy::zeroize::Zeroizing;
 use secrecy::{ExposeSecret as _, SecretString};
+use serde::Serialize;
 
 use super::diagnosis::{Diagnosis, Finding, Outcome, Step};
+use super::doctor::Version;
+use super::options::KernelOptions;
 use crate::config::credentials::{BYTE_ORDER_MARK, CredentialsError, known_key, parse_credentials};
 
 /// What was typed. `Debug` shows no password.
@@ -138,6 +141,45 @@ pub fn judge(diagnosis: &Diagnosis) -> Tried {
     }
 }
 
+/// Why the session of a mount that goes on cannot be given a second password.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NoSecondPassword {
+    /// Before 6.9.
+    #[error("this kernel has no `password2` (Linux 6.9 and newer have)")]
+    Unknown,
+    /// The session does not get it: "cifs: during remount, make sure passwords are in sync" (6.13, 6.12.2, 6.11.11) is missing.
+    #[error("this kernel hands a `password2` on at a mount only (Linux 6.12.2 and newer do so later, too)")]
+    AtMountOnly,
+}
+
+/// Can the running kernel give a session that is alive a second password? One whose distributor keeps the release it began with may be
+/// able to, and is not relied on.
+pub fn takes_second_password(options: &KernelOptions, version: Option<Version>) -> Result<(), NoSecondPassword> {
+    if options.knows("password2") != Some(true) {
+        return Err(NoSecondPassword::Unknown);
+    }
+    let in_its_series = |version: Version| (Version(6, 11, 11)..Version(6, 12, 0)).contains(&version);
+    let takes = version.is_some_and(|version| version >= Version(6, 12, 2) || in_its_series(version));
+    if takes { Ok(()) } else { Err(NoSecondPassword::AtMountOnly) }
+}
+
+/// What a share has of a password that was written.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case", tag = "password")]
+pub enum NewPassword {
+    /// It was mounted with it.
+    InUse,
+    /// Its session has it as its second one, for when the server refuses the first.
+    Known,
+    /// Its session has the old one alone.
+    NeedsRemount {
+        /// Why.
+        why: String,
+    },
+    /// It is not mounted, or not well: the file is read when it is mounted.
+    AtNextMount,
+}
+
 #[cfg(test)]
 mod tests {
     #![expect(clippy::unwrap_used, reason = "tests")]
@@ -207,6 +249,22 @@ mod tests {
         assert_eq!(refused(&typed("bob", "", "hunt\0er")), Unfit::Grammar(nul));
         let long = refused(&typed("bob", "", &"hunter2".repeat(37)));
         assert!(long.to_string().contains("259 bytes"), "{long}");
+    }
+
+    #[test]
+    fn a_session_is_given_a_second_password_by_kernels_that_are_known_to_do_so() {
+        let [with, without] = ["password:string\npassword2:string\n", "password:string\n"].map(KernelOptions::parse);
+        let takes = |version| takes_second_password(&with, version);
+        for version in [(6, 11, 11), (6, 12, 2), (6, 12, 117), (6, 13, 0), (7, 0, 0)] {
+            assert_eq!(takes(Some(Version(version.0, version.1, version.2))), Ok(()), "{version:?}");
+        }
+        for version in [None, Some(Version(6, 9, 0)), Some(Version(6, 11, 10)), Some(Version(6, 12, 0))] {
+            assert_eq!(takes(version), Err(NoSecondPassword::AtMountOnly), "{version:?}");
+        }
+        let of_bookworm = Some(Version(6, 1, 176));
+        assert_eq!(takes_second_password(&without, of_bookworm), Err(NoSecondPassword::Unknown));
+        let silent = KernelOptions::unknown();
+        assert_eq!(takes_second_password(&silent, Some(Version(6, 13, 0))), Err(NoSecondPassword::Unknown));
     }
 
     fn diagnosis(steps: &[Step], failed: Option<Step>) -> Diagnosis {

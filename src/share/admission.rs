@@ -8,6 +8,13 @@ use super::time::BootInstant;
 use super::timer::Timer;
 
 impl Share {
+    /// May its mount be reconfigured beside everything else? That neither changes the mount table nor asks the server, but it takes back a
+    /// shutdown, and waits for a login that hangs: only while nothing speaks for an outage.
+    pub fn may_be_reconfigured(&self) -> bool {
+        let is_changed = self.pending.as_ref().is_some_and(|pending| pending.step.changes_mount_table());
+        self.state.is_open() && self.server == Trust::Trusted && self.facts.clone && !is_changed && !self.shuts_down
+    }
+
     /// Accepted, already so, or refused.
     pub(super) fn admit(&self, command: Command) -> Result<Verdict, Refusal> {
         if !self.remembers || (!self.facts.surveyed && self.state == State::Suspect) {

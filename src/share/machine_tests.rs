@@ -70,6 +70,21 @@ fn a_share_in_doubt_takes_commands() {
 }
 
 #[test]
+fn only_a_mount_that_is_well_is_reconfigured() {
+    let mut desk = Desk::new(Trust::Trusted);
+    assert!(desk.share.may_be_reconfigured());
+    desk.put(Event::ServerTrustChanged { trust: Trust::Suspect { verdict: Probe::Silent } });
+    assert!(!desk.share.may_be_reconfigured(), "perhaps an outage begins");
+    desk.put(Event::ServerTrustChanged { trust: DEAD });
+    assert!(!desk.is(State::Holding).share.may_be_reconfigured());
+    let attaching = Desk::with(Trust::Trusted, vec![("attach", Answer::Never)]);
+    assert!(!attaching.is(State::Mounting).share.may_be_reconfigured());
+    let mut going_down = Desk::new(Trust::Trusted);
+    going_down.put(Event::ShutdownBegan);
+    assert!(!going_down.share.may_be_reconfigured());
+}
+
+#[test]
 fn a_share_that_waits_for_its_barrier_only_is_on_its_way() {
     let desk = Desk::with(Trust::Trusted, vec![("lay barrier", Answer::Never)]);
     assert_eq!(desk.is(State::Offline).answers()[0], SO);

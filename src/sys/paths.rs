@@ -18,6 +18,9 @@ pub const BARRIER_SOCKET: &str = "/run/nasmount/barrier.sock";
 /// Where the clone lies inside its namespace.
 pub const SHARE_IN_NAMESPACE: &str = "/share";
 
+/// The options that the clone was mounted with, in its namespace: they live exactly as long as it does.
+pub const OPTIONS_IN_NAMESPACE: &str = "/options.json";
+
 /// Socket on which the daemon itself speaks D-Bus, for where the bus is away: early boot, late shutdown, a broken broker.
 pub const CONTROL_SOCKET: &str = "/run/nasmount/control.sock";
 

@@ -112,6 +112,7 @@ fn described(request: &Request) -> (&'static str, Option<&str>) {
         Request::Mount(mount) => ("mount", Some(&mount.share)),
         Request::TryLogin(mount) => ("try login", Some(&mount.share)),
         Request::TryShare(trial) => ("try share", Some(&trial.mount.share)),
+        Request::AddPassword { share, .. } => ("add password", Some(share)),
         Request::Verify { share, .. } => ("verify", Some(share)),
         Request::Flush { share } => ("flush", Some(share)),
         Request::AskForLoss { share } => ("ask for loss", Some(share)),

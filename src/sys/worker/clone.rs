@@ -17,7 +17,7 @@ use rustix::mount::{
 
 use tracing::warn;
 
-use super::{Answer, Attempt as _, Failed, Reply, Stage, holders};
+use super::{Answer, Attempt as _, Failed, KernelOption, Reply, Stage, holders};
 use crate::sys::barrier_socket::{Barred, Refused};
 use crate::sys::{barrier_socket, mountinfo, paths};
 
@@ -46,11 +46,11 @@ pub(super) fn inside<T>(share: &str, inside: impl FnOnce() -> Result<T, Failed>)
     result
 }
 
-/// Pins a detached mount as the share's clone.
-pub(super) fn pin(share: &str, mount: &OwnedFd) -> Result<(), Failed> {
+/// Pins a detached mount as the share's clone, and with it how it was mounted.
+pub(super) fn pin(share: &str, mount: &OwnedFd, options: &[KernelOption]) -> Result<(), Failed> {
     let host = open_namespace(Path::new(OWN_NAMESPACE))?;
     unshare(CloneFlags::CLONE_NEWNS).attempt(|| "cannot make a mount namespace".into())?;
-    build_namespace(mount)?;
+    build_namespace(mount, options)?;
     let namespace = open_namespace(Path::new(OWN_NAMESPACE))?; // before /proc is out of sight
     leave_old_root()?;
     enter(&host)?;
@@ -60,17 +60,27 @@ pub(super) fn pin(share: &str, mount: &OwnedFd) -> Result<(), Failed> {
         .attempt(|| format!("cannot pin the clone on {}", pin.display()))
 }
 
-fn build_namespace(mount: &OwnedFd) -> Result<(), Failed> {
+fn build_namespace(mount: &OwnedFd, options: &[KernelOption]) -> Result<(), Failed> {
     let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
     mount_change("/", private).attempt(|| "cannot make the namespace private".into())?;
     let root = Path::new(paths::RUNTIME_DIRECTORY);
     let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
     rustix::mount::mount("nasmount", root, "tmpfs", flags, c"mode=0700,size=64k")
         .attempt(|| "cannot mount the namespace's root".into())?;
+    let record = root.join(paths::OPTIONS_IN_NAMESPACE.trim_start_matches('/'));
+    let written = serde_json::to_vec(options).map_err(std::io::Error::from).and_then(|text| fs::write(record, text));
+    written.attempt(|| "cannot write down how the share is mounted".into())?;
     let share = root.join(paths::SHARE_IN_NAMESPACE.trim_start_matches('/'));
     fs::create_dir(&share).attempt(|| "cannot create a directory in the namespace".into())?;
     move_mount(mount, "", CWD, &share, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
         .attempt(|| "cannot move the mount into the namespace".into())
+}
+
+/// With which options a share's clone was mounted; those of the configuration may be others by now.
+pub(super) fn mounted_options(share: &str) -> Result<Vec<KernelOption>, Failed> {
+    let what = || format!("cannot read with which options share {share} was mounted");
+    let text = inside(share, || fs::read(paths::OPTIONS_IN_NAMESPACE).attempt(what))?;
+    serde_json::from_slice(&text).map_err(std::io::Error::from).attempt(what)
 }
 
 /// pivot_root(".", ".") stacks the old root on the new one, where it can be let go of (pivot_root(2)).

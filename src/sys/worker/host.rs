@@ -65,7 +65,7 @@ fn address(options: &str) -> Option<IpAddr> {
 }
 
 /// Read through a descriptor of the host's /proc: the namespace has none, and a stat of the share could ask the server.
-fn entry_of_clone(share: &str) -> Result<mountinfo::Entry, Failed> {
+pub(super) fn entry_of_clone(share: &str) -> Result<mountinfo::Entry, Failed> {
     use rustix::fs::{Mode, OFlags, open, openat};
     let flags = OFlags::RDONLY | OFlags::CLOEXEC;
     let own =

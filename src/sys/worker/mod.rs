@@ -12,6 +12,7 @@ mod follow;
 pub mod holders;
 mod host;
 mod mount;
+mod password;
 mod rescue;
 mod trial;
 
@@ -65,6 +66,13 @@ pub enum Request {
     TryLogin(Box<MountRequest>),
     /// The same, with a look at what is in it; answers for each part that went well, and at last as the others do.
     TryShare(Box<TrialRequest>),
+    /// Give the session of a mount that goes on the password of a login as its second one.
+    AddPassword {
+        /// Share.
+        share: String,
+        /// Where the login is.
+        login: Login,
+    },
     /// statfs through the clone, and is the marker there?
     Verify {
         /// Share.
@@ -158,6 +166,9 @@ pub enum Request {
     },
 }
 
+/// A mount option of the kernel's: its key, and its value if it has one.
+pub type KernelOption = (String, Option<String>);
+
 /// What to mount, and how.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct MountRequest {
@@ -166,7 +177,7 @@ pub struct MountRequest {
     /// `//address/share[/directory]`.
     pub source: String,
     /// Options in order, without the login; ids may be names.
-    pub options: Vec<(String, Option<String>)>,
+    pub options: Vec<KernelOption>,
     /// Attributes of the mount itself.
     pub attributes: Vec<Attribute>,
     /// Where the login is; the worker reads it, so that no secret passes through the daemon.
@@ -545,6 +556,7 @@ fn perform(request: Request) -> Reply {
         Request::Mount(request) => mount::mount(&request),
         Request::TryLogin(request) => mount::try_login(&request),
         Request::TryShare(request) => trial::run(&request),
+        Request::AddPassword { share, login } => password::add(&share, &login),
         Request::Verify { share, marker } => clone::verify(&share, marker.as_deref()),
         Request::Flush { share } => clone::flush(&share),
         Request::AskForLoss { share } => clone::ask_for_loss(&share),

@@ -18,16 +18,20 @@ use rustix::mount::{
 
 use secrecy::ExposeSecret as _;
 
-use crate::config::credentials::parse_credentials;
+use crate::config::credentials::{Credentials, parse_credentials};
 use crate::plan::options::KernelOptions;
 use crate::sys::config_dir::read_credentials;
 use crate::sys::kernel;
 
-use super::{Answer, Attempt as _, Attribute, DirtyData, Failed, Login, MountRequest, Reply, Stage, clone};
+use super::{
+    Answer, Attempt as _, Attribute, DirtyData, Failed, KernelOption, Login, MountRequest, Reply, Stage, clone,
+};
 
 /// Options whose value is a user or group id and may be written as a name.
 const USER_KEYS: [&str; 3] = ["uid", "cruid", "backupuid"];
 const GROUP_KEYS: [&str; 2] = ["gid", "backupgid"];
+/// What a reconfiguration keeps if it is not said: the sizes have been negotiated, and saying them would undo that.
+pub(super) const KEPT: [&str; 3] = ["source", "rsize", "wsize"];
 
 pub(super) fn mount(request: &MountRequest) -> Reply {
     let before = backing_devices();
@@ -43,7 +47,7 @@ pub(super) fn mount(request: &MountRequest) -> Reply {
     if let Some(marker) = &request.marker {
         clone::find_marker(&mount, marker)?;
     }
-    clone::pin(&request.share, &mount)?;
+    clone::pin(&request.share, &mount, &request.options)?;
     Ok(Answer::Done)
 }
 
@@ -95,16 +99,22 @@ fn flag(attribute: Attribute) -> MountAttrFlags {
 
 /// Sets the source, the login, and those options whose keys are `wanted`.
 fn configure(context: &OwnedFd, request: &MountRequest, wanted: impl Fn(&str) -> bool) -> Result<(), Failed> {
-    let set = |key: &str, value: &str| {
-        fsconfig_set_string(context, key, value).attempt(|| format!("cannot set the option {key}{}", said(context)))
-    };
+    let set = |key: &str, value: &str| set(context, key, value);
     if wanted("source") {
         set("source", &request.source)?;
     }
     log_in(&request.login, &set)?;
-    for (key, value) in request.options.iter().filter(|(key, _)| wanted(key)) {
+    set_options(context, request.options.iter().filter(|(key, _)| wanted(key)))
+}
+
+/// Sets options in their order.
+pub(super) fn set_options<'a>(
+    context: &OwnedFd,
+    options: impl IntoIterator<Item = &'a KernelOption>,
+) -> Result<(), Failed> {
+    for (key, value) in options {
         match value {
-            Some(value) => set(key, &as_number(key, value)?)?,
+            Some(value) => set(context, key, &as_number(key, value)?)?,
             None => fsconfig_set_flag(context, key.as_str())
                 .attempt(|| format!("cannot set the option {key}{}", said(context)))?,
         }
@@ -112,24 +122,39 @@ fn configure(context: &OwnedFd, request: &MountRequest, wanted: impl Fn(&str) ->
     Ok(())
 }
 
+/// Sets an option that has a value.
+pub(super) fn set(context: &OwnedFd, key: &str, value: &str) -> Result<(), Failed> {
+    fsconfig_set_string(context, key, value).attempt(|| format!("cannot set the option {key}{}", said(context)))
+}
+
 /// Without credentials: an empty user name, which Samba maps to its guest; 6.1 does not know `guest` here (measured).
 fn log_in(login: &Login, set: &impl Fn(&str, &str) -> Result<(), Failed>) -> Result<(), Failed> {
     let Login::File(path) = login else { return set("username", "") };
-    let text = read_credentials(path).attempt(|| format!("cannot read the credentials file {}", path.display()))?;
-    let credentials = parse_credentials(text.expose_secret()).map_err(|error| Failed {
-        attempt: format!("cannot use the credentials file {}", path.display()),
-        cause: error.to_string(),
-        errno: Some(libc::EINVAL),
-        stage: Stage::Configuration,
-    })?;
-    let kernel = kernel::mount_params().map_or_else(KernelOptions::unknown, |text| KernelOptions::parse(&text));
+    let credentials = credentials(path)?;
+    let kernel = known_options();
     // one that does not know the second password (before 6.9) would refuse the whole mount for it
     let known = |key: &str| key != "password2" || kernel.knows(key) != Some(false);
     credentials.parameters().into_iter().filter(|(key, _)| known(key)).try_for_each(|(key, value)| set(key, value))
 }
 
+/// What a credentials file says.
+pub(super) fn credentials(path: &Path) -> Result<Credentials, Failed> {
+    let text = read_credentials(path).attempt(|| format!("cannot read the credentials file {}", path.display()))?;
+    parse_credentials(text.expose_secret()).map_err(|error| Failed {
+        attempt: format!("cannot use the credentials file {}", path.display()),
+        cause: error.to_string(),
+        errno: Some(libc::EINVAL),
+        stage: Stage::Configuration,
+    })
+}
+
+/// The options that the running kernel knows.
+pub(super) fn known_options() -> KernelOptions {
+    kernel::mount_params().map_or_else(KernelOptions::unknown, |text| KernelOptions::parse(&text))
+}
+
 /// What the kernel wrote into the context: a reason for parse errors, nothing for refused logins (measured).
-fn said(context: &OwnedFd) -> String {
+pub(super) fn said(context: &OwnedFd) -> String {
     let mut buffer = [0_u8; 1024];
     let mut text = String::new();
     while let Ok(length) = rustix::io::read(context, &mut buffer) {
@@ -169,7 +194,7 @@ fn as_number(key: &str, value: &str) -> Result<String, Failed> {
 fn write_through(mount: &OwnedFd, request: &MountRequest) -> Result<(), Failed> {
     let what = || format!("cannot make writes to {} synchronous", request.source);
     let context = fspick(mount, "", FsPickFlags::FSPICK_CLOEXEC | FsPickFlags::FSPICK_EMPTY_PATH).attempt(what)?;
-    configure(&context, request, |key| !["source", "rsize", "wsize"].contains(&key))?;
+    configure(&context, request, |key| !KEPT.contains(&key))?;
     fsconfig_set_flag(&context, "sync").attempt(what)?;
     fsconfig_reconfigure(&context).attempt(|| format!("{}{}", what(), said(&context)))
 }

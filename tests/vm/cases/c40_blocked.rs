@@ -77,7 +77,7 @@ pub fn run(guest: &Guest) -> Result<String> {
     let said = guest.ok(&format!("journalctl -b --since @{begun} | grep -c 'wrong' || true"))?;
     ensure!(said == "0", "the password is in the journal");
 
-    logs_in(guest, &nasmount, first)?;
+    facts.push(logs_in(guest, &nasmount, first)?);
     is_given_by_systemd(guest, &nasmount)?;
     let mount_point = mount_point(NO_DIRECTORY);
     guest.ok(&format!("grep -qx kept {mount_point} && rm {mount_point} && nasmount mount {NO_DIRECTORY}"))?;
@@ -87,9 +87,8 @@ pub fn run(guest: &Guest) -> Result<String> {
     Ok(format!("{}; with the right password, without the file and with the marker they came online", facts.join("; ")))
 }
 
-/// A wrong login is tried once and not written, the right one brings the share back, and a changed one leaves it alone until it is
-/// mounted anew.
-fn logs_in(guest: &Guest, nasmount: &Nasmount<'_>, nas: Nas<'_>) -> Result<()> {
+/// A wrong login is tried once and not written, the right one brings the share back, and a changed one leaves it alone.
+fn logs_in(guest: &Guest, nasmount: &Nasmount<'_>, nas: Nas<'_>) -> Result<String> {
     let log_in = |password: &str| {
         let output = guest.run(&format!("printf '%s\\n' '{password}' | nasmount login secret --stdin"))?;
         ensure!(!format!("{output:?}").contains(password), "the password is shown: {output:?}");
@@ -111,15 +110,45 @@ fn logs_in(guest: &Guest, nasmount: &Nasmount<'_>, nas: Nas<'_>) -> Result<()> {
     let since = nasmount.wait_for_state("secret", "online")?;
     nas.change(&format!("password {OTHER_HASH}"))?;
     let changed = log_in(OTHER_PASSWORD)?;
-    ensure!(changed.code == 0 && changed.stderr.contains("nasmount remount secret"), "{changed:?}");
     let still = nasmount.wait_for_state("secret", "online")?;
     // from a wall clock, to the microsecond
     ensure!((still - since).abs() < 0.1, "it was not left alone: online since {still}, before since {since}");
-    guest.ok("nasmount remount secret").context("with the new password")?;
+    let fact = if guest.run("grep -q password2 /proc/fs/cifs/mount_params")?.code == 0 {
+        ensure!(
+            changed.code == 0 && changed.stderr.contains("secret: online, and knows the new password"),
+            "{changed:?}"
+        );
+        goes_on_with_the_new_password(guest, nasmount, nas)?
+    } else {
+        ensure!(changed.code == 0 && changed.stderr.contains("nasmount remount secret"), "{changed:?}");
+        guest.ok("nasmount remount secret").context("with the new password")?;
+        "without password2 it is remounted".to_owned()
+    };
     nas.change(&format!("password {HASH}"))?; // other cases use this NAS, too
     let said = guest.ok("journalctl -b | grep -ciE 'wrong, too|pw2;after it' || true")?;
     ensure!(said == "0", "a password is in the journal");
-    Ok(())
+    Ok(fact)
+}
+
+/// The server ends the session, and refuses the password that it began with: once, and the mount that there was goes on.
+fn goes_on_with_the_new_password(guest: &Guest, nasmount: &Nasmount<'_>, nas: Nas<'_>) -> Result<String> {
+    let refusals = || number(&guest.ok("journalctl -b -k | grep -c STATUS_LOGON_FAILURE")?);
+    // its device and options: the number of a mount that was taken off its path and put back is another one
+    let path = mount_point("secret");
+    let mount = format!("awk '$5 == \"{path}\" && / - cifs / {{ print $3; sub(/.* - /, \"\"); print }}'");
+    let mounted = || guest.ok(&format!("{mount} /proc/self/mountinfo"));
+    let holds = "journalctl -b -u nasmount | grep -c 'to=holding.*the share does not' || true";
+    let (mount_before, refused_before, held_before) = (mounted()?, refusals()?, guest.ok(holds)?);
+    let closed = guest.uptime()?;
+    nas.change("disconnect")?;
+    guest.wait_for("nasmount to find out", DEADLINE, &format!("[ $({holds}) -gt {held_before} ]"))?;
+    let back = nasmount.wait_for_state("secret", "online")? - closed;
+    let refused = refusals()? - refused_before;
+    ensure!(refused == 1.0, "the old password was refused {refused} times");
+    let now = mounted()?;
+    ensure!(now == mount_before, "the mount was {mount_before}, and is {now}");
+    guest.ok(&format!("ls {path}")).context("with the new password")?;
+    Ok(format!("a session that ended was made anew with the new password within {back:.1} s, the old one refused once"))
 }
 
 /// The file that `credentials` named is gone; the share stays mounted while the daemon is restarted, and is mounted anew with the credential.
