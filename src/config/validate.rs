@@ -262,7 +262,6 @@ fn draft(
         point.and_then(|given| checked(&path, "mount_point", given, InvalidKind::BadPath, parse_mount_point, problems));
     let consumers = validate_consumers(&path, &share.consumers, problems);
     let (profile_name, profile) = known_profile(&path, share, profiles, problems)?;
-
     let patience_at = match (&share.patience, &share.profile) {
         (Some(patience), _) => (patience.origin, format!("{path}.patience")),
         (None, Some(profile)) => (profile.origin, format!("{path}.profile")),
@@ -297,6 +296,7 @@ fn draft(
             hold_for,
             probe_interval,
             on_access: share.on_access.as_ref().map(|given| given.value).unwrap_or_default(),
+            on_sleep: share.on_sleep.as_ref().map(|given| given.value).unwrap_or_default(),
             marker,
             leftover_holders: leftover_holders(share),
             dirty_limit,
