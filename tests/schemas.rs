@@ -25,7 +25,7 @@ use nasmount::share::ladder::Outcome;
 use nasmount::share::recording::Recorder;
 use nasmount::share::state::Reason;
 use nasmount::share::time::BootInstant;
-use nasmount::share::{Share, ShareSpec, State};
+use nasmount::share::{OnSleep, Share, ShareSpec, State};
 use nasmount::status::{
     ConsumerStatus, FlappingStatus, HangingWorker, LatencyStatus, LossStatus, MaintenanceStatus, RungStatus, SCHEMA,
     ServerStatus, ShareStatus, StatusReport,
@@ -188,7 +188,12 @@ fn a_replay_prints_what_its_schema_says() {
 fn recording() -> String {
     use nasmount::share::Command::{EndMaintenance, Hold, Mount, StartMaintenance};
     let at = |seconds| BootInstant::from_boot(Duration::from_secs(seconds));
-    let spec = ShareSpec { patience: Duration::from_secs(60), hold_for: None, probe_interval: Duration::from_secs(10) };
+    let spec = ShareSpec {
+        patience: Duration::from_secs(60),
+        hold_for: None,
+        probe_interval: Duration::from_secs(10),
+        on_sleep: OnSleep::Hold,
+    };
     let mut share = Share::new(spec, 1, at(100));
     let mut recorder = Recorder::new("films");
     let mut put = |seconds, input: Input| -> Option<Effect> {
@@ -232,6 +237,7 @@ fn reasons() -> Vec<Reason> {
         Reason::ForeignMount { source: "//nas/films".into() },
         Reason::Asked { command: "mount".into() },
         Reason::Shutdown,
+        Reason::Sleep,
         Reason::ServerChanged,
         Reason::TakenOff,
         Reason::CloneLost,
@@ -244,7 +250,8 @@ fn reasons() -> Vec<Reason> {
             Reason::Started | Reason::Answers | Reason::ServerNotSeen | Reason::ServerBack | Reason::HoldOver => {}
             Reason::ProbeFailed { .. } | Reason::ServerDead { .. } | Reason::ShareSilent { .. } => {}
             Reason::NotHealed { .. } | Reason::OperationFailed { .. } | Reason::ForeignMount { .. } => {}
-            Reason::Asked { .. } | Reason::Shutdown | Reason::ServerChanged | Reason::TakenOff => {}
+            Reason::Asked { .. } | Reason::Shutdown | Reason::Sleep => {}
+            Reason::ServerChanged | Reason::TakenOff => {}
             Reason::CloneLost | Reason::Mismatch { .. } | Reason::OperationStuck { .. } => {}
         }
     }

@@ -268,12 +268,16 @@ mod tests {
     use super::*;
     use crate::share::event::{Event, Input};
     use crate::share::recording::Recorder;
-    use crate::share::{Share, ShareSpec};
+    use crate::share::{OnSleep, Share, ShareSpec};
 
     fn recording() -> Recording {
         let at = |seconds| BootInstant::from_boot(Duration::from_secs(seconds));
-        let spec =
-            ShareSpec { patience: Duration::from_secs(60), hold_for: None, probe_interval: Duration::from_secs(10) };
+        let spec = ShareSpec {
+            patience: Duration::from_secs(60),
+            hold_for: None,
+            probe_interval: Duration::from_secs(10),
+            on_sleep: OnSleep::Hold,
+        };
         let mut share = Share::new(spec, 1, at(100));
         let mut recorder = Recorder::new("media");
         let inputs = [

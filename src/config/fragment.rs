@@ -13,7 +13,7 @@ use super::invalid::{InvalidKind, Problems};
 use super::limits::{Limit, read_limits};
 use super::options::{OptionEntry, read_options};
 use super::reader::{Fields, NoneWord, join, parse};
-use super::settings::{AfterHold, HoldFor, IdentityPolicy, OnAccess, OnOutage};
+use super::settings::{AfterHold, HoldFor, IdentityPolicy, OnAccess, OnOutage, OnSleep};
 use super::source::{Origin, Sourced};
 use super::value::{parse_on_access, quoted};
 
@@ -29,6 +29,7 @@ pub(super) const SHARE_KEYS: &[&str] = &[
     "hold_for",
     "probe_interval",
     "on_access",
+    "on_sleep",
     "marker",
     "kill_holders",
     "dirty_limit",
@@ -99,6 +100,7 @@ pub(crate) struct ShareFragment {
     pub(crate) hold_for: Option<Sourced<HoldFor>>,
     pub(crate) probe_interval: Option<Sourced<Duration>>,
     pub(crate) on_access: Option<Sourced<OnAccess>>,
+    pub(crate) on_sleep: Option<Sourced<OnSleep>>,
     pub(crate) marker: Option<Sourced<String>>,
     pub(crate) kill_holders: Option<Sourced<bool>>,
     pub(crate) dirty_limit: Option<Sourced<Option<u64>>>,
@@ -210,6 +212,7 @@ fn read_share(origin: Origin, mut fields: Fields<'_>, problems: &mut Problems<'_
         hold_for: fields.duration_or("hold_for", Some(("forever", HoldFor::Forever)), problems),
         probe_interval: fields.duration("probe_interval", problems),
         on_access: fields.parsed("on_access", parse_on_access, problems),
+        on_sleep: fields.word("on_sleep", &[("hold", OnSleep::Hold), ("none", OnSleep::None)], problems),
         marker: fields.string("marker", problems),
         kill_holders: fields.boolean("kill_holders", problems),
         dirty_limit: fields.size("dirty_limit", NoneWord::Allowed, problems),

@@ -101,6 +101,7 @@ impl ShareFragment {
             hold_for,
             probe_interval,
             on_access,
+            on_sleep,
             marker,
             kill_holders,
             dirty_limit,
@@ -117,6 +118,7 @@ impl ShareFragment {
         replace(&mut self.hold_for, hold_for);
         replace(&mut self.probe_interval, probe_interval);
         replace(&mut self.on_access, on_access);
+        replace(&mut self.on_sleep, on_sleep);
         replace(&mut self.marker, marker);
         replace(&mut self.kill_holders, kill_holders);
         replace(&mut self.dirty_limit, dirty_limit);

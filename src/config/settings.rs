@@ -113,6 +113,8 @@ pub struct ShareSettings {
     pub probe_interval: Duration,
     /// What an access to the path meets while the share is away.
     pub on_access: OnAccess,
+    /// What is done before the host goes to sleep.
+    pub on_sleep: OnSleep,
     /// A file or directory below the share's root without which it is not the right one, or not all there.
     pub marker: Option<String>,
     /// What is done to whoever still has the share open when it is given up.
@@ -152,6 +154,17 @@ pub enum OnAccess {
     Fail,
     /// It waits for the share for this long, and fails then.
     Wait(Duration),
+}
+
+/// What is done with a share that is well when the host goes to sleep.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnSleep {
+    /// Its consumers are held and its path is barred, until it has been verified after the sleep.
+    #[default]
+    Hold,
+    /// Nothing.
+    None,
 }
 
 /// What is done to processes that still have a share open when it is given up.

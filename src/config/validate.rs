@@ -265,7 +265,6 @@ fn draft(
     let marker = marker.and_then(|given| checked(&path, "marker", given, InvalidKind::BadPath, parse_marker, problems));
     let probe_interval = checked_probe_interval(&path, share.probe_interval.as_ref(), problems);
     let (profile_name, profile) = known_profile(&path, share, profiles, problems)?;
-
     let patience_at = match (&share.patience, &share.profile) {
         (Some(patience), _) => (patience.origin, format!("{path}.patience")),
         (None, Some(profile)) => (profile.origin, format!("{path}.profile")),
@@ -297,6 +296,7 @@ fn draft(
             hold_for,
             probe_interval,
             on_access: share.on_access.as_ref().map(|given| given.value).unwrap_or_default(),
+            on_sleep: share.on_sleep.as_ref().map(|given| given.value).unwrap_or_default(),
             marker,
             leftover_holders: leftover_holders(share),
             dirty_limit,

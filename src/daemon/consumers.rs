@@ -10,7 +10,7 @@ use tracing::{Instrument as _, info, info_span, warn};
 
 use super::journal::{Covered, Journal};
 use super::share_actor::wait_until;
-use super::sleep::Sleep;
+use super::sleep::{News, Sleep};
 use super::units::{InFlight, Outcome, Units};
 use crate::plan::units::{Members, expanded, named, presumed, replace};
 use crate::share::consumers::{Demand, Held, Progress, UnitEffect, UnitEvent, UnitSpec, UnitStep};
@@ -194,8 +194,11 @@ impl ConsumersActor {
                 () = wait_until(deadline) => Woken::Timeout,
             };
             let now = clock::now();
-            if let Some(asleep) = self.sleep.asleep() {
-                self.feed(now, UnitEvent::Resumed { asleep });
+            while let Some(news) = self.sleep.news() {
+                match news {
+                    News::Began => {} // the shares say what that means
+                    News::Ended { asleep } => self.feed(now, UnitEvent::Resumed { asleep }),
+                }
             }
             self.take_in(now, woken);
             // what shares demand in the same instant is judged together: a unit that one lets go may be held by the next

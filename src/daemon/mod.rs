@@ -142,15 +142,16 @@ async fn adopt_network(settings: &Settings, host: &Host) {
 fn start(settings: Settings, file: Option<PathBuf>, host: &Arc<Host>) -> Arc<Board> {
     /// Reloads that may wait; more are a script gone wrong, and wait outside.
     const MAX_QUEUED_RELOADS: usize = 4;
-    let slept = sleep::watch();
+    let sleep = sleep::watch();
     let units = plan::units::units(&settings);
-    let consumers = consumers::spawn(units, host.files.clone(), Sleep::new(slept.clone()));
+    let consumers = consumers::spawn(units, host.files.clone(), Sleep::new(&sleep));
     let (reloads, asked) = mpsc::channel(MAX_QUEUED_RELOADS);
     let board = Arc::new(Board::new(consumers, Recorders::default(), reloads));
-    let mut reloader = Reloader::new(Arc::clone(host), Arc::clone(&board), slept, file);
+    let mut reloader = Reloader::new(Arc::clone(host), Arc::clone(&board), Arc::clone(&sleep), file);
     reloader.start(settings);
     tokio::spawn(reloader.serve(asked));
     tokio::spawn(mount_watcher::run(Arc::clone(&board)));
+    tokio::spawn(sleep::heed_logind(sleep, Arc::clone(&board)));
     tokio::spawn(board.recorders.clone().keep());
     board
 }

@@ -122,13 +122,17 @@ mod tests {
     use tracing_subscriber::layer::SubscriberExt as _;
 
     use super::*;
-    use crate::share::ShareSpec;
     use crate::share::recording::Recording;
+    use crate::share::{OnSleep, ShareSpec};
 
     fn recorders() -> Recorders {
         let recorders = Recorders::default();
-        let spec =
-            ShareSpec { patience: Duration::from_secs(1), hold_for: None, probe_interval: Duration::from_secs(10) };
+        let spec = ShareSpec {
+            patience: Duration::from_secs(1),
+            hold_for: None,
+            probe_interval: Duration::from_secs(10),
+            on_sleep: OnSleep::Hold,
+        };
         for name in ["films", "music"] {
             let share = Share::new(spec.clone(), 1, clock::now());
             recorders.begin(name).record(&share, clock::now(), &Input::Timeout);

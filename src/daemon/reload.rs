@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot};
 use tracing::{info, warn};
 
 use super::board::{Board, ServerHandle};
@@ -22,7 +22,7 @@ use super::host_watch::{self, HostChanges};
 use super::orphans;
 use super::server_actor::{self, ProbedServer, ServerSurroundings};
 use super::share_actor::{self, Configured, ShareHandle, ShareView, Surroundings};
-use super::sleep::Sleep;
+use super::sleep::{self, Sleep};
 use crate::config;
 use crate::config::settings::{ServerId, ServerSettings, Settings, ShareId, ShareSettings};
 use crate::plan;
@@ -77,7 +77,7 @@ pub enum Outcome {
 pub struct Reloader {
     host: Arc<Host>,
     board: Arc<Board>,
-    slept: watch::Receiver<Duration>,
+    sleep: sleep::Publisher,
     /// `--config`
     file: Option<PathBuf>,
     in_force: Settings,
@@ -87,10 +87,10 @@ pub struct Reloader {
 
 impl Reloader {
     /// Nothing runs yet.
-    pub fn new(host: Arc<Host>, board: Arc<Board>, slept: watch::Receiver<Duration>, file: Option<PathBuf>) -> Self {
+    pub fn new(host: Arc<Host>, board: Arc<Board>, sleep: sleep::Publisher, file: Option<PathBuf>) -> Self {
         let in_force = Settings { servers: BTreeMap::new(), shares: BTreeMap::new() };
         let changes = host_watch::spawn(Arc::clone(&host.network));
-        Self { host, board, slept, file, in_force, changes, servers: BTreeMap::new() }
+        Self { host, board, sleep, file, in_force, changes, servers: BTreeMap::new() }
     }
 
     /// Starts everything at the start of the daemon. The consumers have their configuration already.
@@ -198,7 +198,7 @@ impl Reloader {
 
     /// Has a server probed; returns its address, if that is known already.
     fn add_server(&mut self, server: &ServerSettings) -> Option<IpAddr> {
-        let sleep = Sleep::new(self.slept.clone());
+        let sleep = Sleep::new(&self.sleep);
         let around = ServerSurroundings {
             network: Arc::clone(&self.host.network),
             changes: self.changes.clone(),
@@ -226,7 +226,7 @@ impl Reloader {
             server: view.clone(),
             consumers: self.board.consumers.clone(),
             files: self.host.files.clone(),
-            sleep: Sleep::new(self.slept.clone()),
+            sleep: Sleep::new(&self.sleep),
             tape: self.board.recorders.begin(&name),
         };
         let host = Arc::clone(&self.host);

@@ -10,7 +10,7 @@ use tracing::{Instrument as _, debug, info, info_span, warn};
 use super::host_watch::HostChanges;
 use super::network::Network;
 use super::share_actor::wait_until;
-use super::sleep::Sleep;
+use super::sleep::{News, Sleep};
 use crate::config::settings::{ProbeSettings, ServerSettings};
 use crate::share::BootInstant;
 use crate::share::detector::addresses::Addresses;
@@ -224,13 +224,21 @@ impl ServerActor {
                 }
                 () = self.sleep.woken() => {}
             }
-            if self.sleep.asleep().is_some() {
-                // an answer from before the sleep says nothing of now
-                self.detector.handle_change_of_network(clock::now());
-                self.addresses.forget();
-                self.look_again = true;
+            while let Some(news) = self.sleep.news() {
+                match news {
+                    News::Began => {}
+                    News::Ended { .. } => self.resumed(),
+                }
             }
         }
+    }
+
+    /// What was known before the host slept says nothing of now.
+    fn resumed(&mut self) {
+        let changed = self.detector.handle_resumed(clock::now());
+        self.publish(changed);
+        self.addresses.forget();
+        self.look_again = true;
     }
 
     /// Nobody has it configured any more: a veil laid now would outlive it.

@@ -14,7 +14,7 @@ use super::consumers::{ConsumersHandle, ToConsumers, Told};
 use super::executor::Executor;
 use super::recorder::Tape;
 use super::server_actor::ServerView;
-use super::sleep::Sleep;
+use super::sleep::{News, Sleep};
 use crate::config::settings::{CredentialSource, HoldFor, ShareSettings};
 use crate::share::backoff::Backoff;
 use crate::share::consumers::Demand;
@@ -148,6 +148,7 @@ pub fn spec(settings: &ShareSettings) -> ShareSpec {
             HoldFor::Forever => None,
         },
         probe_interval: settings.probe_interval,
+        on_sleep: settings.on_sleep,
     }
 }
 
@@ -210,8 +211,15 @@ impl ShareActor {
             };
             let Some(woken) = woken else { return };
             let now = clock::now();
-            if let Some(asleep) = self.around.sleep.asleep() {
-                self.feed(now, Input::Event(Event::Resumed { asleep }));
+            while let Some(news) = self.around.sleep.news() {
+                let event = match news {
+                    News::Began => Event::SleepBegan,
+                    News::Ended { asleep } => {
+                        trust = Trust::Unknown; // to the share, until its server says more
+                        Event::Resumed { asleep }
+                    }
+                };
+                self.feed(now, Input::Event(event));
             }
             match woken {
                 Woken::Event(event) => drop(self.feed(now, Input::Event(event))),
@@ -301,7 +309,8 @@ impl ShareActor {
                 Effect::Abandon { op } => self.executor.abandon(op),
             }
         }
-        self.executor.set_hopeless(self.share.needs_a_person());
+        // nor does a host sleep while somebody waits
+        self.executor.set_hopeless(self.share.needs_a_person() || self.share.sleeps());
         let demand = self.share.demand();
         if self.demanded != Some(demand) {
             (self.demanded, self.told) = (Some(demand), None);

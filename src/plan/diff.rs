@@ -175,14 +175,15 @@ fn server_change(before: &ServerSettings, after: &ServerSettings) -> Changed {
 
 fn share_change(before: &ShareSettings, after: &ShareSettings) -> Changed {
     let ShareSettings { id: _, server: _, source: _, mount_point: _, profile, options, .. } = after;
-    let ShareSettings { patience, hold_for, probe_interval, on_access, marker, leftover_holders, .. } = after;
-    let ShareSettings { dirty_limit, read_ahead, consumers, .. } = after;
+    let ShareSettings { patience, hold_for, probe_interval, on_access, on_sleep, marker, .. } = after;
+    let ShareSettings { leftover_holders, dirty_limit, read_ahead, consumers, .. } = after;
     Changed {
         at_once: keys(&[
             ("patience", before.patience != *patience),
             ("hold_for", before.hold_for != *hold_for),
             ("probe_interval", before.probe_interval != *probe_interval),
             ("on_access", before.on_access != *on_access),
+            ("on_sleep", before.on_sleep != *on_sleep),
             ("marker", before.marker != *marker),
             ("kill_holders", before.leftover_holders != *leftover_holders),
             ("consumers", before.consumers != *consumers),

@@ -60,6 +60,7 @@ fn each_key_is_noticed_by_itself() {
         "patience = \"2m\"",
         "probe_interval = \"20s\"",
         "on_access = \"wait 10s\"",
+        "on_sleep = \"none\"",
         "marker = \".here\"",
         "kill_holders = true",
         "dirty_limit = \"1MiB\"",

@@ -66,6 +66,10 @@ pub const REQUEST_AFTER_RECONNECT: Duration = Duration::from_secs(15);
 /// How long what is unwritten may take to be written back at an unmount: what a dirty limit of megabytes needs on a slow line.
 pub const FLUSH: Duration = Duration::from_secs(30);
 
+/// The same before the host sleeps: logind waits 5 s for all who delay it (InhibitDelayMaxSec=, logind.conf(5)), and the kernel itself
+/// writes back what is left.
+pub const FLUSH_BEFORE_SLEEP: Duration = Duration::from_secs(3);
+
 /// How long the clone may take to be dropped: tree disconnect and the flush of what is left take 3 s after the sockets are
 /// destroyed, 10 s for a soft write.
 pub const RELEASE: Duration = Duration::from_secs(30);

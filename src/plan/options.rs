@@ -247,7 +247,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::config::settings::{HoldFor, LeftoverHolders, OnAccess, ServerId, ShareId};
+    use crate::config::settings::{HoldFor, LeftoverHolders, OnAccess, OnSleep, ServerId, ShareId};
 
     const SAMPLE: &str = "user_xattr:noflag\nforceuid:noflag\nhard:noflag\nsoft:noflag\nhandlecache:noflag\n\
         nosharesock:flag\nuid:u32\ngid:u32\nport:u32\nrsize:u32\nactimeo:u32\necho_interval:u32\nsnapshot:u64\n\
@@ -269,6 +269,7 @@ mod tests {
             hold_for: HoldFor::Forever,
             probe_interval: Duration::from_secs(10),
             on_access: OnAccess::Fail,
+            on_sleep: OnSleep::Hold,
             marker: None,
             leftover_holders: LeftoverHolders::Leave,
             dirty_limit: Some(2 << 20),

@@ -153,6 +153,10 @@ impl Share {
             }
             Step::Verify => self.on_silent(now, failure),
             Step::TryLogin => self.on_failed_to_log_in(now, failure),
+            Step::Flush if self.state == State::Holding => {
+                info!(%failure, "not all is written back before the host sleeps"); // nor lost
+                self.facts.flushed = true;
+            }
             // tried once: what a server does not take from here it will not take later either
             Step::Flush => {
                 warn!(%failure, "what was unwritten may be lost");

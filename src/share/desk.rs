@@ -45,6 +45,7 @@ impl Desk {
             patience: Duration::from_secs(60),
             hold_for: Some(Duration::from_secs(600)),
             probe_interval: Duration::from_secs(10),
+            on_sleep: OnSleep::Hold,
         };
         let share = Share::new(spec, 7, now);
         let mut desk = Self {

@@ -53,7 +53,7 @@ pub enum Step {
         /// Sockets of the server destroyed since this instant by another share need not be destroyed again.
         since: BootInstant,
     },
-    /// Write back what is unwritten (syncfs through the clone), before an unmount that an operator asked for.
+    /// Write back what is unwritten (syncfs through the clone), before an unmount that an operator asked for, or the sleep of the host.
     Flush,
     /// Ask whether unwritten data was thrown away; answered by `Done::Loss`, also late. Writes back what is left (syncfs), so it is
     /// no question for an outage that may end well.

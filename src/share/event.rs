@@ -55,9 +55,11 @@ pub enum Event {
     ServerMoved,
     /// Something was mounted on the mount point, or unmounted from it: by nasmount itself or by somebody else.
     MountTableChanged,
-    /// The host slept.
+    /// The host is about to sleep: logind has announced it, and waits for a moment.
+    SleepBegan,
+    /// The host slept, or is awake again before it did.
     Resumed {
-        /// For how long.
+        /// For how long: not at all, as far as its clocks tell, if it did not come to that.
         asleep: Duration,
     },
     /// The host goes down. There is no way back: what follows is the next boot.

@@ -1,7 +1,6 @@
 //! [`Share`]: what to do next, from what is known. See the module comment of [`super`] for the design.
 
 use std::collections::{BTreeSet, VecDeque};
-use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use tracing::{debug, error, info};
@@ -48,7 +47,7 @@ pub struct Share {
     /// Sockets that the kernel made before this instant are of a connection that was given up for lost.
     pub(super) stale_before: BootInstant,
     /// The first probe that failed; `None` while the server is trusted.
-    doubted_since: Option<BootInstant>,
+    pub(super) doubted_since: Option<BootInstant>,
     pub(super) facts: Facts,
     pub(super) consumers: Consumers,
     pub(super) operator: Operator,
@@ -58,6 +57,9 @@ pub struct Share {
     /// The host goes down.
     #[serde(default)]
     pub(super) shuts_down: bool,
+    /// The host is about to sleep, or sleeps.
+    #[serde(default)]
+    pub(super) sleeps: bool,
     /// What an earlier daemon wrote down has been taken over.
     pub(super) remembers: bool,
     pub(super) last_failure: Option<String>,
@@ -101,6 +103,7 @@ impl Share {
             loss: None,
             probe_due: false,
             shuts_down: false,
+            sleeps: false,
             remembers: false,
             last_failure: None,
             pending: None,
@@ -256,6 +259,7 @@ impl Share {
             }
             Event::ConnectionClosed => self.on_connection_closed(),
             Event::MountTableChanged | Event::ServerMoved => self.facts.outdated = true,
+            Event::SleepBegan => self.on_sleep(now),
             Event::Resumed { asleep } => self.on_resumed(asleep),
             Event::ShutdownBegan => self.on_shutdown(now),
             Event::ConfigurationLoaded { spec } => self.on_configuration(now, spec),
@@ -352,21 +356,12 @@ impl Share {
         }
     }
 
-    /// Nothing has waited while the host slept, and no answer is as fresh as it was.
-    fn on_resumed(&mut self, asleep: Duration) {
-        self.timers.shift(asleep);
-        if let Some(outage) = &mut self.outage {
-            outage.since = outage.since + asleep;
-        }
-        self.doubted_since = self.doubted_since.map(|since| since + asleep);
-        self.probe_due |= self.state == State::Online;
-    }
-
     /// Nothing is mounted any more, and what is coming back has less time for it.
     fn on_shutdown(&mut self, now: BootInstant) {
         if std::mem::replace(&mut self.shuts_down, true) {
             return;
         }
+        self.on_awake();
         self.abandon_mount();
         self.end_maintenance(now, "shutdown"); // its operator will not come back to this boot
         if self.state == State::Recovering {
@@ -412,6 +407,7 @@ impl Share {
                 self.operator.blocked_before = blocked;
             }
             Timer::Remount if self.misses_it() => self.enter(now, State::Offline, self.reason.clone()),
+            Timer::Sleep => self.on_awake(),
             Timer::Retry | Timer::BarrierRetry | Timer::Remount => {}
         }
     }
@@ -436,6 +432,7 @@ impl Share {
             let Some((state, reason)) = self.transition() else { break };
             self.enter(now, state, reason);
         }
+        self.give_up_before_sleep(now);
         if self.pending.is_none()
             && !self.timers.is_set(Timer::Retry)
             && let Some(step) = self.next_step()
@@ -554,7 +551,12 @@ impl Share {
         self.facts.reconnected = false;
         self.facts.aborted = false;
         self.stale_before = now;
-        self.begin_outage(now);
+        if self.reason == Reason::Sleep {
+            self.facts.flushed = false;
+            self.stop_clocks(); // there is no outage
+        } else {
+            self.begin_outage(now);
+        }
     }
 
     fn begin_outage(&mut self, now: BootInstant) {

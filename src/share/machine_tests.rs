@@ -292,6 +292,8 @@ fn a_sleep_moves_the_hold_and_makes_an_open_share_be_asked() {
     let mut desk = Desk::new(Trust::Trusted);
     desk.now = desk.now + asleep;
     desk.put(Event::Resumed { asleep });
+    assert_eq!(desk.times("verify"), 0, "the server is asked first");
+    desk.put(Event::ServerTrustChanged { trust: Trust::Trusted });
     assert_eq!(desk.times("verify"), 1);
     desk.put(Event::ServerTrustChanged { trust: DEAD });
     let mut desk = desk.is(State::Holding);

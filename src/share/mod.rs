@@ -52,6 +52,9 @@ mod machine_tests;
 #[cfg(test)]
 mod outage_tests;
 pub mod recording;
+mod sleep;
+#[cfg(test)]
+mod sleep_tests;
 pub mod state;
 mod step;
 pub mod time;
@@ -62,6 +65,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+pub use crate::config::settings::OnSleep;
 pub use command::{Command, Refusal, Verdict};
 pub use consumers::Consumers;
 pub use effect::{Effect, OpId, Step};
@@ -79,4 +83,7 @@ pub struct ShareSpec {
     pub hold_for: Option<Duration>,
     /// Time between two uncached requests through the share while it is open.
     pub probe_interval: Duration,
+    /// What is done with a share that is well when the host goes to sleep.
+    #[serde(default)]
+    pub on_sleep: OnSleep,
 }

@@ -4,11 +4,11 @@
 use std::time::Duration;
 
 use super::*;
-use crate::share::ShareSpec;
 use crate::share::detector::Trust;
 use crate::share::effect::{OpId, Step};
 use crate::share::event::{Done, Event, Survey};
 use crate::share::failure::Failure;
+use crate::share::{OnSleep, ShareSpec};
 
 fn at(ms: u64) -> BootInstant {
     BootInstant::from_boot(Duration::from_millis(ms))
@@ -19,6 +19,7 @@ fn share() -> Share {
         patience: Duration::from_secs(120),
         hold_for: Some(Duration::from_secs(900)),
         probe_interval: Duration::from_secs(10),
+        on_sleep: OnSleep::Hold,
     };
     Share::new(spec, 7, at(0))
 }
@@ -171,11 +172,16 @@ fn what_cannot_be_read_is_said_with_its_line() {
 /// What a share is told of its configuration is all that could carry a secret into a recording: none of it is text.
 #[test]
 fn a_share_is_told_nothing_secret() {
-    let spec = ShareSpec { patience: Duration::from_secs(1), hold_for: None, probe_interval: Duration::from_secs(10) };
+    let spec = ShareSpec {
+        patience: Duration::from_secs(1),
+        hold_for: None,
+        probe_interval: Duration::from_secs(10),
+        on_sleep: OnSleep::Hold,
+    };
     let serde_json::Value::Object(fields) = serde_json::to_value(&spec).unwrap() else { unreachable!() };
     assert_eq!(
         fields.keys().collect::<Vec<_>>(),
-        ["hold_for", "patience", "probe_interval"],
+        ["hold_for", "on_sleep", "patience", "probe_interval"],
         "is the new field fit for a recording?"
     );
 }

@@ -15,7 +15,7 @@ pub enum State {
     /// A probe failed, or nasmount has just started; nothing has been done yet that anyone could notice. The share is on
     /// the path and consumers are as they were.
     Suspect,
-    /// The server is away, the mount and all open files are kept, consumers are held, and new accesses to the path fail at once, or wait as `on_access` says.
+    /// The server is away or the host is about to sleep, the mount and all open files are kept, consumers are held, and new accesses to the path fail at once, or wait as `on_access` says.
     /// Nothing in flight fails before the patience is over; after it, what is in flight ends within 12 s.
     Holding,
     /// The hold is over, or an operator unmounts: consumers are being stopped and the mount is being given up. The path fails at once.
@@ -78,7 +78,7 @@ impl State {
                 "A probe failed, or nasmount has just started; nothing has been done yet that anyone could notice."
             }
             Self::Holding => {
-                "The server is away, the mount and all open files are kept, consumers are held, and new accesses to the path fail at once, or wait as `on_access` says."
+                "The server is away or the host is about to sleep, the mount and all open files are kept, consumers are held, and new accesses to the path fail at once, or wait as `on_access` says."
             }
             Self::Releasing => {
                 "The hold is over, or an operator unmounts: consumers are being stopped and the mount is being given up."
@@ -216,6 +216,8 @@ pub enum Reason {
     },
     /// The host goes down.
     Shutdown,
+    /// The host is about to sleep.
+    Sleep,
     /// Another machine answers at the server's address.
     ServerChanged,
     /// Somebody took the share off the mount point: umount(8), `systemctl stop`.
@@ -263,6 +265,7 @@ impl Reason {
             | Self::NotHealed { .. }
             | Self::Asked { .. }
             | Self::Shutdown
+            | Self::Sleep
             | Self::CloneLost
             | Self::Mismatch { .. } => None,
         }
@@ -285,6 +288,7 @@ impl std::fmt::Display for Reason {
             Self::ForeignMount { source } => write!(f, "{source} is mounted there by somebody else"),
             Self::Asked { command } => write!(f, "an operator asked for it: {command}"),
             Self::Shutdown => f.write_str("the host goes down"),
+            Self::Sleep => f.write_str("the host is about to sleep, or has just woken"),
             Self::TakenOff => f.write_str("somebody unmounted it"),
             Self::CloneLost => f.write_str("the kept mount is gone"),
             Self::Mismatch { mismatch: Mismatch::Source } => f.write_str("another source is configured"),

@@ -93,6 +93,7 @@ impl Share {
             (facts.attached, Step::Detach),
             (may_abort && !facts.fenced, Step::RaiseFence),
             (may_abort && !facts.aborted, Step::DestroySockets { since }),
+            (self.is_to_flush_before_sleep(), Step::Flush),
         ])
     }
 
@@ -126,18 +127,19 @@ impl Share {
     /// An operator's unmount loses nothing: consumers are stopped while the share is still there, and what is unwritten is
     /// written back. If the server goes away meanwhile it becomes a release like any other. So does that of a mount at an
     /// address that the server has left, once what could be written back was: nobody may be there to say goodbye to. A host that goes
-    /// down has no time for more than giving up.
+    /// down has no time for more than giving up. A server of which nothing is known, as when the host has just woken, is waited for.
     fn step_of_a_release(&self) -> Option<Step> {
         let facts = &self.facts;
         let said_goodbye = facts.mismatch == Some(Mismatch::Address) && facts.flushed;
-        let in_order = self.operator.unmounts && self.is_trusted() && !facts.fence_asked && !said_goodbye;
+        let unknown = self.server == Trust::Unknown;
+        let in_order = self.operator.unmounts && (self.is_trusted() || unknown) && !facts.fence_asked && !said_goodbye;
         let may_go = self.consumers_let_release();
         if in_order {
             return first(&[
                 (facts.attached && may_go, Step::Detach),
-                (facts.clone && may_go && !facts.flushed, Step::Flush),
-                (facts.clone && may_go && self.shuts_down, Step::DropClone),
-                (facts.clone && may_go, Step::Release),
+                (facts.clone && may_go && !facts.flushed && !unknown, Step::Flush),
+                (facts.clone && may_go && self.shuts_down && !unknown, Step::DropClone),
+                (facts.clone && may_go && !unknown, Step::Release),
             ]);
         }
         first(&[

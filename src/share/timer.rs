@@ -32,6 +32,8 @@ pub enum Timer {
     ShareProbe,
     /// Consumers that could not be stopped no longer keep the share from being released.
     ConsumersRetry,
+    /// What was announced has not come: the host did not go to sleep, or nobody said that it is awake.
+    Sleep,
     /// The maintenance is over. Unlike the others it is meant in the operator's time, also while the host sleeps.
     Maintenance,
 }
@@ -110,6 +112,10 @@ pub const CONSUMERS_RETRY: Duration = Duration::from_secs(30);
 /// How long a share has to be online until the next mount that does not last counts as the first.
 pub const STEADY_AFTER: Duration = Duration::from_secs(600);
 
+/// How long a host may take from the announcement of its sleep until it sleeps: services that have something to do before, then the
+/// kernel's sync(), which waits for what is given up, and 20 s in which it tries to freeze all tasks (pm_freeze_timeout).
+pub const FALLS_ASLEEP_WITHIN: Duration = Duration::from_secs(60);
+
 /// How long a step may take before its worker is ended.
 pub fn deadline(step: &Step, state: State) -> Duration {
     match step {
@@ -137,6 +143,7 @@ pub fn deadline(step: &Step, state: State) -> Duration {
         Step::AskForLoss if state == State::Recovering => layers::REQUEST_WHEN_SUSPECT,
         Step::AskForLoss => layers::REQUEST_AFTER_RECONNECT, // what was given up has ended by then
         Step::Release | Step::DropClone => layers::RELEASE,
+        Step::Flush if state == State::Holding => layers::FLUSH_BEFORE_SLEEP,
         Step::Flush => layers::FLUSH,
     }
 }

@@ -22,9 +22,7 @@ impl Share {
         if let Some(mismatch) = facts.mismatch.filter(|_| trusted && idle && self.state.keeps_a_mount()) {
             return Some((State::Releasing, Reason::Mismatch { mismatch }));
         }
-        if self.shuts_down
-            && let Some(next) = self.transition_of_a_shutdown()
-        {
+        if let Some(next) = self.transition_of_a_shutdown().or_else(|| self.transition_of_a_sleep()) {
             return Some(next);
         }
         match self.state {
@@ -60,7 +58,7 @@ impl Share {
                 let reason = if stranger { Some(Reason::ServerChanged) } else { dead };
                 reason.map(|reason| (State::Holding, reason))
             }
-            State::Holding if trusted && idle && self.consumers_seen_to() && !facts.attached => {
+            State::Holding if trusted && idle && self.consumers_seen_to() && !facts.attached && !self.sleeps => {
                 let is_silent = matches!(self.reason, Reason::ShareSilent { .. });
                 Some((State::Recovering, if is_silent { self.reason.clone() } else { Reason::ServerBack }))
             }
@@ -80,7 +78,7 @@ impl Share {
         }
     }
 
-    fn server_dead(&self) -> Option<Reason> {
+    pub(super) fn server_dead(&self) -> Option<Reason> {
         match self.server {
             Trust::Dead { verdict } => Some(Reason::ServerDead { verdict }),
             Trust::Unknown | Trust::Trusted | Trust::Suspect { .. } => None,
@@ -90,6 +88,9 @@ impl Share {
     /// systemd stops those who use a share and then unmounts it, in its order, as it would a line of fstab: as long as the server
     /// answers, that is waited for. A mount of a dead server must be gone before the host's last sync(), which would wait for it.
     fn transition_of_a_shutdown(&self) -> Option<(State, Reason)> {
+        if !self.shuts_down {
+            return None;
+        }
         let facts = &self.facts;
         let idle = self.pending.is_none();
         let goes = match self.state {
@@ -116,7 +117,7 @@ impl Share {
     fn may_mount(&self) -> bool {
         let waits = [Timer::Retry, Timer::Remount].iter().any(|timer| self.timers.is_set(*timer));
         // a mount that seemed to fail may be there
-        self.operator.wanted.is_mounted() && !self.shuts_down && !waits && !self.facts.outdated
+        self.operator.wanted.is_mounted() && !self.shuts_down && !self.sleeps && !waits && !self.facts.outdated
     }
 
     /// A bus that is away, or a stop job that takes long, keeps no share from coming back or from being given up.

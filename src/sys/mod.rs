@@ -27,6 +27,7 @@ pub mod host_facts;
 pub mod kernel;
 pub mod kernel_log;
 pub mod listen;
+pub mod logind;
 pub mod mount_point;
 pub mod mount_watch;
 pub mod mountinfo;

@@ -9,7 +9,7 @@ use nasmount::share::detector::addresses::Addresses;
 use nasmount::share::detector::{Detector, Identity, Probed, Trust, Verdict};
 use nasmount::share::event::Memory;
 use nasmount::share::{
-    BootInstant, Command, Consumers, Effect, Event, Input, OpId, Share, Transition, Verdict as Answer,
+    BootInstant, Command, Consumers, Effect, Event, Input, OpId, Reason, Share, State, Transition, Verdict as Answer,
 };
 
 use crate::invariants::{self, Check, Violation};
@@ -100,6 +100,9 @@ impl World {
         self.note(|| "daemon starts".into());
         for share in shares {
             self.share_input(share, None)?;
+        }
+        if self.sleep_announced.is_some() {
+            self.tell_of_sleep()?; // logind is asked
         }
         self.after_units_input()?;
         for server in 0..self.setup.servers.len() {
@@ -194,7 +197,9 @@ impl World {
 
     /// The patience with what is in flight on a share, if it is mounted.
     fn at_stake(&self, share: usize) -> Option<Duration> {
-        self.host.shares[share].clone.then(|| Duration::from_millis(self.setup.shares[share].patience_ms))
+        let patience = Duration::from_millis(self.setup.shares[share].patience_ms);
+        let patience = if self.sleep_announced.is_some() { Duration::ZERO } else { patience };
+        self.host.shares[share].clone.then_some(patience)
     }
 
     /// What a server is believed to be changed, if it did.
@@ -324,7 +329,8 @@ impl World {
         for Transition { from, to, reason, .. } in changes.into_iter().filter(|change| change.from != change.to) {
             self.note(|| format!("{}: {from} -> {to}: {reason}", share_name(share)));
             self.figures.transitions.insert((from, to));
-            self.watch.shares[share].state_changed(now, to, at_stake);
+            self.watch.shares[share].state_changed(now, to, at_stake.filter(|_| reason != Reason::Sleep));
+            self.watch.shares[share].waits_for_sleep = to == State::Holding && reason == Reason::Sleep;
             invariants::only_who_took_it_off_unmounts(self, share, to, &reason)?;
         }
         let dies = self.dies_at_input.take_if(|input| *input == self.inputs).is_some();

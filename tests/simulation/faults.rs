@@ -76,10 +76,9 @@ impl World {
             Fault::Local { server, trouble } => self.set_local(server, trouble)?,
             Fault::Hint { server } => self.hint(server)?,
             Fault::TrustStranger { server } => self.trust_stranger(server),
-            Fault::Suspend { for_ms } => {
-                self.asleep = Some((self.now, self.now + Duration::from_millis(for_ms)));
-                true
-            }
+            Fault::Suspend { for_ms } => self.suspend(for_ms),
+            Fault::SleepAnnounced => self.announce_sleep()?,
+            Fault::SleepOver => self.sleep_is_over()?,
             Fault::SpuriousTimeout => self.time_out_too_early()?,
         })
     }
@@ -97,6 +96,37 @@ impl World {
             self.feed(share, Some(Input::Timeout))?;
         }
         self.feed_units(None)?;
+        Ok(true)
+    }
+
+    fn suspend(&mut self, for_ms: u64) -> bool {
+        self.asleep = Some((self.now, self.now + Duration::from_millis(for_ms)));
+        true
+    }
+
+    fn announce_sleep(&mut self) -> Result<bool, Violation> {
+        if self.sleep_announced.is_some() || self.shuts_down.is_some() {
+            return Ok(false);
+        }
+        self.sleep_announced = Some(self.now);
+        self.tell_of_sleep()?;
+        Ok(true)
+    }
+
+    /// What is in flight at a server that is dead is given up.
+    pub fn tell_of_sleep(&mut self) -> Check {
+        for share in 0..self.setup.shares.len() {
+            self.watch.shares[share].patience = Duration::ZERO;
+            self.share_input(share, Some(Input::Event(Event::SleepBegan)))?;
+        }
+        self.agree()
+    }
+
+    fn sleep_is_over(&mut self) -> Result<bool, Violation> {
+        if self.sleep_announced.take().is_none() {
+            return Ok(false);
+        }
+        self.tell_of_waking(Duration::ZERO)?;
         Ok(true)
     }
 
@@ -121,7 +151,7 @@ impl World {
 
     fn reboot(&mut self, down_for: Duration) -> bool {
         let ran = self.daemon.take().is_some() || self.shuts_down.is_some();
-        self.shuts_down = None;
+        (self.shuts_down, self.sleep_announced) = (None, None);
         self.workers.clear();
         self.mount_queue.clear();
         self.jobs.clear();
@@ -303,6 +333,7 @@ impl World {
     pub fn heal(&mut self) -> Check {
         self.note(|| "HEALED".into());
         self.healed_at = Some(self.now);
+        self.sleep_is_over()?;
         for server in 0..self.host.servers.len() {
             self.host.set_server(server, ServerIs::Up, false);
             self.host.addresses_back(server);

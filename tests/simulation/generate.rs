@@ -1,5 +1,6 @@
 //! From a seed to a schedule.
 
+use nasmount::share::OnSleep;
 use nasmount::share::consumers::{AfterHold, OnOutage};
 use nasmount::share::detector::LocalTrouble;
 use nasmount::share::failure::FailureClass;
@@ -65,6 +66,7 @@ impl Setup {
                 patience_ms: pick(rng, &[0, 5_000, 30_000, 120_000]),
                 hold_for_ms: pick(rng, &[Some(0), Some(20_000), Some(60_000), Some(300_000), None]),
                 mounted: rng.bool(),
+                on_sleep: pick(rng, &[OnSleep::Hold, OnSleep::Hold, OnSleep::None]),
             })
             .collect();
         let units = (0..rng.usize(0..=3)).map(|_| unit(rng, shares.len())).collect();
@@ -106,9 +108,10 @@ fn pick<T: Clone>(rng: &mut fastrand::Rng, from: &[T]) -> T {
 
 /// Half of what happens is a server going away and coming back; the rest is everything else.
 fn outage_or_other(rng: &mut fastrand::Rng, setup: &Setup, at: &mut u64, faults: &mut Vec<(u64, Fault)>) {
-    match rng.u8(0..16) {
+    match rng.u8(0..17) {
         0..=6 => outage(rng, setup, at, faults),
         7 => flapping(rng, setup, at, faults),
+        8 => sleep(rng, setup, at, faults),
         _ => {
             let fault = other(rng, setup);
             let undone = undoes(&fault).filter(|_| rng.u8(0..4) > 0);
@@ -166,6 +169,27 @@ fn outage(rng: &mut fastrand::Rng, setup: &Setup, at: &mut u64, faults: &mut Vec
     *at += pick(rng, &[500, 3_000, 20_000, 100_000, 400_000]);
     let is = if rng.u8(0..8) == 0 { ServerIs::Slow } else { ServerIs::Up };
     faults.push((*at, Fault::Server { server, is, connections_lost: rng.bool() }));
+}
+
+/// A sleep as logind announces it; it may not come, nobody may say that it is over, and things may have changed meanwhile.
+fn sleep(rng: &mut fastrand::Rng, setup: &Setup, at: &mut u64, faults: &mut Vec<(u64, Fault)>) {
+    faults.push((*at, Fault::SleepAnnounced));
+    *at += rng.u64(0..6_000);
+    for _ in 0..rng.usize(0..2) {
+        faults.push((*at, other(rng, setup)));
+        *at += rng.u64(0..6_000);
+    }
+    if rng.u8(0..4) > 0 {
+        faults.push((*at, Fault::Suspend { for_ms: rng.u64(1_000..600_000) }));
+        if rng.bool() {
+            let server = rng.usize(0..setup.servers.len());
+            faults.push((*at, Fault::Server { server, is: ServerIs::Silent, connections_lost: rng.bool() }));
+        }
+        *at += rng.u64(0..20_000);
+    }
+    if rng.u8(0..4) > 0 {
+        faults.push((*at, Fault::SleepOver));
+    }
 }
 
 /// A server that comes and goes.

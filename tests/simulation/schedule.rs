@@ -4,10 +4,10 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use nasmount::share::ShareSpec;
 use nasmount::share::consumers::{AfterHold, OnOutage, Policy, UnitSpec};
 use nasmount::share::detector::{DetectorSpec, IdentityPolicy, LocalTrouble};
 use nasmount::share::failure::FailureClass;
+use nasmount::share::{OnSleep, ShareSpec};
 use serde::{Deserialize, Serialize};
 
 /// A whole run.
@@ -51,6 +51,8 @@ pub struct ShareSetup {
     pub hold_for_ms: Option<u64>,
     /// An earlier daemon left it mounted.
     pub mounted: bool,
+    #[serde(default)]
+    pub on_sleep: OnSleep,
 }
 
 /// One consumer.
@@ -196,6 +198,10 @@ pub enum Fault {
     TrustStranger { server: usize },
     /// The host sleeps: nothing runs and the clock goes on.
     Suspend { for_ms: u64 },
+    /// logind announces a sleep, which may follow or not.
+    SleepAnnounced,
+    /// logind says that it is over, or that it did not come to it.
+    SleepOver,
     /// The shell calls `handle_timeout` without need.
     SpuriousTimeout,
 }
@@ -248,6 +254,8 @@ impl Fault {
             Self::Hint { .. } => "hint",
             Self::TrustStranger { .. } => "trust stranger",
             Self::Suspend { .. } => "suspend",
+            Self::SleepAnnounced => "sleep announced",
+            Self::SleepOver => "sleep over",
             Self::SpuriousTimeout => "spurious timeout",
         }
     }
@@ -276,6 +284,7 @@ impl Setup {
             patience: Duration::from_millis(share.patience_ms),
             hold_for: share.hold_for_ms.map(Duration::from_millis),
             probe_interval: Duration::from_secs(10),
+            on_sleep: share.on_sleep,
         }
     }
 

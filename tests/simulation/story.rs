@@ -3,9 +3,9 @@
 
 use std::time::Duration;
 
-use nasmount::share::State;
 use nasmount::share::consumers::{AfterHold, OnOutage};
 use nasmount::share::failure::FailureClass;
+use nasmount::share::{OnSleep, State};
 
 use crate::host::{Place, Unit};
 use crate::invariants::Violation;
@@ -55,6 +55,7 @@ pub fn setup_of(servers: &[usize], units: Vec<UnitSetup>) -> Setup {
         patience_ms: 120_000,
         hold_for_ms: Some(900_000),
         mounted: false,
+        on_sleep: OnSleep::Hold,
     };
     Setup { servers: vec![server; count], shares: servers.iter().map(share).collect(), units }
 }

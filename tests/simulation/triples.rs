@@ -57,6 +57,7 @@ fn faults() -> Vec<Fault> {
         typed(Typed::Hold),
         Fault::ConfigurationLoaded { change: Change::Hold { share: 0, ms: Some(0) } },
         Fault::Suspend { for_ms: 60_000 },
+        Fault::SleepAnnounced,
     ]
 }
 

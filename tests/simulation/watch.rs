@@ -31,6 +31,8 @@ pub struct ShareWatch {
     /// The outage that nobody has come back from: held, or behind a call that does not return.
     pub held_since: Option<BootInstant>,
     stuck: bool,
+    /// It is held because the host sleeps: there is no outage yet.
+    pub waits_for_sleep: bool,
     /// The shortest that was configured since.
     pub patience: Duration,
     pub released: bool,
@@ -134,7 +136,7 @@ impl ShareWatch {
         match trust {
             Trust::Dead { .. } => {
                 self.dead_since.get_or_insert(now);
-                self.outage_begins_if(now, self.stuck, at_stake);
+                self.outage_begins_if(now, self.stuck || self.waits_for_sleep, at_stake);
             }
             Trust::Suspect { .. } => {
                 self.dead_since = None;

@@ -4,7 +4,6 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use nasmount::share::consumers::{Demand, RunId, UnitEvent};
-use nasmount::share::detector::addresses::Addresses;
 use nasmount::share::detector::{Probed, Trust};
 use nasmount::share::effect::OpId;
 use nasmount::share::failure::FailureClass;
@@ -129,6 +128,8 @@ pub struct World {
     sequence: u64,
     /// Since when the host has been going down.
     pub shuts_down: Option<BootInstant>,
+    /// Since when a sleep has been announced, until it is over.
+    pub sleep_announced: Option<BootInstant>,
     /// Since when the host sleeps, and until when.
     pub asleep: Option<(BootInstant, BootInstant)>,
     pub healed_at: Option<BootInstant>,
@@ -162,6 +163,7 @@ impl World {
             queue: BTreeMap::new(),
             sequence: 0,
             shuts_down: None,
+            sleep_announced: None,
             asleep: None,
             healed_at: None,
             well_since: None,
@@ -354,11 +356,21 @@ impl World {
         for since in self.host.shares.iter_mut().filter_map(|share| share.disk.outage_since.as_mut()) {
             *since = *since + asleep;
         }
-        let Some(daemon) = &mut self.daemon else { return Ok(()) };
-        for detector in &mut daemon.detectors {
-            detector.handle_change_of_network(until);
+        self.sleep_announced = None;
+        self.tell_of_waking(asleep)
+    }
+
+    /// Servers and shares hear of it at the same time.
+    pub fn tell_of_waking(&mut self, asleep: Duration) -> Check {
+        let now = self.now;
+        for server in 0..self.setup.servers.len() {
+            let Some(daemon) = &mut self.daemon else { return Ok(()) };
+            daemon.addresses[server].forget();
+            let Some(trust) = daemon.detectors[server].handle_resumed(now) else { continue };
+            for share in self.setup.shares_on(server) {
+                self.watch.shares[share].trust_changed(now, trust, None);
+            }
         }
-        daemon.addresses.iter_mut().for_each(Addresses::forget);
         if self.planted == Some(Planted::SleepNotTold) {
             return Ok(());
         }

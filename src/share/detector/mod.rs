@@ -251,6 +251,8 @@ pub struct Detector {
     /// When the outages of the last ten minutes began.
     outages: VecDeque<BootInstant>,
     next_probe_at: BootInstant,
+    /// Probes that began before say nothing of now.
+    fresh_since: BootInstant,
     /// Until when it is probed more often, unless it answers.
     hurried_until: Option<BootInstant>,
     pace: Pace,
@@ -274,6 +276,7 @@ impl Detector {
             answers_since: now,
             outages: VecDeque::new(),
             next_probe_at: now,
+            fresh_since: now,
             hurried_until: None,
             pace: Pace::default(),
             local: None,
@@ -293,7 +296,7 @@ impl Detector {
         self.spec = spec;
     }
 
-    /// The network of this host changed, or the host slept: what was true a moment ago need not be, so the next probe is due
+    /// The network of this host changed: what was true a moment ago need not be, so the next probe is due
     /// at once; and if it fails, the next ones are soon, because it may have come too early.
     pub fn handle_change_of_network(&mut self, now: BootInstant) {
         self.next_probe_at = now;
@@ -321,6 +324,21 @@ impl Detector {
     /// How its answers came lately.
     pub fn latency(&self) -> Option<Latency> {
         self.pace.latency()
+    }
+
+    /// The host slept: what was believed is not known any more, but that a dead server has to answer for as long as ever; and what a
+    /// probe says that began before says nothing of now.
+    pub fn handle_resumed(&mut self, now: BootInstant) -> Option<Trust> {
+        self.handle_change_of_network(now);
+        self.fresh_since = now;
+        (self.failures, self.successes) = (0, 0);
+        match self.trust {
+            Trust::Trusted | Trust::Suspect { .. } => {
+                self.trust = Trust::Unknown;
+                Some(self.trust)
+            }
+            Trust::Unknown | Trust::Dead { .. } => None,
+        }
     }
 
     /// Who has to answer, once that is known.
@@ -400,6 +418,10 @@ impl Detector {
 
     /// Takes in a probe that began at `started`; returns the new trust if it changed.
     pub fn handle_probe(&mut self, started: BootInstant, now: BootInstant, probed: Probed) -> Option<Trust> {
+        if started < self.fresh_since {
+            self.next_probe_at = now;
+            return None;
+        }
         let before = self.trust;
         let verdict = self.judge(probed);
         if verdict == Verdict::Alive {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use nasmount::share::consumers::Demand;
 use nasmount::share::detector::Trust;
 use nasmount::share::event::Attachment;
-use nasmount::share::{Reason, Share, State, Step};
+use nasmount::share::{OnSleep, Reason, Share, State, Step};
 
 use super::{Check, GRACE, broken, concerns_this_share, no_busy_loop};
 use crate::planted::Planted;
@@ -252,6 +252,7 @@ pub fn after_input(world: &World, share: usize, machine: &Share) -> Check {
     the_path_is_barred_unless_open(world, share, machine)?;
     an_open_share_is_attached(world, share, state)?;
     no_fence_while_online(world, share, state)?;
+    no_share_is_open_when_the_host_sleeps(world, share, machine)?;
     what_is_in_flight_ends_after_the_patience(world, share, state)
 }
 
@@ -290,6 +291,17 @@ fn an_open_share_is_attached(world: &World, share: usize, state: State) -> Check
     let undisturbed = world.watch.undisturbed(share, world.now);
     if state == State::Online && undisturbed && (place.attached() != Attachment::Share || !place.clone) {
         return broken(world, "online is attached", format!("{:?}", place.attached()));
+    }
+    Ok(())
+}
+
+/// Whoever is in the middle of a call when the host wakes may wait for a server that is not there.
+fn no_share_is_open_when_the_host_sleeps(world: &World, share: usize, machine: &Share) -> Check {
+    let is_open = world.host.shares[share].is_open() && machine.state() != State::Maintenance;
+    let is_held = world.setup.shares[share].on_sleep == OnSleep::Hold;
+    if machine.sleeps() && is_held && is_open && machine.state().is_open() && world.watch.undisturbed(share, world.now)
+    {
+        return broken(world, "no share is open when the host sleeps", format!("it is {}", machine.state()));
     }
     Ok(())
 }

@@ -7,3 +7,4 @@ mod operations;
 mod operator;
 mod outages;
 mod several;
+mod sleep;

@@ -19,6 +19,7 @@ mod c53_rescue;
 mod c60_nas;
 mod c61_network;
 mod c62_diagnose;
+mod c63_sleep;
 mod c70_dependency;
 mod c80_poweroff;
 
@@ -62,6 +63,7 @@ pub const CASES: &[Case] = &[
     Case { name: "60-nas", on: On::Trixie, run: c60_nas::run },
     Case { name: "61-network", on: On::Bookworm, run: c61_network::run },
     Case { name: "62-diagnose", on: On::Bookworm, run: c62_diagnose::run },
+    Case { name: "63-sleep", on: On::Trixie, run: c63_sleep::run },
     Case { name: "70-dependency", on: On::Trixie, run: c70_dependency::run },
     Case { name: "71-dependency-by-hand", on: On::Bookworm, run: c70_dependency::without_boot },
     Case { name: "80-poweroff", on: On::Trixie, run: c80_poweroff::run },
