@@ -13,6 +13,7 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
 
+use nasmount::config::settings::OnSleep;
 use nasmount::share::failure::Failure;
 use nasmount::share::recording::Recorder;
 use nasmount::share::{BootInstant, Event, Input, OpId, Share, ShareSpec};
@@ -282,7 +283,7 @@ fn a_recording_of_a_login_that_fails_has_no_password() {
 
         let now = BootInstant::from_boot(Duration::from_secs(1));
         let (patience, probe_interval) = (Duration::from_secs(30), Duration::from_secs(10));
-        let share = Share::new(ShareSpec { patience, hold_for: None, probe_interval }, 1, now);
+        let share = Share::new(ShareSpec { patience, hold_for: None, probe_interval, on_sleep: OnSleep::Hold }, 1, now);
         let failure = Failure::configuration(failed.to_string(), "mend it");
         let event = Event::Completed { op: OpId(1), result: Err(failure) };
         let mut recorder = Recorder::new("films");
