@@ -12,8 +12,7 @@ use super::client::{Client, block_on};
 use super::configured;
 use super::report::{self, Exit};
 use crate::config::consumer::Consumer;
-use crate::config::units::mount_unit;
-use crate::plan::dependency::can_wait;
+use crate::plan::dependency::{can_wait, required};
 use crate::share::consumers::Held;
 use crate::status::{ConsumerStatus, Holder, ShareStatus};
 use crate::sys::engine;
@@ -96,7 +95,7 @@ async fn ask(only: Option<&str>) -> anyhow::Result<Result<Vec<Known>, Exit>> {
     let systemd = Systemd::connect().await.context("cannot reach systemd")?;
     let mut known = Vec::new();
     for share in shares {
-        let requiring = systemd.pulled_in_by(&mount_unit(&share.mount_point)).await;
+        let requiring = who_requires(&systemd, &share.name, &share.mount_point).await;
         let requiring = requiring.with_context(|| format!("cannot ask systemd who requires {}", share.mount_point))?;
         let (mut unknown, mut scopes) = (BTreeMap::new(), BTreeMap::new());
         for consumer in &share.consumers {
@@ -110,6 +109,16 @@ async fn ask(only: Option<&str>) -> anyhow::Result<Result<Vec<Known>, Exit>> {
         known.push(Known { share, requiring, unknown, scopes, holders });
     }
     Ok(Ok(known))
+}
+
+/// The units that say themselves that they need a share, by its mount point or by its name.
+pub(super) async fn who_requires(systemd: &Systemd, share: &str, mount_point: &str) -> zbus::Result<Vec<String>> {
+    let units = required(share, mount_point);
+    let mut requiring = Vec::new();
+    for unit in &units {
+        requiring.extend(systemd.pulled_in_by(unit).await?.into_iter().filter(|other| !units.contains(other)));
+    }
+    Ok(requiring)
 }
 
 /// The scope of a consumer that is a running container; or why a consumer is not known.

@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use super::check::load_and_check;
 use super::client::{Client, block_on};
+use super::consumers::who_requires;
 use super::records::Unfinished;
 use super::report::{Exit, finish};
 use super::takeover::{self, Places};
 use crate::config::consumer::{Consumer, system_unit};
-use crate::config::units::mount_unit;
 use crate::config::{self, Invalid, Settings};
 use crate::plan::beside::Found;
 use crate::plan::doctor::facts::{self, Contents, Daemon, Generator, HostFacts, ServiceFacts, Underneath};
@@ -236,8 +236,9 @@ async fn ask_systemd(settings: &Settings, facts: &mut ServiceFacts) -> zbus::Res
         }
     }
     for share in settings.shares.values() {
-        if let Ok(requiring) = systemd.pulled_in_by(&mount_unit(&share.mount_point.to_string_lossy())).await {
-            facts.requiring.insert(share.id.to_string(), requiring);
+        let (name, mount_point) = (share.id.to_string(), share.mount_point.to_string_lossy());
+        if let Ok(requiring) = who_requires(&systemd, &name, &mount_point).await {
+            facts.requiring.insert(name, requiring);
         }
     }
     Ok(())

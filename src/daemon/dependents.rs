@@ -44,7 +44,7 @@ pub fn keep(settings: &Settings) {
 
 /// Whenever a share is online, a wait for it that was given up is no failure of the host any more. Ends with the share's loop.
 pub fn forgive_waits(mut view: watch::Receiver<ShareView>) {
-    let unit = dependency::wait_unit(&view.borrow().settings.id);
+    let unit = dependency::wait_unit(&view.borrow().settings.id.0);
     tokio::spawn(async move {
         while view.wait_for(|view| view.share.state() == State::Online).await.is_ok() {
             if let Err(error) = reset_failed(&unit).await {

@@ -17,7 +17,7 @@ use std::time::Duration;
 use super::units::units;
 use crate::config::consumer::system_unit;
 use crate::config::limits::section;
-use crate::config::settings::{AfterHold, OnOutage, Settings, ShareId, ShareSettings};
+use crate::config::settings::{AfterHold, OnOutage, Settings, ShareSettings};
 use crate::config::units::mount_unit;
 use crate::share::consumers::Policy;
 
@@ -35,8 +35,13 @@ pub const SOURCE_PREFIX: &str = "nasmount:";
 pub const START_WAITS: Duration = Duration::from_secs(40);
 
 /// Name of the service that waits for a share.
-pub fn wait_unit(share: &ShareId) -> String {
+pub fn wait_unit(share: &str) -> String {
     format!("nasmount-wait@{share}.service")
+}
+
+/// The units by which others require a share: the one of its mount point, and the one that waits, whose name needs no path.
+pub fn required(share: &str, mount_point: &str) -> [String; 2] {
+    [mount_unit(mount_point), wait_unit(share)]
 }
 
 /// The kind of consumers that can require a share. Scopes and slices are started for somebody else. Sockets and paths come before
@@ -75,7 +80,7 @@ fn unit_of(share: &ShareSettings) -> String {
 /// off its path, and given back, while somebody who does not say that he needs it still writes (seen: his last lines were lost).
 fn mount(share: &ShareSettings) -> String {
     let id = &share.id;
-    let wait = wait_unit(id);
+    let wait = wait_unit(&id.0);
     let place = share.mount_point.to_string_lossy().replace('%', "%%");
     format!(
         "{MARK}\n[Unit]\nDescription=NAS share {id}\nRequires={wait}\nAfter={wait}\nStartLimitIntervalSec=0\n\n\

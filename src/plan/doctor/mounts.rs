@@ -241,3 +241,16 @@ pub fn size(bytes: u64) -> String {
     }
     format!("{}.{} {unit}", tenths / 10, tenths % 10)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_said_with_one_decimal() {
+        let sizes = [0, 1023, 1024, 10_000, 1 << 20, (1 << 30) - 1, 5 << 40, u64::MAX].map(size);
+        let expected =
+            ["0 bytes", "1023 bytes", "1.0 KiB", "9.7 KiB", "1.0 MiB", "1023.9 MiB", "5.0 TiB", "16777215.9 TiB"];
+        assert_eq!(sizes, expected);
+    }
+}

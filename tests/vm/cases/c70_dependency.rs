@@ -15,8 +15,13 @@ const MOUNT: &str = r"'mnt-nm\x2dneeded.mount'";
 const GIVEN_UP: Duration = Duration::from_secs(180);
 
 /// Units that run only if they find the library when they are started: the consumer, which says nothing of a share itself; one that
-/// is not configured, and says that it needs the share; and one that neither is nor does.
-const UNITS: [(&str, &str); 3] = [("needs", ""), ("asks", "RequiresMountsFor=/mnt/nm-needed/films"), ("hurries", "")];
+/// is not configured, and says that it needs the share; one that says so by the share's name; and one that neither is nor does.
+const UNITS: [(&str, &str); 4] = [
+    ("needs", ""),
+    ("asks", "RequiresMountsFor=/mnt/nm-needed/films"),
+    ("names", "Requires=nasmount-wait@needed.service\nAfter=nasmount-wait@needed.service"),
+    ("hurries", ""),
+];
 
 /// Looks at boot as early as an ordinary service can, docker.service for one, and knows nothing of nasmount: before the network, and so
 /// before the daemon.
@@ -61,7 +66,7 @@ fn by_hand(guest: &Guest) -> Result<(Nasmount<'_>, f64)> {
     guest.wait_for("the unit of the share", DEADLINE, &generated)?;
     limited(guest)?;
     guest.ok(
-        "systemctl daemon-reload && systemctl enable --quiet nasmount needs hurries && systemctl start needs asks",
+        "systemctl daemon-reload && systemctl enable --quiet nasmount needs hurries && systemctl start needs asks names",
     )?;
 
     lists(guest)?;
@@ -87,7 +92,7 @@ fn limited(guest: &Guest) -> Result<()> {
 }
 
 fn clean_up(guest: &Guest, nasmount: Nasmount<'_>) -> Result<()> {
-    guest.ok("systemctl disable --quiet --now nasmount needs hurries && systemctl stop asks")?;
+    guest.ok("systemctl disable --quiet --now nasmount needs hurries && systemctl stop asks names")?;
     for (name, _) in UNITS {
         guest.ok(&format!("rm /etc/systemd/system/{name}.service"))?;
     }
@@ -104,6 +109,7 @@ fn lists(guest: &Guest) -> Result<()> {
     for line in [
         "needed needs.service yes yes 0 -",
         "needed asks.service no yes 0 -",
+        "needed names.service no yes 0 -",
         "needed opens.service no no 1 -",
         "opens.service (needed): nothing is done to it in an outage: add [[share.needed.consumer]]",
     ] {
@@ -120,18 +126,22 @@ fn started_in_an_outage(guest: &Guest, nasmount: &Nasmount<'_>) -> Result<f64> {
     nasmount.wait_for_state(SHARE, "holding")?;
     let inactive = format!("[ $(systemctl is-active {MOUNT}) = inactive ]");
     guest.wait_for("systemd to see that the share is away", DEADLINE, &inactive)?;
-    guest.ok("systemctl is-active needs asks")?;
+    guest.ok("systemctl is-active needs asks names")?;
     ensure!(guest.run("systemctl restart hurries")?.code == 0, "it is started, and fails at once");
     guest.wait_for("who does not wait to fail", DEADLINE, "systemctl is-failed --quiet hurries")?;
-    guest.ok("systemctl stop asks")?;
+    guest.ok("systemctl stop asks names")?;
     let begun = guest.uptime()?;
-    let start = guest.spawn("systemctl start asks")?;
-    guest.wait_for("the start to wait", DEADLINE, "systemctl list-jobs | grep 'asks.service *start *waiting'")?;
+    let start = guest.spawn("systemctl start asks names")?;
+    guest.wait_for(
+        "the start to wait",
+        DEADLINE,
+        "for unit in asks names; do systemctl list-jobs | grep \"$unit.service *start *waiting\" || exit 1; done",
+    )?;
     outage.heal()?;
     let started = start.wait(DEADLINE)?;
     ensure!(started.code == 0, "the start ended with {started:?}");
     let waited = guest.uptime()? - begun;
-    guest.ok("systemctl is-active asks needs")?;
+    guest.ok("systemctl is-active asks names needs")?;
     ensure!(guest.ok("systemctl show -P InvocationID needs")? == run, "the consumer was started again");
     Ok(waited)
 }
