@@ -88,7 +88,7 @@ async fn take_over(shares: &[Share]) -> anyhow::Result<Vec<String>> {
         say(&format!("{mount_point}: {why}; nasmount takes it over as soon as it is unmounted\n"));
     }
     systemd.enable(SERVICE).await.context("cannot enable nasmount")?;
-    systemd.reload().await.context("systemd cannot read its units anew")?;
+    Systemd::reload().await.context("systemd cannot read its units anew")?;
     if systemd.activity(SERVICE).await? == Activity::Running {
         reload_daemon().await?;
     } else if let Start::Failed(state) = systemd.start_and_wait(SERVICE).await.context("cannot start nasmount")? {
@@ -189,7 +189,7 @@ pub fn export(
             Err(error) => {
                 done.undo()?;
                 if let Ok(systemd) = Systemd::connect().await {
-                    let _ = systemd.reload().await; // it may have read what is undone
+                    let _ = Systemd::reload().await; // it may have read what is undone
                 }
                 return Err(error.context("what was changed is undone; nasmount cannot let go of the shares"));
             }
@@ -199,7 +199,7 @@ pub fn export(
             systemd.disable(SERVICE).await.context("cannot disable nasmount")?;
             systemd.stop(SERVICE).await.context("cannot stop nasmount")?;
             systemd.stop(BARRIER_SERVICE).await.context("cannot stop the barrier service")?;
-            systemd.reload().await.context("systemd cannot read its units anew")?;
+            Systemd::reload().await.context("systemd cannot read its units anew")?;
         }
         let mut exit = Exit::Done;
         for unit in entries.iter().filter_map(unit_of).chain(units.iter().cloned()) {
@@ -222,7 +222,7 @@ pub fn export(
 /// Has systemd and the daemon, if it runs, take over what has been changed.
 async fn let_go() -> anyhow::Result<Systemd> {
     let systemd = connect().await?;
-    systemd.reload().await.context("systemd cannot read its units anew")?;
+    Systemd::reload().await.context("systemd cannot read its units anew")?;
     if systemd.activity(SERVICE).await.context("cannot ask for the daemon's state")? == Activity::Running {
         reload_daemon().await?;
     }

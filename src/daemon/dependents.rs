@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
-use std::time::Duration;
 
 use tokio::sync::watch;
 use tracing::{debug, info, warn};
@@ -16,9 +15,6 @@ use crate::share::State;
 use crate::sys::generator;
 use crate::sys::systemd::Systemd;
 
-/// How long systemd may need for a reload after the call has timed out.
-const STILL_AT_IT: Duration = Duration::from_secs(20);
-
 /// Has systemd run the generators, unless they have seen this configuration. It has at boot, and after `systemctl daemon-reload`.
 pub fn keep(settings: &Settings) {
     let wanted = dependency::files(settings);
@@ -27,11 +23,7 @@ pub fn keep(settings: &Settings) {
         if is_written(&wanted) {
             return;
         }
-        let reloaded = reload().await;
-        if reloaded.is_err() {
-            tokio::time::sleep(STILL_AT_IT).await; // a busy PID 1 does it all the same
-        }
-        match reloaded {
+        match Systemd::reload().await {
             _ if is_written(&wanted) => info!("systemd knows what can depend on a share"),
             Ok(()) => warn!(
                 "what systemd knows of dependencies on shares comes from another configuration: is nasmount-generator installed, \
@@ -81,8 +73,4 @@ fn is_written(wanted: &BTreeMap<String, String>) -> bool {
         written => written,
     };
     written.is_ok_and(|written| written == *wanted)
-}
-
-async fn reload() -> zbus::Result<()> {
-    Systemd::connect().await?.reload().await
 }

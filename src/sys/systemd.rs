@@ -19,6 +19,9 @@ use crate::share::consumers::RunId;
 /// A method call that takes longer means that PID 1 or the bus hangs.
 const METHOD_TIMEOUT: Duration = Duration::from_secs(8);
 
+/// systemctl(1) gives a reload as long: 8 s were not enough for a busy host with an emulated processor.
+const RELOAD_TIMEOUT: Duration = Duration::from_secs(180);
+
 /// Pause between two looks at the tasks of a unit that is being paused. A task that was forking escapes one SIGSTOP.
 const PAUSE_POLL: Duration = Duration::from_millis(50);
 
@@ -172,8 +175,9 @@ impl Systemd {
     }
 
     /// Has systemd run its generators and read all units anew (`systemctl daemon-reload`); ends when that is done.
-    pub async fn reload(&self) -> zbus::Result<()> {
-        self.manager.reload().await
+    pub async fn reload() -> zbus::Result<()> {
+        let connection = connection::Builder::system().method_timeout(RELOAD_TIMEOUT).build().await?;
+        Self::on(connection).await?.manager.reload().await
     }
 
     /// What failed before no longer counts (`systemctl reset-failed UNIT`). A unit that is not loaded has not failed.
