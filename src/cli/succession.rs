@@ -188,9 +188,7 @@ pub fn export(
             Ok(systemd) => systemd,
             Err(error) => {
                 done.undo()?;
-                if let Ok(systemd) = Systemd::connect().await {
-                    let _ = Systemd::reload().await; // it may have read what is undone
-                }
+                let _ = Systemd::reload().await; // it may have read what is undone
                 return Err(error.context("what was changed is undone; nasmount cannot let go of the shares"));
             }
         };

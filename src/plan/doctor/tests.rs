@@ -302,8 +302,6 @@ fn a_unit_that_cannot_be_read_is_known_by_its_name() {
         let (id, ..) = one(|host, _| host.units.push(UnitFile { content, ..unit("srv-music.mount", "") }));
         assert_eq!(id, "unit-mount-point");
     }
-    let drop_ins = Content::DropIns(vec!["/etc/systemd/system/srv-music.mount.d/x.conf".into()]);
-    assert_eq!(after(|host, _| host.units.push(UnitFile { content: drop_ins, ..unit("srv-music.mount", "") })), []);
 }
 
 #[test]
