@@ -52,7 +52,7 @@ pub const CASES: &[Case] = &[
     Case { name: "20-hold-over", on: On::Trixie, run: c20_hold_over::run },
     Case { name: "21-containers", on: On::Bookworm, run: c21_containers::run },
     Case { name: "22-engine", on: On::Bookworm, run: c22_engine::run },
-    Case { name: "30-killed-while-holding", on: On::EverySuite, run: c30_daemon_dies::killed_while_holding },
+    Case { name: "30-killed-while-holding", on: On::Bookworm, run: c30_daemon_dies::killed_while_holding },
     Case { name: "31-cannot-come-back", on: On::Bookworm, run: c30_daemon_dies::cannot_come_back },
     Case { name: "40-blocked", on: On::Trixie, run: c40_blocked::run },
     Case { name: "41-without-nft", on: On::Bookworm, run: c41_without_nft::run },
