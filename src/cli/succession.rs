@@ -85,7 +85,11 @@ async fn take_over(shares: &[Share]) -> anyhow::Result<Vec<String>> {
             }
             Err(failed) => failed.to_string(),
         };
-        say(&format!("{mount_point}: {why}; nasmount takes it over as soon as it is unmounted\n"));
+        let free = match automount_on(Path::new(mount_point))? {
+            Some(unit) => format!("after `systemctl stop '{unit}'`"),
+            None => "as soon as it is unmounted".to_owned(),
+        };
+        say(&format!("{mount_point}: {why}; nasmount takes it over {free}\n"));
     }
     systemd.enable(SERVICE).await.context("cannot enable nasmount")?;
     Systemd::reload().await.context("systemd cannot read its units anew")?;
@@ -100,12 +104,17 @@ async fn take_over(shares: &[Share]) -> anyhow::Result<Vec<String>> {
 }
 
 async fn end_automount(systemd: &Systemd, mount_point: &Path) -> anyhow::Result<()> {
-    let mounts = mountinfo::read().context("cannot read the mounts")?;
-    if mountinfo::on(&mounts, mount_point).iter().any(|mount| mount.source == AUTOMOUNT) {
-        let unit = automount_unit(mount_point);
-        systemd.stop(&unit).await.with_context(|| format!("cannot stop {unit}"))?;
+    match automount_on(mount_point)? {
+        Some(unit) => systemd.stop(&unit).await.with_context(|| format!("cannot stop {unit}")),
+        None => Ok(()),
     }
-    Ok(())
+}
+
+/// The unit of an automount that lies there, below a mount or alone: nasmount's own barrier is another of its kind.
+fn automount_on(mount_point: &Path) -> anyhow::Result<Option<String>> {
+    let mounts = mountinfo::read().context("cannot read the mounts")?;
+    let is_there = mountinfo::on(&mounts, mount_point).iter().any(|mount| mount.source == AUTOMOUNT);
+    Ok(is_there.then(|| automount_unit(mount_point)))
 }
 
 fn automount_unit(mount_point: &Path) -> String {

@@ -32,6 +32,9 @@ const MAX_HANGING_WORKERS: usize = 2;
 /// were too few in a VM beside another one). Less than the step that it is a part of may take.
 const LIST_WITHIN: Duration = Duration::from_secs(6);
 
+/// The same where they are to be killed: whoever is not found goes on with dead files. Half of what a release may take.
+const LIST_TO_KILL_WITHIN: Duration = Duration::from_secs(15);
+
 /// What helps when something that the configuration names is not as it should be.
 const MEND_CONFIGURATION: &str = "mend it, or correct the configuration; then `nasmount reload`";
 
@@ -245,7 +248,7 @@ impl Executor {
         let request = Request::Detach { share: share.clone(), mount_point };
         run(&request, abandoned.notified()).await.map_err(|failed| classed(&failed))?;
         self.warn_of_copies();
-        let holders = holders_of(share).await;
+        let holders = holders_of(share, LIST_WITHIN).await;
         *self.holders_then.lock().unwrap_or_else(PoisonError::into_inner) = holders;
         Ok(Done::Plainly)
     }
@@ -292,7 +295,8 @@ impl Executor {
 
     async fn release(&self, share: String, leftover: LeftoverHolders, abandoned: &Notify) -> Result<Done, Failure> {
         let kill_holders = leftover == LeftoverHolders::Kill;
-        let left = holders_of(share.clone()).await;
+        let within = if kill_holders { LIST_TO_KILL_WITHIN } else { LIST_WITHIN };
+        let left = holders_of(share.clone(), within).await;
         let kill = if kill_holders { left.iter().map(|holder| holder.pid).collect() } else { Vec::new() };
         run(&Request::Release { share, kill }, abandoned.notified()).await.map_err(|failed| classed(&failed))?;
         self.cloned_at(None);
@@ -373,8 +377,8 @@ pub fn barred(share: &ShareSettings) -> Barred {
 }
 
 /// Who has a share open; nobody, if that cannot be found out soon: it is a help, and nothing waits for it.
-async fn holders_of(share: String) -> Vec<Holder> {
-    match worker::ask(&Request::ListHolders { share }, LIST_WITHIN).await {
+async fn holders_of(share: String, within: Duration) -> Vec<Holder> {
+    match worker::ask(&Request::ListHolders { share }, within).await {
         Ok(Answer::Holders(holders)) => holders,
         Ok(_) => Vec::new(),
         Err(error) => {

@@ -12,6 +12,7 @@ const CREDENTIALS: &str = "/root/nas.cred";
 const UNIT: &str = "/etc/systemd/system/mnt-unit.mount";
 /// The lines of fstab.
 const IN_USE: [&str; 3] = ["/mnt/films", "/mnt/secret", "/mnt/some books"];
+const AUTOMOUNT: &str = r"'mnt-some\x20books.automount'";
 const UNITS: &str = r"'mnt-unit.mount' 'mnt-films.mount' 'mnt-secret.mount' 'mnt-some\x20books.automount'";
 
 pub fn run(guest: &Guest) -> Result<String> {
@@ -81,7 +82,8 @@ fn imported(guest: &Guest, nasmount: &Nasmount<'_>) -> Result<()> {
     for share in ["films", "secret", "some-books"] {
         nasmount.wait_for_state(share, "blocked")?;
     }
-    guest.ok(&format!("systemctl stop reads && umount {}", IN_USE.map(|place| format!("'{place}'")).join(" ")))?;
+    ensure!(met.stderr.contains(&format!("after `systemctl stop {AUTOMOUNT}`")), "of the automount: {met:?}");
+    guest.ok(&format!("systemctl stop reads && umount /mnt/films /mnt/secret && systemctl stop {AUTOMOUNT}"))?;
     for share in ["films", "secret", "some-books"] {
         nasmount.wait_for_state(share, "online")?;
     }
