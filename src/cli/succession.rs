@@ -204,9 +204,10 @@ pub fn export(
         say(told);
         if empty {
             systemd.disable(SERVICE).await.context("cannot disable nasmount")?;
+            // before the stops: the daemon asks PID 1 when it ends, and was killed after 5 s of a reload (seen on a busy host)
+            Systemd::reload().await.context("systemd cannot read its units anew")?;
             systemd.stop(SERVICE).await.context("cannot stop nasmount")?;
             systemd.stop(BARRIER_SERVICE).await.context("cannot stop the barrier service")?;
-            Systemd::reload().await.context("systemd cannot read its units anew")?;
         }
         let mut exit = Exit::Done;
         for unit in entries.iter().filter_map(unit_of).chain(units.iter().cloned()) {
