@@ -205,7 +205,7 @@ pub fn import_files(places: &Places, colour: Colour, err: &mut impl io::Write) -
     }
     let mut lines = [left.lines, found.lines].concat();
     lines.sort_unstable();
-    err.write_all(told(&changes, &lines, Tense::Past, Becoming::Comment).as_bytes())?;
+    err.write_all(told(&changes, &lines, Told::Imported).as_bytes())?;
     Ok(Some([left.shares, found.shares].concat()))
 }
 
@@ -293,34 +293,26 @@ fn new_files(
     Ok(changes)
 }
 
-/// Whether changes were made.
+/// Of which changes is told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Tense {
-    Past,
-    Conditional,
-}
-
-/// What becomes of lines of fstab.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Becoming {
-    Comment,
-    Mount,
+enum Told {
+    Imported,
+    Exported,
+    WouldBeExported,
 }
 
 /// What was changed, or would be, a line each.
-fn told(changes: &[Change], lines: &[usize], tense: Tense, becoming: Becoming) -> String {
-    let (was, back) = match tense {
-        Tense::Past => ("", "are back"),
-        Tense::Conditional => ("would be ", "would be back"),
+fn told(changes: &[Change], lines: &[usize], told: Told) -> String {
+    let (was, back) = match told {
+        Told::Imported | Told::Exported => ("", "are back"),
+        Told::WouldBeExported => ("would be ", "would be back"),
     };
-    let becomes = match (tense, becoming, lines.len()) {
-        (Tense::Past, Becoming::Comment, 1) => "is a comment now",
-        (Tense::Past, Becoming::Comment, _) => "are comments now",
-        (Tense::Past, Becoming::Mount, 1) => "mounts again",
-        (Tense::Past, Becoming::Mount, _) => "mount again",
-        (Tense::Conditional, Becoming::Comment, 1) => "would be a comment",
-        (Tense::Conditional, Becoming::Comment, _) => "would be comments",
-        (Tense::Conditional, Becoming::Mount, _) => "would mount again",
+    let becomes = match (told, lines.len()) {
+        (Told::Imported, 1) => "is a comment now",
+        (Told::Imported, _) => "are comments now",
+        (Told::Exported, 1) => "mounts again",
+        (Told::Exported, _) => "mount again",
+        (Told::WouldBeExported, _) => "would mount again",
     };
     let line = |change: &Change| match change {
         Change::Create { path, .. } => format!("{}: {was}written\n", path.display()),
@@ -354,8 +346,8 @@ pub fn export(places: &Places, dry_run: bool, colour: Colour, talk: Talk) -> any
         }
         return Ok(Exit::Done);
     }
-    let tense = if dry_run { Tense::Conditional } else { Tense::Past };
-    let told = told(&export.changes, &export.lines, tense, Becoming::Mount);
+    let kind = if dry_run { Told::WouldBeExported } else { Told::Exported };
+    let told = told(&export.changes, &export.lines, kind);
     if dry_run {
         let told = format!("Nothing has been changed. Without --dry-run:\n{told}");
         return Ok(report::finish(Exit::Done, io::stdout().write_all(told.as_bytes())));
