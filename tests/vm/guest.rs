@@ -6,7 +6,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -15,10 +15,14 @@ use serde_json::Value;
 
 use crate::lab::{Lab, Qemu};
 
-/// How long `run` lets a command take. Longer than any healthy command, shorter than patience.
+/// How long `run` lets a command take, by the guest's clock as all limits here. Longer than any healthy command, shorter than patience.
 const RUN_LIMIT: Duration = Duration::from_secs(90);
-/// A shutdown and a boot under TCG take 35 s.
-const REBOOT_LIMIT: Duration = Duration::from_secs(300);
+/// A shutdown and a boot under TCG take 35 s, on a slow host 120 s. By this host's clock, as the guest's begins anew.
+const REBOOT_LIMIT: Duration = Duration::from_secs(600);
+/// A guest whose clock stands still for so long of this host's time answers no more.
+const STANDSTILL: Duration = Duration::from_secs(120);
+/// How much longer this host waits for a guest to switch itself off than the guest may take.
+const HOST_IS_SLOWER: u32 = 4;
 /// How often the host looks for an answer.
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
 /// How often a condition is tested in the guest; each test is a process or more.
@@ -48,6 +52,8 @@ pub struct Job<'guest> {
     name: String,
     command: String,
     started: Instant,
+    /// By the guest's clock.
+    began: f64,
 }
 
 impl Guest {
@@ -90,19 +96,30 @@ impl Guest {
         self.qemu.borrow_mut().check()?;
         let number = self.commands.get();
         self.commands.set(number + 1);
-        let job =
-            Job { guest: self, name: format!("{number:05}"), command: command.to_owned(), started: Instant::now() };
+        let (name, command_line) = (format!("{number:05}"), command.to_owned());
+        let job = Job { guest: self, name, command: command_line, started: Instant::now(), began: self.clock()? };
         fs::write(job.file("new"), command).context("write a command for the guest")?;
         fs::rename(job.file("new"), job.file("sh")).context("hand a command to the guest")?;
         Ok(job)
     }
 
-    /// Has the guest switch itself off by this command; returns how long that took, or nothing if it is still on after the limit.
+    /// Has the guest switch itself off by this command; returns how long that took it, or nothing if it is still on after the limit.
     pub fn power_off(&self, limit: Duration, command: &str) -> Result<Option<Duration>> {
-        let begun = Instant::now();
+        let began = self.clock()?;
         drop(self.spawn(command)?); // nobody will be there to answer
-        let off = poll("the end of the guest", limit, || Ok(self.qemu.borrow_mut().is_off()?.then_some(())));
-        Ok(off.is_ok().then(|| begun.elapsed()))
+        let off = poll("the end of the guest", limit * HOST_IS_SLOWER, || Ok(self.is_off()?.then_some(())));
+        if off.is_err() {
+            return Ok(None);
+        }
+        let at = self.lab.powered_down_at()?.context("the console has no word of the guest's end")?;
+        let took = Duration::try_from_secs_f64(at - began).context("the guest was off before it was told to")?;
+        Ok((took <= limit).then_some(took))
+    }
+
+    /// The guest's clock as its agent showed it last, up to 0.1 s ago: seconds since boot, suspended time included.
+    fn clock(&self) -> Result<f64> {
+        let path = self.share.join("clock");
+        number(&fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?)
     }
 
     /// Whether it has switched itself off.
@@ -195,10 +212,7 @@ impl Job<'_> {
     /// Waits for the end of the command; after the limit kills its whole session, which is an error.
     pub fn wait(self, limit: Duration) -> Result<Output> {
         let code = self.file("rc");
-        let ended = poll("its end", limit, || {
-            self.guest.qemu.borrow_mut().check()?;
-            Ok(code.exists().then_some(()))
-        });
+        let ended = self.ended(limit, &code);
         if let Err(error) = ended {
             fs::write(self.file("kill"), "").context("ask the agent to kill a command")?;
             return Err(error)
@@ -220,6 +234,25 @@ impl Job<'_> {
         Ok(output)
     }
 
+    /// Waits for the end of the command; the limit is one of the guest's clock.
+    fn ended(&self, limit: Duration, code: &Path) -> Result<()> {
+        let mut clock = self.guest.clock()?;
+        let mut advanced = Instant::now();
+        loop {
+            self.guest.qemu.borrow_mut().check()?;
+            if code.exists() {
+                return Ok(());
+            }
+            let now = self.guest.clock()?;
+            ensure!(now - self.began <= limit.as_secs_f64(), "waited {limit:?} for its end");
+            if now > clock {
+                (clock, advanced) = (now, Instant::now());
+            }
+            ensure!(advanced.elapsed() < STANDSTILL, "the guest's clock has stood at {clock} s for {STANDSTILL:?}");
+            std::thread::sleep(POLL_INTERVAL);
+        }
+    }
+
     fn said(&self) -> String {
         self.read("out") + &self.read("err")
     }
@@ -234,7 +267,7 @@ impl Job<'_> {
     }
 }
 
-/// Asks again and again until there is an answer, an error, or the deadline is over. The only wait of the driver.
+/// Asks again and again until there is an answer, an error, or the deadline by this host's clock is over.
 pub fn poll<T>(what: &str, deadline: Duration, mut ask: impl FnMut() -> Result<Option<T>>) -> Result<T> {
     let start = Instant::now();
     loop {

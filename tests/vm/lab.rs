@@ -19,8 +19,8 @@ use crate::guest::{Guest, poll};
 
 /// A guest under KVM is up in about 5 s; one that is not in this time will never be.
 const KVM_DEADLINE: Duration = Duration::from_secs(40);
-/// Boots take 20..65 s under TCG, the more the busier the host is.
-const TCG_DEADLINE: Duration = Duration::from_secs(240);
+/// Boots take 20..100 s of this host's time under TCG, the more the slower and the busier the host is.
+const TCG_DEADLINE: Duration = Duration::from_secs(600);
 /// From the agent, which starts early, to the last unit of the boot.
 const SETTLE_DEADLINE: Duration = Duration::from_secs(120);
 /// What a failed case leaves of the journal: file name and selection.
@@ -84,6 +84,13 @@ impl Lab {
         let guest = Guest::new(Rc::clone(self), self.run.join("share"), self.power_on()?);
         Self::settle(&guest)?;
         Ok(guest)
+    }
+
+    /// When the machine that is off now switched itself off, by its own clock; none if it did not get so far as to say it.
+    pub fn powered_down_at(&self) -> Result<Option<f64>> {
+        let path = self.run.join("console.log");
+        let console = fs::read(&path).with_context(|| format!("read {}", path.display()))?;
+        Ok(String::from_utf8_lossy(&console).lines().rev().find_map(power_down))
     }
 
     /// A machine whose agent has shown itself.
@@ -173,6 +180,12 @@ impl Lab {
         Ok(if usable && !known_to_fail { Accelerator::Kvm } else { Accelerator::Tcg })
     }
 
+    /// Linux 6.1 waits for its second processor without giving qemu's only thread a reason to run it (qemu 7.2 with a counted clock: no more
+    /// than "Booting SMP configuration" in 600 s).
+    fn processors(&self, accelerator: Accelerator) -> &'static str {
+        if accelerator == Accelerator::Tcg && self.suite == "bookworm" { "1" } else { "2" }
+    }
+
     fn start(&self, accelerator: Accelerator) -> Result<Qemu> {
         let share = self.run.join("share");
         let agent_up = share.join("agent.up");
@@ -185,13 +198,14 @@ impl Lab {
         let log = File::create(self.run.join("qemu.log")).context("create qemu.log")?;
         let accelerated: &[&str] = match accelerator {
             Accelerator::Kvm => &["-accel", "kvm", "-cpu", "host"],
-            Accelerator::Tcg => &["-accel", "tcg,thread=multi", "-cpu", "max"],
+            Accelerator::Tcg => &["-accel", "tcg,thread=single", "-icount", GUEST_CLOCK, "-cpu", "max"],
         };
         // The death signal ends qemu however the driver ends.
         let child = Command::new("setpriv")
             .args(["--pdeathsig", "KILL", "qemu-system-x86_64"])
             .args(accelerated)
-            .args(["-M", "q35", "-smp", "2", "-m", "2G", "-nic", "none", "-display", "none", "-monitor", "none"])
+            .args(["-smp", self.processors(accelerator), "-rtc", "clock=vm"])
+            .args(["-M", "q35", "-m", "2G", "-nic", "none", "-display", "none", "-monitor", "none"])
             .arg("-kernel")
             .arg(self.image.join("vmlinuz"))
             .arg("-initrd")
@@ -249,6 +263,12 @@ ip netns exec lab nft -f - <<<'table inet lab {
 const KERNEL_COMMAND_LINE: &str =
     "console=ttyS0 root=/dev/vda rw quiet edd=off panic=1 mitigations=off audit=0 apparmor=0 cryptomgr.notests=1";
 
+/// Under TCG the guest's clock counts instructions, 2^2 ns each, and follows this host's clock only while the guest has nothing to do. A slow
+/// or busy host then makes the guest late for this host, but never for itself: every limit that nasmount, the kernel or a case has is one of
+/// the guest's clock. With a clock that ran on, a host of a third of the usual speed failed most cases: a boot took 97 s of the guest's time
+/// there, and 37 s with this, in less of the host's.
+const GUEST_CLOCK: &str = "shift=2,sleep=on";
+
 /// The qemu process; it ends with this value.
 pub struct Qemu(Child);
 
@@ -284,6 +304,12 @@ impl Drop for Qemu {
     fn drop(&mut self) {
         self.end();
     }
+}
+
+/// The time in the kernel's last line, `[  123.456789] reboot: Power down`.
+fn power_down(line: &str) -> Option<f64> {
+    let time = line.trim_end().strip_suffix("] reboot: Power down")?;
+    time.rsplit_once('[')?.1.trim().parse().ok()
 }
 
 fn take_turn(suite: &str) -> Result<File> {

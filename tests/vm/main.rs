@@ -30,7 +30,7 @@ mod nasmount;
 
 use std::process::ExitCode;
 use std::rc::Rc;
-use std::time::Instant;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, Result, bail, ensure};
 
@@ -45,6 +45,8 @@ struct Request {
     suite: String,
     /// Cases whose name contains one of these; all if there is none.
     filters: Vec<String>,
+    /// No case begins later: what is left is named and not run (`VM_UNTIL`, seconds since 1970).
+    until: Option<SystemTime>,
 }
 
 fn request() -> Result<Request> {
@@ -52,6 +54,7 @@ fn request() -> Result<Request> {
         wanted: std::env::var_os("VM").is_some_and(|value| value == "1"),
         suite: std::env::var("SUITE").unwrap_or_else(|_| "trixie".to_owned()),
         filters: Vec::new(),
+        until: until()?,
     };
     let mut args = std::env::args().skip(1);
     while let Some(arg) = args.next() {
@@ -68,6 +71,14 @@ fn request() -> Result<Request> {
         request.suite
     );
     Ok(request)
+}
+
+fn until() -> Result<Option<SystemTime>> {
+    let Ok(text) = std::env::var("VM_UNTIL") else {
+        return Ok(None);
+    };
+    let seconds = text.parse().with_context(|| format!("VM_UNTIL={text}: seconds since 1970 were expected"))?;
+    Ok(Some(UNIX_EPOCH + Duration::from_secs(seconds)))
 }
 
 fn main() -> ExitCode {
@@ -100,20 +111,28 @@ fn run(request: &Request) -> Result<bool> {
 
     let lab = Rc::new(Lab::new(&request.suite)?);
     let mut running: Option<Guest> = None;
-    let mut failed = 0;
+    let (mut passed, mut failed, mut not_run) = (0, 0, Vec::new());
     for case in &chosen {
+        if request.until.is_some_and(|until| SystemTime::now() > until) {
+            not_run.push(case.name);
+            continue;
+        }
         let guest = match running.take() {
             Some(guest) if !guest.is_off()? => guest,
             Some(_) | None => lab.boot()?,
         };
         if report(&lab, &guest, case) {
+            passed += 1;
             running = Some(guest);
         } else {
             // A failed case leaves anything behind; the next one gets a fresh machine.
             failed += 1;
         }
     }
-    println!("{}: {} passed, {failed} failed", lab.suite(), chosen.len() - failed);
+    println!("{}: {passed} passed, {failed} failed", lab.suite());
+    if !not_run.is_empty() {
+        println!("{}: NOT RUN, the time was up: {}", lab.suite(), not_run.join(", "));
+    }
     Ok(failed == 0)
 }
 

@@ -4,7 +4,7 @@
 The driver renames NAME.sh into place. The agent claims it (rename to NAME.taken), runs it in a session of its
 own, concurrently with all others, and writes NAME.out, NAME.err and, complete and last, NAME.rc. A file
 NAME.kill ends the session of a command. /host/agent.up holds the id of the boot, so that the driver notices a
-restart of the guest. Nothing here may touch a path on a share: the agent has to outlive every outage.
+restart of the guest, and /host/clock the seconds since it: all limits of the driver are meant in the guest's time. Nothing here may touch a path on a share: the agent has to outlive every outage.
 """
 
 import os
@@ -39,11 +39,19 @@ def kill_session(process):
         pass
 
 
+def show_time(clock):
+    os.pwrite(clock, b"%012.3f\n" % time.clock_gettime(time.CLOCK_BOOTTIME), 0)
+
+
 def main():
     running = {}
+    # always of the same length, so that it can be written over
+    clock = os.open("/host/clock", os.O_WRONLY | os.O_CREAT)
+    show_time(clock)
     with open("/proc/sys/kernel/random/boot_id") as f:
         write_whole("/host/agent.up", f.read())
     while True:
+        show_time(clock)
         for entry in sorted(os.listdir(COMMANDS)):
             name, _, suffix = entry.rpartition(".")
             if suffix == "sh":
