@@ -26,7 +26,7 @@ const HOST_IS_SLOWER: u32 = 4;
 /// How often the host looks for an answer.
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
 /// How often a condition is tested in the guest; each test is a process or more.
-const CONDITION_INTERVAL: &str = "0.1";
+const CONDITION_INTERVAL: &str = "0.2";
 
 /// What a command in the guest did.
 #[derive(Debug)]
@@ -105,7 +105,7 @@ impl Guest {
 
     /// Has the guest switch itself off by this command; returns how long that took it, or nothing if it is still on after the limit.
     pub fn power_off(&self, limit: Duration, command: &str) -> Result<Option<Duration>> {
-        let began = self.clock()?;
+        let began = self.uptime()?;
         drop(self.spawn(command)?); // nobody will be there to answer
         let off = poll("the end of the guest", limit * HOST_IS_SLOWER, || Ok(self.is_off()?.then_some(())));
         if off.is_err() {
@@ -116,7 +116,7 @@ impl Guest {
         Ok((took <= limit).then_some(took))
     }
 
-    /// The guest's clock as its agent showed it last, up to 0.1 s ago: seconds since boot, suspended time included.
+    /// The guest's clock as its agent showed it last, up to 0.6 s ago: seconds since boot, suspended time included.
     fn clock(&self) -> Result<f64> {
         let path = self.share.join("clock");
         number(&fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?)
@@ -224,7 +224,7 @@ impl Job<'_> {
             stdout: self.read("out"),
             stderr: self.read("err"),
         };
-        // the agent lists the directory twenty times a second
+        // the agent lists the directory ten times a second
         for suffix in ["taken", "out", "err", "rc"] {
             fs::remove_file(self.file(suffix)).with_context(|| format!("remove {}.{suffix}", self.name))?;
         }
