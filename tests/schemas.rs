@@ -374,8 +374,10 @@ fn the_daemons_status_is_what_its_schema_says() {
 
 #[test]
 fn each_verdict_and_each_step_of_a_share_is_in_the_schemas() {
-    use Verdict::{Alive, Garbled, NoAddress, NoLink, NoRoute, Refused, Silent, Stranger, Unreachable, Unresolved};
-    for verdict in [Alive, Silent, Refused, Unreachable, Garbled, Unresolved, Stranger, NoLink, NoRoute, NoAddress] {
+    use Verdict::{Alive, Garbled, Refused, Silent, Stranger, Unreachable, Unresolved};
+    use Verdict::{NoAddress, NoLink, NoRoute, OffNetwork};
+    let of_server = [Alive, Silent, Refused, Unreachable, Garbled, Unresolved, Stranger];
+    for verdict in of_server.into_iter().chain([NoLink, NoRoute, NoAddress, OffNetwork]) {
         part_conforms("status", "verdict", &serde_json::to_value(verdict).unwrap());
     }
     for step in [

@@ -19,7 +19,7 @@ use crate::config::settings::{CredentialSource, ServerSettings, ShareSettings};
 use crate::config::{self, SourceText, shipped_profiles};
 use crate::plan::diagnosis::{
     Diagnosis, Ending, Finding, Look, Named, Outcome, Step, Subject, Trial, TrialFailure, Trouble, Writing, add_trial,
-    add_way, dialects_of, named, next_part, of_clock, of_dialect, of_latency, of_name, of_port, of_signing,
+    add_way, dialects_of, named, next_part, of_clock, of_dialect, of_latency, of_name, of_network, of_port, of_signing,
 };
 use crate::plan::layers;
 use crate::plan::options::{self, DirtyLimitSupport, KernelOptions};
@@ -66,7 +66,9 @@ pub struct Arguments {
 
 /// Of what a diagnosis is.
 enum Asked {
+    /// One that need not be configured.
     Host(String),
+    Server(Box<ServerSettings>),
     Share(Box<(ServerSettings, ShareSettings)>),
 }
 
@@ -93,6 +95,7 @@ pub fn run(config: Option<&Path>, arguments: &Arguments) -> anyhow::Result<Exit>
     let (diagnosis, state) = block_on(async { Ok((diagnose(&asked, file).await, state_of(&asked).await)) })?;
     let (share, host) = match &asked {
         Asked::Host(host) => (None, host.as_str()),
+        Asked::Server(server) => (None, server.host.as_str()),
         Asked::Share(both) => (Some(both.1.id.to_string()), both.0.host.as_str()),
     };
     let share = share.as_deref();
@@ -144,7 +147,7 @@ fn find(config: Option<&Path>, subject: &str) -> Result<Asked, Exit> {
         return Err(wrong(&format!("no share is mounted on {path:?}"), &hint));
     }
     if let Some(server) = settings.servers.values().find(|server| server.id.to_string() == subject) {
-        return Ok(Asked::Host(server.host.clone()));
+        return Ok(Asked::Server(server.clone().into()));
     }
     let mut known = shares_of(&settings);
     known.extend(settings.servers.keys().map(ToString::to_string));
@@ -200,11 +203,16 @@ async fn state_of(asked: &Asked) -> Option<State> {
 /// All steps; `file` is the name of one to be written.
 async fn diagnose(asked: &Asked, file: Option<String>) -> Diagnosis {
     let mut diagnosis = Diagnosis::default();
-    let (host, share) = match asked {
-        Asked::Host(host) => (host.as_str(), None),
-        Asked::Share(both) => (both.0.host.as_str(), Some(&both.1)),
+    let (server, share) = match asked {
+        Asked::Host(_) => (None, None),
+        Asked::Server(server) => (Some(&**server), None),
+        Asked::Share(both) => (Some(&both.0), Some(&both.1)),
     };
-    let address = look_at_server(&mut diagnosis, host, share).await;
+    let address = match (asked, server) {
+        (_, Some(server)) => look_at_server(&mut diagnosis, server, share).await,
+        (Asked::Host(host), None) => look_at_host(&mut diagnosis, host, None).await,
+        (Asked::Server(_) | Asked::Share(_), None) => None,
+    };
     diagnosis.skip_rest(&Step::OF_SERVER);
     let Asked::Share(both) = asked else { return diagnosis };
     if let Some(address) = address.filter(|_| is_root()) {
@@ -218,15 +226,31 @@ async fn diagnose(asked: &Asked, file: Option<String>) -> Diagnosis {
 /// One try of another login, up to the first look at the share, if all is well with the server.
 pub(super) async fn try_login(server: &ServerSettings, share: &ShareSettings, login: Login) -> Diagnosis {
     let mut diagnosis = Diagnosis::default();
-    if let Some(address) = look_at_server(&mut diagnosis, &server.host, Some(share)).await {
+    if let Some(address) = look_at_server(&mut diagnosis, server, Some(share)).await {
         let subject = Subject { share, credentials: &server.credentials, address };
         try_with(&mut diagnosis, &subject, &Writing::NotAsked, login).await;
     }
     diagnosis
 }
 
-/// The address, if all is well with the server.
-async fn look_at_server(diagnosis: &mut Diagnosis, host: &str, share: Option<&ShareSettings>) -> Option<IpAddr> {
+/// The address, if all is well with the server. Where it may not be asked nothing is sent, not even a question for its name.
+async fn look_at_server(
+    diagnosis: &mut Diagnosis,
+    server: &ServerSettings,
+    share: Option<&ShareSettings>,
+) -> Option<IpAddr> {
+    if !server.only_on.is_empty() {
+        let begun = clock::now();
+        let found = worker::list_interfaces(layers::LOCAL_STEP).await.map_err(|error| error.to_string());
+        let judged = of_network(&server.only_on, found.as_deref().map_err(String::as_str));
+        if !diagnosis.judge(Step::Network, judged, Some(clock::now().since(begun))) {
+            return None;
+        }
+    }
+    look_at_host(diagnosis, &server.host, share).await
+}
+
+async fn look_at_host(diagnosis: &mut Diagnosis, host: &str, share: Option<&ShareSettings>) -> Option<IpAddr> {
     let begun = clock::now();
     let address = match host.parse::<IpAddr>() {
         Ok(address) => {
@@ -502,7 +526,7 @@ mod tests {
         for path in ["/mnt/films/new", "/mnt/other", "./films"] {
             assert!(matches!(find(Some(&file), path), Err(Exit::Usage)), "{path}");
         }
-        assert!(matches!(find(Some(&file), "tower"), Ok(Asked::Host(host)) if host == "tower.lan"));
+        assert!(matches!(find(Some(&file), "tower"), Ok(Asked::Server(server)) if server.host == "tower.lan"));
         assert!(matches!(find(Some(&file), "flims"), Err(Exit::NoSuchShare)));
     }
 

@@ -43,6 +43,8 @@ pub struct Explanation {
     source: String,
     mount_point: String,
     profile: String,
+    /// The networks on which its server is asked; empty: on all.
+    only_on: Vec<String>,
     options: Vec<Explained>,
     /// Where the mount is not what was configured.
     adjusted: Vec<String>,
@@ -157,6 +159,7 @@ fn explain(loaded: &Loaded, share: &ShareSettings, host: &Host<'_>) -> anyhow::R
         source: format!("//{}/{}", server.host, share.source),
         mount_point: share.mount_point.to_string_lossy().into_owned(),
         profile: share.profile.clone(),
+        only_on: server.only_on.iter().map(ToString::to_string).collect(),
         options: options.chain(own).chain(unsaid).collect(),
         adjusted: adjustments.iter().map(adjusted).collect(),
         warnings,
@@ -200,7 +203,15 @@ fn adjusted(adjustment: &Adjustment) -> String {
 
 fn render(explanation: &Explanation) -> String {
     let Explanation { share, source, mount_point, profile, options, adjusted, warnings, times, .. } = explanation;
-    let mut text = format!("{share}: {source} on {mount_point}, profile {profile}\n\n");
+    let mut text = format!("{share}: {source} on {mount_point}, profile {profile}\n");
+    if !explanation.only_on.is_empty() {
+        let networks = explanation.only_on.join(", ");
+        let _ = writeln!(
+            text,
+            "Its server is asked only while this host is on {networks}: elsewhere nothing is sent to it."
+        );
+    }
+    text.push('\n');
     let mut table = Table::new();
     table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
     table.set_header(["OPTION", "VALUE", "IN FORCE", "FROM", "WHAT IT BOUNDS"]);
@@ -324,6 +335,17 @@ options = { uid = 1000, actimeo = 5 }
         let adjusted = |version| explained(&KernelOptions::of_version(version), None).adjusted.join("\n");
         assert!(!adjusted(Version(6, 12, 0)).contains("retrans"));
         assert!(adjusted(Version(6, 1, 0)).contains("retrans=3 is left out"));
+    }
+
+    #[test]
+    fn the_networks_of_the_server_are_said() {
+        assert!(!render(&explained(&KernelOptions::unknown(), None)).contains("only while"));
+        let bound = CONFIGURATION.replace("[share", "only_on = [\"10.10.0.0/24\", \"wg0\"]\n[share");
+        let explanation = explained_of(&bound, &KernelOptions::unknown(), None);
+        assert_eq!(explanation.only_on, ["10.10.0.0/24", "wg0"]);
+        crate::cli::validate::conforms("explain", &serde_json::to_value(&explanation).unwrap());
+        let text = render(&explanation);
+        assert!(text.contains("\nIts server is asked only while this host is on 10.10.0.0/24, wg0: "), "{text}");
     }
 
     #[test]

@@ -11,13 +11,14 @@ use toml::de::DeTable;
 use super::consumer::{Consumer, ENGINES};
 use super::invalid::{InvalidKind, Problems};
 use super::limits::{Limit, read_limits};
+use super::network::{HomeNetwork, parse_network};
 use super::options::{OptionEntry, read_options};
 use super::reader::{Fields, NoneWord, join, parse};
 use super::settings::{AfterHold, HoldFor, IdentityPolicy, OnAccess, OnOutage, OnSleep};
 use super::source::{Origin, Sourced};
 use super::value::{parse_on_access, quoted};
 
-pub(super) const SERVER_KEYS: &[&str] = &["host", "credentials", "identity", "probe"];
+pub(super) const SERVER_KEYS: &[&str] = &["host", "credentials", "identity", "only_on", "probe"];
 pub(super) const PROBE_KEYS: &[&str] = &["interval", "timeout", "dead_after", "alive_after"];
 pub(super) const SHARE_KEYS: &[&str] = &[
     "server",
@@ -72,6 +73,7 @@ pub(crate) struct ServerFragment {
     pub(crate) host: Option<Sourced<String>>,
     pub(crate) credentials: Option<Sourced<String>>,
     pub(crate) identity: Option<Sourced<IdentityPolicy>>,
+    pub(crate) only_on: Option<Sourced<Vec<HomeNetwork>>>,
     pub(crate) probe: ProbeFragment,
 }
 
@@ -183,12 +185,13 @@ fn read_server(origin: Origin, mut fields: Fields<'_>, problems: &mut Problems<'
     let credentials = fields.string("credentials", problems);
     let identity =
         fields.word("identity", &[("pinned", IdentityPolicy::Pinned), ("any", IdentityPolicy::Any)], problems);
+    let only_on = fields.parsed_list("only_on", "[\"192.168.1.0/24\", \"eth0\"]", parse_network, problems);
     let path = fields.key("probe");
     let probe = match fields.table("probe", "[server.NAME.probe]", problems) {
         Some((_, table)) => read_probe(Fields::new(table, path, fields.file(), PROBE_KEYS, problems), problems),
         None => ProbeFragment::default(),
     };
-    ServerFragment { origin, host, credentials, identity, probe, broken: fields.into_broken() }
+    ServerFragment { origin, host, credentials, identity, only_on, probe, broken: fields.into_broken() }
 }
 
 fn read_probe(mut fields: Fields<'_>, problems: &mut Problems<'_>) -> ProbeFragment {

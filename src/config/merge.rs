@@ -68,11 +68,12 @@ fn replace<T>(current: &mut Option<T>, later: Option<T>) {
 
 impl ServerFragment {
     fn lay_over(&mut self, later: Self) {
-        let Self { origin: _, broken, host, credentials, identity, probe } = later;
+        let Self { origin: _, broken, host, credentials, identity, only_on, probe } = later;
         self.broken.extend(broken);
         replace(&mut self.host, host);
         replace(&mut self.credentials, credentials);
         replace(&mut self.identity, identity);
+        replace(&mut self.only_on, only_on);
         self.probe.lay_over(probe);
     }
 }

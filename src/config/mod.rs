@@ -21,6 +21,7 @@ mod hints;
 pub mod invalid;
 pub mod limits;
 mod merge;
+pub mod network;
 mod options;
 mod paths;
 mod profile;

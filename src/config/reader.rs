@@ -90,6 +90,17 @@ impl<'t> Fields<'t> {
             self.wrong_type(name, origin, "a string", value, help, problems);
             return None;
         };
+        self.plain(name, origin, text, problems)
+    }
+
+    /// A text without control characters.
+    fn plain(
+        &mut self,
+        name: &'static str,
+        origin: Origin,
+        text: &str,
+        problems: &mut Problems<'_>,
+    ) -> Option<Sourced<String>> {
         if text.contains(char::is_control) {
             self.bad(
                 name,
@@ -224,6 +235,45 @@ impl<'t> Fields<'t> {
                 None
             }
         }
+    }
+
+    /// A string in a form of its own, or a list of at least one; each that is wrong is pointed at.
+    pub(crate) fn parsed_list<T>(
+        &mut self,
+        name: &'static str,
+        example: &str,
+        parse: impl Fn(&str) -> Result<T, BadValue>,
+        problems: &mut Problems<'_>,
+    ) -> Option<Sourced<Vec<T>>> {
+        let (origin, value) = self.raw(name)?;
+        if value.is_str() {
+            let Sourced { value, origin } = self.parsed(name, parse, problems)?;
+            return Some(Sourced { value: vec![value], origin });
+        }
+        let help = format!("write {name} = {example}");
+        let Some(list) = value.as_array() else {
+            self.wrong_type(name, origin, "a string or a list of strings", value, help, problems);
+            return None;
+        };
+        if list.is_empty() {
+            let message = "the list is empty".to_owned();
+            self.bad(name, origin, BadValue { message, help: format!("{help}, or leave it out") }, problems);
+            return None;
+        }
+        let mut values = Vec::new();
+        for element in list {
+            let at = Origin::new(self.file, element.span());
+            let Some(text) = element.get_ref().as_str() else {
+                self.wrong_type(name, at, "a string", element.get_ref(), help.clone(), problems);
+                continue;
+            };
+            let Some(Sourced { value, origin }) = self.plain(name, at, text, problems) else { continue };
+            match parse(&value) {
+                Ok(value) => values.push(value),
+                Err(bad) => self.bad(name, origin, bad, problems),
+            }
+        }
+        Some(Sourced { value: values, origin })
     }
 
     /// One of a few words.

@@ -8,6 +8,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::limits::Limit;
+use super::network::HomeNetwork;
 
 /// Name of a share: the key of its `[share.NAME]` table. Letters, digits, `-` and `_`, 1..=64 of them.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -49,6 +50,8 @@ pub struct ServerSettings {
     pub credentials: CredentialSource,
     /// Who may answer.
     pub identity: IdentityPolicy,
+    /// The networks on which it is asked; empty: on all.
+    pub only_on: Vec<HomeNetwork>,
     /// How the server is probed.
     pub probe: ProbeSettings,
 }

@@ -127,7 +127,9 @@ fn validate_server(name: &str, server: &ServerFragment, problems: &mut Problems<
     };
     let probe = validate_probe(&path, &server.probe, problems);
     let identity = server.identity.as_ref().map(|given| given.value).unwrap_or_default();
-    Some(ServerSettings { id: ServerId(name.to_owned()), host: host?, credentials: credentials?, identity, probe })
+    let only_on = server.only_on.as_ref().map(|given| given.value.clone()).unwrap_or_default();
+    let id = ServerId(name.to_owned());
+    Some(ServerSettings { id, host: host?, credentials: credentials?, identity, only_on, probe })
 }
 
 fn credential_source(path: &str, given: &Sourced<String>, problems: &mut Problems<'_>) -> Option<CredentialSource> {

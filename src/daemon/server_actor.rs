@@ -11,9 +11,11 @@ use super::host_watch::HostChanges;
 use super::network::Network;
 use super::share_actor::wait_until;
 use super::sleep::{News, Sleep};
+use crate::config::network::HomeNetwork;
 use crate::config::settings::{ProbeSettings, ServerSettings};
 use crate::share::BootInstant;
 use crate::share::detector::addresses::Addresses;
+use crate::share::detector::network;
 use crate::share::detector::{
     Detector, DetectorSpec, Flapping, Identity, Latency, LocalTrouble, Probed, Trust, Verdict, Whose,
 };
@@ -29,6 +31,9 @@ const RESOLVE_INTERVAL: Duration = Duration::from_secs(15);
 
 /// How long this host may take to say how it would reach the server; it asks nobody else.
 const LOOK_WITHIN: Duration = Duration::from_secs(2);
+
+/// When it is looked again, if it could not be said on which network this host is.
+const LOOK_RETRY: Duration = Duration::from_secs(5);
 
 /// What is known of a server.
 #[derive(Clone, Debug, PartialEq)]
@@ -107,6 +112,8 @@ pub fn spawn(settings: ServerSettings, around: ServerSurroundings, sleep: Sleep)
         asking_other: false,
         looking: false,
         look_again: true,
+        look_again_at: None,
+        looks_count_from: clock::now(),
         resolving: false,
         resolve_at: clock::now(),
         hints: 0,
@@ -139,8 +146,12 @@ async fn write_down(server: String, host: String, files: StateFiles, mut memory:
 
 fn detector_spec(settings: &ServerSettings) -> DetectorSpec {
     let ProbeSettings { interval, timeout, timeout_max, dead_after, alive_after } = settings.probe;
-    DetectorSpec { interval, timeout, timeout_max, dead_after, alive_after, identity: settings.identity }
+    let (identity, bound) = (settings.identity, !settings.only_on.is_empty());
+    DetectorSpec { interval, timeout, timeout_max, dead_after, alive_after, identity, bound }
 }
+
+/// What is wrong with this host's way to a server, and in words; `None` if nothing is.
+type Trouble = Option<(LocalTrouble, String)>;
 
 /// What something that takes a while found.
 enum Outcome {
@@ -155,8 +166,9 @@ enum Outcome {
         probed: Probed,
     },
     Looked {
-        address: IpAddr,
-        trouble: Option<(LocalTrouble, String)>,
+        address: Option<IpAddr>,
+        started: BootInstant,
+        trouble: Result<Trouble, worker::Failed>,
     },
     Resolved(Vec<IpAddr>),
 }
@@ -177,6 +189,10 @@ struct ServerActor {
     looking: bool,
     /// The way to the server may have changed since it was looked at.
     look_again: bool,
+    /// When it is looked again without news.
+    look_again_at: Option<BootInstant>,
+    /// What was seen of the network before says nothing of now.
+    looks_count_from: BootInstant,
     resolving: bool,
     /// The address is not only what was remembered.
     looked_up: bool,
@@ -197,10 +213,11 @@ impl ServerActor {
         let (mut network, mut hints) = (self.changes.network.clone(), self.changes.hints.clone());
         loop {
             self.start_what_is_due();
-            let probe_at = (!self.probing).then(|| self.detector.next_probe_at());
+            let probe_at = self.detector.poll_probe().filter(|_| !self.probing);
             tokio::select! {
                 () = wait_until(probe_at) => {}
                 () = wait_until(self.ask_other_at()) => {}
+                () = wait_until(self.look_again_at) => (self.look_again, self.look_again_at) = (true, None),
                 () = wait_until(self.detector.poll_timeout()) => {
                     let changed = self.detector.handle_timeout(clock::now());
                     self.publish(changed);
@@ -210,7 +227,10 @@ impl ServerActor {
                     if changed.is_err() {
                         return;
                     }
-                    self.settings = configured.borrow_and_update().clone();
+                    let before = std::mem::replace(&mut self.settings, configured.borrow_and_update().clone());
+                    if before.only_on != self.settings.only_on {
+                        (self.look_again, self.looks_count_from) = (true, clock::now());
+                    }
                     self.detector.reconfigure(detector_spec(&self.settings));
                 }
                 Some(()) = trusted.recv() => self.trust_stranger(),
@@ -238,7 +258,7 @@ impl ServerActor {
         let changed = self.detector.handle_resumed(clock::now());
         self.publish(changed);
         self.addresses.forget();
-        self.look_again = true;
+        (self.look_again, self.looks_count_from) = (true, clock::now());
     }
 
     /// Nobody has it configured any more: a veil laid now would outlive it.
@@ -252,7 +272,7 @@ impl ServerActor {
 
     fn ask_other_at(&self) -> Option<BootInstant> {
         let at = self.addresses.poll_ask(self.address(), self.detector.trust());
-        at.filter(|_| !self.asking_other)
+        at.filter(|_| !self.asking_other && self.detector.may_ask())
     }
 
     /// Probes and looks run beside the loop, one of each at most.
@@ -260,14 +280,16 @@ impl ServerActor {
         let now = clock::now();
         let address = self.address();
         let doubted = !self.looked_up || matches!(self.detector.trust(), Trust::Dead { .. });
-        let is_name = self.settings.host.parse::<IpAddr>().is_err();
+        // another network's resolver knows other names
+        let is_name = self.settings.host.parse::<IpAddr>().is_err() && self.detector.may_ask();
         if is_name && doubted && !self.resolving && now >= self.resolve_at {
             self.resolving = true;
             self.resolve_at = now + RESOLVE_INTERVAL;
             let host = self.settings.host.clone();
             self.start(async move { Outcome::Resolved(resolve(&host).await) });
         }
-        if !self.probing && now >= self.detector.next_probe_at() && !(self.resolving && address.is_none()) {
+        let is_due = self.detector.poll_probe().is_some_and(|at| at <= now);
+        if is_due && !self.probing && !(self.resolving && address.is_none()) {
             self.probing = true;
             let within = self.detector.probe_timeout();
             self.start(async move {
@@ -286,9 +308,11 @@ impl ServerActor {
             let within = self.detector.probe_timeout();
             self.start(async move { Outcome::AskedOther { address, probed: probe::probe(address, within).await } });
         }
-        if let Some(address) = address.filter(|_| self.look_again && !self.looking) {
-            (self.looking, self.look_again) = (true, false);
-            self.start(async move { Outcome::Looked { address, trouble: look(address).await } });
+        if self.look_again && !self.looking {
+            (self.looking, self.look_again, self.look_again_at) = (true, false, None);
+            let only_on = self.settings.only_on.clone();
+            let looking = async move { look(&only_on, address).await };
+            self.start(async move { Outcome::Looked { address, started: now, trouble: looking.await } });
         }
     }
 
@@ -319,10 +343,17 @@ impl ServerActor {
                 let answers = self.detector.is_itself(probed);
                 self.addresses.handle_other(clock::now(), self.address(), address, answers);
             }
-            Outcome::Looked { address, trouble } => {
+            Outcome::Looked { address, started, trouble } => {
                 self.looking = false;
-                if Some(address) == self.address() {
-                    self.looked(trouble);
+                match trouble {
+                    Ok(trouble) if address == self.address() && started >= self.looks_count_from => {
+                        self.looked(trouble)
+                    }
+                    Ok(_) => {} // it is being looked anew
+                    Err(error) => {
+                        warn!(%error, "cannot see whether this host is on the server's network");
+                        self.look_again_at = Some(clock::now() + LOOK_RETRY);
+                    }
                 }
             }
             Outcome::Resolved(found) => {
@@ -333,6 +364,9 @@ impl ServerActor {
     }
 
     async fn resolved(&mut self, found: &[IpAddr]) {
+        if !self.detector.may_ask() {
+            return; // it was not the resolver of the server's network, or hardly
+        }
         let Some(address) = self.addresses.resolved(found, self.address()) else { return };
         self.looked_up = true;
         if Some(address) != self.address() {
@@ -388,8 +422,13 @@ impl ServerActor {
         self.publish(None);
     }
 
-    fn looked(&mut self, trouble: Option<(LocalTrouble, String)>) {
+    fn looked(&mut self, trouble: Trouble) {
+        let could_ask = self.detector.may_ask();
         let changed = self.detector.handle_local(clock::now(), trouble.as_ref().map(|(trouble, _)| *trouble));
+        if self.detector.may_ask() != could_ask {
+            self.addresses.forget();
+            self.resolve_at = clock::now();
+        }
         let said = trouble.map(|(_, said)| said);
         if self.view.borrow().local_trouble != said {
             match &said {
@@ -461,15 +500,22 @@ async fn resolve(host: &str) -> Vec<IpAddr> {
     }
 }
 
-/// What is wrong with this host's way to an address. In a worker: links are asked for under the kernel's one lock of all
-/// network configuration (RTNL), behind which NetworkManager hung in the incident.
-async fn look(server: IpAddr) -> Option<(LocalTrouble, String)> {
+/// What is wrong with this host's way to a server; an error if it cannot be said whether it is on one of the server's networks. In a
+/// worker: links are asked for under the kernel's one lock of all network configuration (RTNL), behind which NetworkManager hung in
+/// the incident.
+async fn look(only_on: &[HomeNetwork], server: Option<IpAddr>) -> Result<Trouble, worker::Failed> {
+    if !only_on.is_empty()
+        && let Err(why) = network::find(only_on, &worker::list_interfaces(LOOK_WITHIN).await?)
+    {
+        return Ok(Some((LocalTrouble::OffNetwork, why)));
+    }
+    let Some(server) = server else { return Ok(None) };
     match worker::ask(&Request::LookAtRoute { server }, LOOK_WITHIN).await {
-        Ok(Answer::Route { trouble }) => trouble,
-        Ok(_) => None,
+        Ok(Answer::Route { trouble }) => Ok(trouble),
+        Ok(_) => Ok(None),
         Err(error) => {
             warn!(%error, "cannot look at this host's way to the server");
-            None
+            Ok(None)
         }
     }
 }

@@ -166,9 +166,13 @@ fn servers(old: &Settings, new: &Settings, steps: &mut Vec<PlanStep>) {
 // both name every field, so that no new one is forgotten
 
 fn server_change(before: &ServerSettings, after: &ServerSettings) -> Changed {
-    let ServerSettings { id: _, host: _, credentials, identity, probe } = after;
+    let ServerSettings { id: _, host: _, credentials, identity, only_on, probe } = after;
     Changed {
-        at_once: keys(&[("probe", before.probe != *probe), ("identity", before.identity != *identity)]),
+        at_once: keys(&[
+            ("probe", before.probe != *probe),
+            ("identity", before.identity != *identity),
+            ("only_on", before.only_on != *only_on),
+        ]),
         at_mount: keys(&[("credentials", before.credentials != *credentials)]),
     }
 }

@@ -72,8 +72,10 @@ fn each_key_is_noticed_by_itself() {
         let step = said(&steps).into_iter().find(|step| step.starts_with("share music: take over")).unwrap();
         assert!(step.contains(key), "{line}: {step}");
     }
-    let steps = plan("host = \"10.0.0.1\"", "host = \"10.0.0.1\"\nidentity = \"any\"");
-    assert_eq!(said(&steps), ["server tower: take over identity"]);
+    for (key, line) in [("identity", "identity = \"any\""), ("only_on", "only_on = \"eth0\"")] {
+        let steps = plan("host = \"10.0.0.1\"", &format!("host = \"10.0.0.1\"\n{line}"));
+        assert_eq!(said(&steps), [format!("server tower: take over {key}")]);
+    }
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! What `nasmount doctor` wants to know of a host: files of the system, and what lies in a mount point on which nothing is mounted.
 //! Nothing is changed, and nothing is looked at that could lie on a share.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::Read as _;
 use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
@@ -54,10 +55,17 @@ pub fn gather<'a>(root: &Path, mount_points: impl Iterator<Item = &'a Path>) -> 
         units: unit_files::read(&root.join("etc/systemd/system")).unwrap_or_default(),
         unified_cgroups: root.join("sys/fs/cgroup/cgroup.controllers").is_file(),
         nft: programs.find(|path| path.is_file()),
+        interfaces: interfaces(root),
         mount_points: mount_points.map(|path| (path.to_owned(), underneath(path, &mounts))).collect(),
         updatedb: text(&root.join("etc/updatedb.conf")),
         node_exporter: node_exporter.filter_map(|path| Some(TextFile { text: text(&path)?, path })).collect(),
     }
+}
+
+/// As the kernel lists them, without a question to it that could wait for a lock.
+fn interfaces(root: &Path) -> Option<BTreeSet<String>> {
+    let entries = fs::read_dir(root.join("sys/class/net")).ok()?;
+    Some(entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned()).collect())
 }
 
 /// A file's text; `None` if it is not there, cannot be read, or is no file: a pipe could take for ever.

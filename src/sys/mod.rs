@@ -24,6 +24,7 @@ pub mod examine;
 pub mod fd_store;
 pub mod generator;
 pub mod host_facts;
+pub mod interfaces;
 pub mod kernel;
 pub mod kernel_log;
 pub mod listen;

@@ -58,7 +58,7 @@ fn trouble_of(error: &io::Error, server: IpAddr) -> Option<(LocalTrouble, String
     }
 }
 
-fn address(storage: &nix::sys::socket::SockaddrStorage) -> Option<IpAddr> {
+pub(super) fn address(storage: &nix::sys::socket::SockaddrStorage) -> Option<IpAddr> {
     let v4 = storage.as_sockaddr_in().map(|address| IpAddr::V4(address.ip()));
     v4.or_else(|| storage.as_sockaddr_in6().map(|address| IpAddr::V6(address.ip())))
 }

@@ -53,7 +53,7 @@ impl Daemon {
     /// When another address of a server is to be asked.
     pub fn ask_other_at(&self, server: usize, known: u32) -> Option<BootInstant> {
         let at = self.addresses[server].poll_ask(Some(ip(known)), self.detectors[server].trust());
-        at.filter(|_| !self.asking_other[server])
+        at.filter(|_| !self.asking_other[server] && self.detectors[server].may_ask())
     }
 }
 
@@ -136,7 +136,8 @@ impl World {
         Ok(())
     }
 
-    pub fn start_probe(&mut self, server: usize) {
+    pub fn start_probe(&mut self, server: usize) -> Check {
+        invariants::nothing_is_sent_off_its_network(self, server)?;
         let address = self.host.servers[server].known;
         let (probed, took) = self.probe(server, address);
         if let Some(daemon) = &mut self.daemon {
@@ -144,6 +145,7 @@ impl World {
         }
         let generation = self.generation;
         self.after(took, Happening::ProbeEnds { generation, server, address, started: self.now, probed });
+        Ok(())
     }
 
     /// What a probe of an address that starts now will find, and how long it takes.
@@ -176,15 +178,18 @@ impl World {
         }
     }
 
-    pub fn ask_other_address(&mut self, server: usize) {
+    pub fn ask_other_address(&mut self, server: usize) -> Check {
+        invariants::nothing_is_sent_off_its_network(self, server)?;
         let (now, known) = (self.now, self.host.servers[server].known);
         let interval = self.setup.detector_spec(server).interval;
-        let Some(daemon) = &mut self.daemon else { return };
-        let Some(address) = daemon.addresses[server].next_to_ask(now, Some(ip(known)), interval) else { return };
+        let Some(daemon) = &mut self.daemon else { return Ok(()) };
+        let next = daemon.addresses[server].next_to_ask(now, Some(ip(known)), interval);
+        let Some(address) = next else { return Ok(()) };
         daemon.asking_other[server] = true;
         let (generation, address) = (self.generation, number(address));
         let (probed, took) = self.probe(server, address);
         self.after(took, Happening::OtherAsked { generation, server, address, probed });
+        Ok(())
     }
 
     pub fn other_asked(&mut self, server: usize, address: u32, probed: Probed) {

@@ -228,9 +228,9 @@ impl World {
     fn hint(&mut self, server: usize) -> Result<bool, Violation> {
         let now = self.now;
         let Some(daemon) = &mut self.daemon else { return Ok(false) };
-        let before = daemon.detectors[server].next_probe_at();
+        let before = daemon.detectors[server].poll_probe();
         daemon.detectors[server].handle_hint(now);
-        let hurried = daemon.detectors[server].next_probe_at() != before;
+        let hurried = daemon.detectors[server].poll_probe() != before;
         let trusted = daemon.detectors[server].trust() == Trust::Trusted;
         for share in self.setup.shares_on(server).filter(|_| trusted).collect::<Vec<_>>() {
             self.share_input(share, Some(Input::Event(Event::ConnectionClosed)))?;

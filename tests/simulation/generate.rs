@@ -33,7 +33,8 @@ impl Schedule {
     /// The schedule of a seed.
     pub fn generate(seed: u64) -> Self {
         let mut rng = fastrand::Rng::with_seed(seed);
-        let setup = Setup::generate(&mut rng);
+        let mut setup = Setup::generate(&mut rng);
+        setup.servers.iter_mut().for_each(|server| server.only_on = seed.is_multiple_of(2));
         let mut at = 0;
         let mut faults = Vec::new();
         for _ in 0..rng.usize(1..=10) {
@@ -58,6 +59,7 @@ impl Setup {
                 dead_after: rng.u32(1..=4),
                 alive_after: rng.u32(1..=3),
                 two_addresses: rng.bool(),
+                only_on: false,
             })
             .collect();
         let shares: Vec<ShareSetup> = (0..rng.usize(1..=3))
@@ -246,13 +248,7 @@ fn other(rng: &mut fastrand::Rng, setup: &Setup) -> Fault {
         24..=30 => Fault::Command { share, typed: typed(rng) },
         31..=34 => Fault::ConfigurationLoaded { change: change(rng, share, unit) },
         35 => Fault::NetworkChanged,
-        38..=40 => Fault::Local {
-            server,
-            trouble: pick(
-                rng,
-                &[Some(LocalTrouble::NoLink), Some(LocalTrouble::NoRoute), Some(LocalTrouble::NoAddress), None],
-            ),
-        },
+        38..=40 => Fault::Local { server, trouble: trouble(rng, setup.servers[server].only_on) },
         41 => Fault::Hint { server },
         42 => Fault::TrustStranger { server },
         43 => Fault::BarrierTaken { share },
@@ -265,6 +261,14 @@ fn other(rng: &mut fastrand::Rng, setup: &Setup) -> Fault {
         47..=49 => Fault::AddressDies { server, second: rng.u8(0..3) == 0 },
         36 | 37 => Fault::Suspend { for_ms: rng.u64(1_000..600_000) },
         _ => Fault::SpuriousTimeout,
+    }
+}
+
+fn trouble(rng: &mut fastrand::Rng, only_on: bool) -> Option<LocalTrouble> {
+    use LocalTrouble::{NoAddress, NoLink, NoRoute, OffNetwork};
+    match only_on {
+        true => pick(rng, &[Some(NoLink), Some(NoRoute), Some(OffNetwork), None]),
+        false => pick(rng, &[Some(NoLink), Some(NoRoute), Some(NoAddress), None]),
     }
 }
 

@@ -57,7 +57,12 @@ impl Server {
     /// As this host sees it, at an address.
     pub fn seen_at(&self, address: u32) -> ServerIs {
         let is_its = self.leads_to().any(|its| its == address) && !self.dead.contains(&address);
-        if self.local.is_some() || !is_its { ServerIs::Silent } else { self.is }
+        match self.local {
+            Some(LocalTrouble::OffNetwork) => ServerIs::Stranger,
+            Some(LocalTrouble::NoLink | LocalTrouble::NoRoute | LocalTrouble::NoAddress) => ServerIs::Silent,
+            None if is_its => self.is,
+            None => ServerIs::Silent,
+        }
     }
 
     /// What its name leads to.

@@ -41,6 +41,9 @@ pub struct ServerSetup {
     /// Its name leads to two addresses.
     #[serde(default)]
     pub two_addresses: bool,
+    /// It may be asked on its own network only.
+    #[serde(default)]
+    pub only_on: bool,
 }
 
 /// One share.
@@ -296,6 +299,7 @@ impl Setup {
             timeout: Duration::from_secs(1),
             timeout_max: Duration::from_secs(5),
             identity: IdentityPolicy::Pinned,
+            bound: server.only_on,
             dead_after: server.dead_after,
             alive_after: server.alive_after,
         }

@@ -48,7 +48,8 @@ pub fn setup() -> Setup {
 
 /// Shares, each on the server with this index, and units.
 pub fn setup_of(servers: &[usize], units: Vec<UnitSetup>) -> Setup {
-    let server = ServerSetup { interval_ms: 1_000, dead_after: 3, alive_after: 3, two_addresses: false };
+    let server =
+        ServerSetup { interval_ms: 1_000, dead_after: 3, alive_after: 3, two_addresses: false, only_on: false };
     let count = servers.iter().max().map_or(1, |last| last + 1);
     let share = |server: &usize| ShareSetup {
         server: *server,
@@ -73,6 +74,11 @@ impl Setup {
 
     pub fn at_two_addresses(mut self) -> Self {
         self.servers.iter_mut().for_each(|server| server.two_addresses = true);
+        self
+    }
+
+    pub fn on_one_network_only(mut self) -> Self {
+        self.servers.iter_mut().for_each(|server| server.only_on = true);
         self
     }
 

@@ -48,6 +48,7 @@ fn faults() -> Vec<Fault> {
         Fault::AddressDies { server: 0, second: false },
         Fault::SourceEdited { share: 0, down_for_ms: 500 },
         Fault::Local { server: 0, trouble: Some(LocalTrouble::NoLink) },
+        Fault::Local { server: 0, trouble: Some(LocalTrouble::OffNetwork) },
         Fault::Local { server: 0, trouble: None },
         typed(Typed::Mount),
         typed(Typed::Unmount),

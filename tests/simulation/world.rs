@@ -251,7 +251,9 @@ impl World {
         if let Some(daemon) = &self.daemon {
             for (server, detector) in daemon.detectors.iter().enumerate().filter(|(server, _)| !daemon.probing[*server])
             {
-                consider(detector.next_probe_at(), Next::Probe(server));
+                if let Some(at) = detector.poll_probe() {
+                    consider(at, Next::Probe(server));
+                }
             }
             for server in 0..daemon.detectors.len() {
                 if let Some(at) = daemon.ask_other_at(server, self.host.servers[server].known) {
@@ -289,14 +291,8 @@ impl World {
                 None => Ok(()),
             },
             Next::Waking => self.wake(),
-            Next::Probe(server) => {
-                self.start_probe(server);
-                Ok(())
-            }
-            Next::OtherAddress(server) => {
-                self.ask_other_address(server);
-                Ok(())
-            }
+            Next::Probe(server) => self.start_probe(server),
+            Next::OtherAddress(server) => self.ask_other_address(server),
             Next::Detector(server) => self.detector_timeout(server),
             Next::Share(share) => self.feed(share, Some(Input::Timeout)),
             Next::Units => self.feed_units(None),
@@ -378,7 +374,8 @@ impl World {
             self.share_input(share, Some(Input::Event(Event::Resumed { asleep })))?;
         }
         self.units_input(Some(UnitEvent::Resumed { asleep }))?;
-        self.agree()
+        self.agree()?;
+        (0..self.setup.servers.len()).try_for_each(|server| self.look_at_the_host(server))
     }
 
     /// Counts faults of a kind, and those that made a difference.

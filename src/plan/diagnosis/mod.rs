@@ -21,7 +21,9 @@ pub use address::{Named, named};
 pub use facts::{
     Encryption, Ending, Greeting, Look, NoConnection, NoGreeting, Part, Passed, Signing, Trial, TrialFailure,
 };
-pub use server::{add_way, dialect_name, dialects_of, of_clock, of_dialect, of_latency, of_name, of_port, of_signing};
+pub use server::{
+    add_way, dialect_name, dialects_of, of_clock, of_dialect, of_latency, of_name, of_network, of_port, of_signing,
+};
 pub use table::{NUMBERS, Number, WORDS, Word};
 pub use trial::{Subject, Writing, add_trial, next_part};
 
@@ -29,6 +31,8 @@ pub use trial::{Subject, Writing, add_trial, next_part};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Step {
+    /// This host is on a network on which the server may be asked.
+    Network,
     /// The server's name has an address.
     Name,
     /// This host has a route to it, and an address to come from.
@@ -68,6 +72,7 @@ pub enum Step {
 impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
+            Self::Network => "network",
             Self::Name => "name",
             Self::Route => "route",
             Self::Link => "link",
@@ -91,8 +96,17 @@ impl fmt::Display for Step {
 
 impl Step {
     /// All of a server.
-    pub const OF_SERVER: [Self; 8] =
-        [Self::Name, Self::Route, Self::Link, Self::Port, Self::Dialect, Self::Signing, Self::Latency, Self::Clock];
+    pub const OF_SERVER: [Self; 9] = [
+        Self::Network,
+        Self::Name,
+        Self::Route,
+        Self::Link,
+        Self::Port,
+        Self::Dialect,
+        Self::Signing,
+        Self::Latency,
+        Self::Clock,
+    ];
     /// All of a share on it.
     pub const OF_SHARE: [Self; 9] = [
         Self::Credentials,

@@ -5,12 +5,37 @@ use std::time::Duration;
 
 use super::Greeting;
 use super::{Diagnosis, Encryption, Judged, Look, NoConnection, NoGreeting, Signing, Step, Trouble, option, trouble};
+use crate::config::network::{HomeNetwork, listed};
 use crate::config::settings::ShareSettings;
 use crate::share::detector::LocalTrouble;
 use crate::share::detector::addresses::first_of;
+use crate::share::detector::network::{self, Interface};
 
 /// Beyond this Kerberos refuses a login (RFC 4120, the default of every implementation).
 const KERBEROS_SKEW_SECONDS: f64 = 300.0;
+
+/// Whether this host is on one of the networks on which the server may be asked.
+pub fn of_network(only_on: &[HomeNetwork], found: Result<&[Interface], &str>) -> Judged {
+    match found.map(|interfaces| network::find(only_on, interfaces)) {
+        Ok(Ok(by)) => Ok(format!("{by}; only_on = {}", listed(only_on))),
+        Ok(Err(why)) => Err(off_network(why)),
+        Err(error) => Err(trouble(
+            Step::Network,
+            error,
+            "it cannot be seen on which network this host is, and the server may be asked on some only",
+            "look at `ip address`; if it hangs, too, something in the kernel's network does",
+        )),
+    }
+}
+
+fn off_network(why: String) -> Trouble {
+    trouble(
+        Step::Network,
+        why,
+        "this host is on none of the networks on which the server may be asked, so nothing was sent to it",
+        "join one (`ip -br address` says on which it is), or change `only_on` of the server",
+    )
+}
 
 /// What the resolver said of a name.
 pub fn of_name(host: &str, found: Result<&[IpAddr], &str>) -> Judged {
@@ -35,7 +60,7 @@ pub fn add_way(
     took: Duration,
 ) -> bool {
     match of_way(found) {
-        Some(trouble) if trouble.step == Step::Route => diagnosis.judge(Step::Route, Err(trouble), Some(took)),
+        Some(trouble) if trouble.step <= Step::Route => diagnosis.judge(Step::Route, Err(trouble), Some(took)),
         wrong => {
             diagnosis.judge(Step::Route, Ok(format!("this host has a route to {address}")), Some(took));
             let link = wrong.map_or_else(|| Ok("the interface has a link".to_owned()), Err);
@@ -65,6 +90,7 @@ fn of_way(found: Result<Option<(LocalTrouble, String)>, &str>) -> Option<Trouble
             "the interface towards the server is down, or has no cable or no Wi-Fi",
             "look at `ip link` and at the cable",
         ),
+        Ok(Some((LocalTrouble::OffNetwork, message))) => return Some(off_network(message)),
         Err(error) => (
             Step::Route,
             error.to_owned(),

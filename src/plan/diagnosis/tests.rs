@@ -8,6 +8,7 @@ use super::*;
 use crate::config::settings::CredentialSource;
 use crate::config::{self, SourceText, shipped_profiles};
 use crate::share::detector::LocalTrouble;
+use crate::share::detector::network::Interface;
 
 const ADDRESS: &str = "10.10.0.35";
 
@@ -51,6 +52,25 @@ fn a_name_has_an_address_or_a_reason() {
 }
 
 #[test]
+fn off_its_networks_a_server_is_not_looked_at() {
+    let text = format!("[server.tower]\nhost = \"{ADDRESS}\"\nonly_on = [\"10.10.0.0/24\", \"wg0\"]\n");
+    let loaded = config::load(&[SourceText::new("nasmount.toml", text)], &shipped_profiles()).unwrap();
+    let only_on = loaded.settings.servers.into_values().next().unwrap().only_on;
+    let at = |address: &str| {
+        let addresses = vec![address.parse().unwrap()];
+        of_network(&only_on, Ok(&[Interface { name: "eth0".into(), is_up: true, addresses }]))
+    };
+    assert_eq!(at("10.10.0.7").unwrap(), "eth0 has 10.10.0.7; only_on = 10.10.0.0/24, wg0");
+    let trouble = at("10.11.0.7").unwrap_err();
+    assert_eq!(
+        (trouble.step, trouble.message.as_str()),
+        (Step::Network, "not on its network: only_on = 10.10.0.0/24, wg0")
+    );
+    assert!(trouble.cause.contains("nothing was sent"), "{trouble:?}");
+    assert_eq!(of_network(&only_on, Err("a worker hangs")).unwrap_err().step, Step::Network);
+}
+
+#[test]
 fn route_and_link_are_two_steps() {
     let steps = |found| {
         let mut diagnosis = Diagnosis::default();
@@ -62,6 +82,7 @@ fn route_and_link_are_two_steps() {
     assert_eq!(steps(Ok(None)), [(Step::Route, Outcome::Ok), (Step::Link, Outcome::Ok)]);
     assert_eq!(steps(trouble(LocalTrouble::NoRoute)), [(Step::Route, Outcome::Failed)]);
     assert_eq!(steps(trouble(LocalTrouble::NoAddress)), [(Step::Route, Outcome::Failed)]);
+    assert_eq!(steps(trouble(LocalTrouble::OffNetwork)), [(Step::Network, Outcome::Failed)]);
     assert_eq!(steps(trouble(LocalTrouble::NoLink)), [(Step::Route, Outcome::Ok), (Step::Link, Outcome::Failed)]);
     assert_eq!(steps(Err("a worker hangs")), [(Step::Route, Outcome::Failed)]);
 }

@@ -86,6 +86,8 @@ pub struct HostFacts {
     pub unified_cgroups: bool,
     /// Where `nft` is, if it is where a service looks for programs.
     pub nft: Option<PathBuf>,
+    /// Names of its interfaces; `None` if they cannot be listed.
+    pub interfaces: Option<BTreeSet<String>>,
     /// Mount points of shares.
     pub mount_points: BTreeMap<PathBuf, Underneath>,
     /// `/etc/updatedb.conf`, if there is one.

@@ -12,6 +12,7 @@ mod consumers;
 pub mod facts;
 mod kernel;
 mod mounts;
+mod networks;
 mod programs;
 
 use serde::Serialize;
@@ -109,6 +110,7 @@ pub fn examine(settings: &Settings, host: &HostFacts, services: &ServiceFacts, o
     service(services, own_version, &mut found);
     found.extend(services.systemd.as_deref().and_then(systemd));
     consumers::consumers(settings, services, &mut found);
+    found.extend(networks::unknown_interfaces(settings, host));
     host.mount_points.iter().for_each(|(path, what)| found.extend(mounts::underneath(settings, path, what)));
     found.extend(host.updatedb.as_deref().and_then(|text| programs::updatedb(settings, text)));
     found.extend(programs::node_exporter(settings, &host.node_exporter));

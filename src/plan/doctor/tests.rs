@@ -57,6 +57,7 @@ fn healthy() -> (HostFacts, ServiceFacts) {
         unfinished: Unfinished::default(),
         unified_cgroups: true,
         nft: Some("/usr/sbin/nft".into()),
+        interfaces: Some(["lo", "eth0", "wg1"].map(str::to_owned).into()),
         mount_points: mount_points.map(|(path, what)| (path.into(), what)).into(),
         updatedb: Some("PRUNEFS = \"NFS CIFS autofs\"\n".into()),
         node_exporter: vec![defaults("ARGS=\"--collector.filesystem.mount-points-exclude=^/(mnt|srv)\"\n")],

@@ -5,7 +5,7 @@
 //! A probe that takes long is a success: slow is not dead (`pace`).
 //!
 //! What is wrong with this host itself is known without a probe: a pulled cable, no route, no address. If that lasts for
-//! a moment the server is dead at once. An answer by another machine than before ([`Identity`]) is none: nothing that was
+//! a moment the server is dead at once. Off the networks to which a server is bound it is not even asked (`network`). An answer by another machine than before ([`Identity`]) is none: nothing that was
 //! written for one server may be sent to another.
 //!
 //! A server that comes and goes is trusted later each time: from the third outage within ten minutes on, it has to answer
@@ -17,6 +17,7 @@
 //! something is mounted or unmounted was a use-after-free until 6.7.
 
 pub mod addresses;
+pub mod network;
 mod pace;
 #[cfg(test)]
 mod tests;
@@ -81,6 +82,8 @@ pub enum Verdict {
     NoRoute,
     /// This host has no address from which the server could be reached.
     NoAddress,
+    /// This host is on no network on which the server may be asked.
+    OffNetwork,
 }
 
 /// Whose trouble it is.
@@ -97,7 +100,7 @@ impl Verdict {
     /// Whose trouble a failure is.
     pub fn whose(self) -> Whose {
         match self {
-            Self::NoLink | Self::NoRoute | Self::NoAddress => Whose::Host,
+            Self::NoLink | Self::NoRoute | Self::NoAddress | Self::OffNetwork => Whose::Host,
             Self::Alive
             | Self::Silent
             | Self::Refused
@@ -119,6 +122,8 @@ pub enum LocalTrouble {
     NoRoute,
     /// There is no address.
     NoAddress,
+    /// The server may be asked on other networks only.
+    OffNetwork,
 }
 
 impl From<LocalTrouble> for Verdict {
@@ -127,6 +132,7 @@ impl From<LocalTrouble> for Verdict {
             LocalTrouble::NoLink => Self::NoLink,
             LocalTrouble::NoRoute => Self::NoRoute,
             LocalTrouble::NoAddress => Self::NoAddress,
+            LocalTrouble::OffNetwork => Self::OffNetwork,
         }
     }
 }
@@ -189,6 +195,7 @@ impl fmt::Display for Verdict {
             Self::NoLink => "cannot be reached: this host has no link",
             Self::NoRoute => "cannot be reached: this host has no route to it",
             Self::NoAddress => "cannot be reached: this host has no address",
+            Self::OffNetwork => "is not asked: this host is not on its network",
         })
     }
 }
@@ -237,6 +244,8 @@ pub struct DetectorSpec {
     pub alive_after: u32,
     /// Who may answer.
     pub identity: IdentityPolicy,
+    /// It may be asked on some networks only: not before it is known that this host is on one.
+    pub bound: bool,
 }
 
 /// The detector of one server.
@@ -258,6 +267,8 @@ pub struct Detector {
     pace: Pace,
     /// What is wrong with this host, and since when.
     local: Option<(LocalTrouble, BootInstant)>,
+    /// Nobody has looked yet on which network this host is.
+    unlooked: bool,
     /// What is said to be wrong with this host, although the server was asked since and has answered.
     disbelieved: Option<LocalTrouble>,
     identity: Option<Identity>,
@@ -280,6 +291,7 @@ impl Detector {
             hurried_until: None,
             pace: Pace::default(),
             local: None,
+            unlooked: spec.bound,
             disbelieved: None,
             identity,
             stranger: None,
@@ -293,6 +305,7 @@ impl Detector {
 
     /// Probes in another way from the next probe on; what is believed stays.
     pub fn reconfigure(&mut self, spec: DetectorSpec) {
+        self.unlooked = spec.bound && (self.unlooked || !self.spec.bound);
         self.spec = spec;
     }
 
@@ -311,9 +324,14 @@ impl Detector {
         Some(Flapping { outages: u32::try_from(outages).unwrap_or(u32::MAX), must_answer_for })
     }
 
-    /// When the next probe should start.
-    pub fn next_probe_at(&self) -> BootInstant {
-        self.next_probe_at
+    /// When the next probe should start; never while nobody may be asked.
+    pub fn poll_probe(&self) -> Option<BootInstant> {
+        self.may_ask().then_some(self.next_probe_at)
+    }
+
+    /// Whether anything may be sent to the server: this host is not known to be off its network, nor is that unknown.
+    pub fn may_ask(&self) -> bool {
+        !self.unlooked && !self.local.is_some_and(|(trouble, _)| trouble == LocalTrouble::OffNetwork)
     }
 
     /// How long a probe that starts now may take.
@@ -331,6 +349,7 @@ impl Detector {
     pub fn handle_resumed(&mut self, now: BootInstant) -> Option<Trust> {
         self.handle_change_of_network(now);
         self.fresh_since = now;
+        self.unlooked = self.spec.bound;
         (self.failures, self.successes) = (0, 0);
         match self.trust {
             Trust::Trusted | Trust::Suspect { .. } => {
@@ -383,9 +402,13 @@ impl Detector {
 
     /// What is wrong with this host itself, or that nothing is any more.
     pub fn handle_local(&mut self, now: BootInstant, trouble: Option<LocalTrouble>) -> Option<Trust> {
+        self.unlooked = false;
         let before = self.local.map(|(trouble, _)| trouble);
         if before.or(self.disbelieved) == trouble {
             return None;
+        }
+        if [before, trouble].contains(&Some(LocalTrouble::OffNetwork)) {
+            self.fresh_since = now; // on the other network it was somebody else who was asked
         }
         let since = self.local.map_or(now, |(_, since)| since);
         self.local = trouble.map(|trouble| (trouble, since));
@@ -418,7 +441,7 @@ impl Detector {
 
     /// Takes in a probe that began at `started`; returns the new trust if it changed.
     pub fn handle_probe(&mut self, started: BootInstant, now: BootInstant, probed: Probed) -> Option<Trust> {
-        if started < self.fresh_since {
+        if started < self.fresh_since || !self.may_ask() {
             self.next_probe_at = now;
             return None;
         }

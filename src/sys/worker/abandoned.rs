@@ -129,6 +129,7 @@ fn described(request: &Request) -> (&'static str, Option<&str>) {
         Request::UnmountOther { mount_point } => ("unmount", mount_point.to_str()),
         Request::DestroySockets { .. } => ("destroy sockets", None),
         Request::LookAtRoute { .. } => ("look at the route", None),
+        Request::ListInterfaces => ("list interfaces", None),
         Request::Resolve { host } => ("resolve", Some(host)),
     }
 }

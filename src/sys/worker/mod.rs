@@ -31,6 +31,7 @@ use crate::plan::beside::{Doing, Found, Said};
 use crate::plan::diagnosis::Passed;
 use crate::plan::options::{self, MountPlan};
 use crate::share::detector::LocalTrouble;
+use crate::share::detector::network::Interface;
 use crate::share::event::Attachment;
 use crate::status::{Holder, NamespaceCopy};
 
@@ -159,6 +160,8 @@ pub enum Request {
         /// Its address.
         server: IpAddr,
     },
+    /// List this host's interfaces.
+    ListInterfaces,
     /// Resolve a host name.
     Resolve {
         /// The name.
@@ -336,6 +339,8 @@ pub enum Answer {
         /// What is wrong with it, and where.
         trouble: Option<(LocalTrouble, String)>,
     },
+    /// To `ListInterfaces`.
+    Interfaces(Vec<Interface>),
     /// To `Resolve`: each once, in the resolver's order.
     Addresses(Vec<IpAddr>),
     /// To `TryShare`, several times.
@@ -528,6 +533,15 @@ async fn ask_unless_others_hang(
     }
 }
 
+/// Asks for this host's interfaces.
+pub async fn list_interfaces(limit: Duration) -> Result<Vec<Interface>, Failed> {
+    let answer = ask(&Request::ListInterfaces, limit).await?;
+    let Answer::Interfaces(found) = answer else {
+        return Err(Failed::local("cannot list interfaces", &io::ErrorKind::InvalidData.into()));
+    };
+    Ok(found)
+}
+
 /// The worker's side: serves the request on standard input.
 pub fn serve() -> io::Result<()> {
     rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))?;
@@ -577,6 +591,9 @@ fn perform(request: Request) -> Reply {
         Request::LookAtRoute { server } => super::route::look(server)
             .map(|trouble| Answer::Route { trouble })
             .attempt(|| format!("cannot look at the way to {server}")),
+        Request::ListInterfaces => {
+            super::interfaces::read().map(Answer::Interfaces).attempt(|| "cannot list interfaces".into())
+        }
         Request::Resolve { host } => host::resolve(&host),
     }
 }

@@ -7,7 +7,7 @@ mod well;
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use nasmount::share::detector::Detector;
+use nasmount::share::detector::{Detector, LocalTrouble};
 use nasmount::share::effect::Step;
 use nasmount::share::{BootInstant, Consumers, Share};
 
@@ -64,6 +64,14 @@ pub fn unit_deadlines_move_on(now: BootInstant, consumers: &Consumers) -> Check 
     match consumers.poll_timeout() {
         Some(at) if at <= now => Err(Violation::new("deadlines move on", now, format!("consumers at {at}"))),
         _ => Ok(()),
+    }
+}
+
+/// Somebody else may have the server's address there.
+pub fn nothing_is_sent_off_its_network(world: &World, server: usize) -> Check {
+    match world.host.servers[server].local {
+        Some(LocalTrouble::OffNetwork) => broken(world, "nothing is sent off its network", format!("server {server}")),
+        Some(LocalTrouble::NoLink | LocalTrouble::NoRoute | LocalTrouble::NoAddress) | None => Ok(()),
     }
 }
 

@@ -1,5 +1,6 @@
 //! Named stories of the host: sleep, reboot, systemd, and what others do to mounts and units.
 
+use nasmount::share::detector::LocalTrouble;
 use nasmount::share::{Reason, State};
 
 use crate::schedule::{Fault, ServerIs, Typed};
@@ -113,6 +114,28 @@ fn flapping_server_is_held_for_longer() {
     story = story.reaches(State::Online, 120);
     let story = story.server(ServerIs::Refusing).reaches(State::Holding, 5).server_restarted().after(10);
     story.is(State::Holding).paused().reaches(State::Online, 300).attempted("Mount", 1).ends_well();
+}
+
+fn goes(story: Story, trouble: Option<LocalTrouble>) -> Story {
+    story.fault(Fault::Local { server: 0, trouble })
+}
+
+/// Whoever has its address there is never asked, nor sent a login; at home it is asked at once.
+#[test]
+fn off_its_network_a_server_is_left_alone() {
+    let story = story(&setup().on_one_network_only().probed(5_000, 1).patience(20_000).hold_for(60_000));
+    let away = || goes(story.clone(), Some(LocalTrouble::OffNetwork)).reaches(State::Holding, 1).after(1).paused();
+    goes(away().after(10), None).fenced(false).reaches(State::Online, 3).attempted("Mount", 1).ends_well();
+    let released = away().after(20).fenced(true).reaches(State::Offline, 90).stopped().after(3_600);
+    let released = released.crash(1_000).after(60).is(State::Offline).attempted("Mount", 1);
+    goes(released, None).reaches(State::Online, 4).attempted("Mount", 2).after(5).runs().ends_well();
+}
+
+#[test]
+fn a_host_that_wakes_elsewhere_sends_nothing_and_goes_on_at_home() {
+    let story = sleep(story(&setup().on_one_network_only()), 3_600);
+    let story = goes(story, Some(LocalTrouble::OffNetwork)).after(3_600 + 60).is(State::Holding).paused();
+    goes(story, None).reaches(State::Online, 5).after(1).runs().ends_well();
 }
 
 #[test]
