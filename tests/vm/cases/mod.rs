@@ -20,6 +20,7 @@ mod c60_nas;
 mod c61_network;
 mod c62_diagnose;
 mod c63_sleep;
+mod c64_only_on;
 mod c70_dependency;
 mod c80_poweroff;
 
@@ -64,6 +65,7 @@ pub const CASES: &[Case] = &[
     Case { name: "61-network", on: On::Bookworm, run: c61_network::run },
     Case { name: "62-diagnose", on: On::Bookworm, run: c62_diagnose::run },
     Case { name: "63-sleep", on: On::Trixie, run: c63_sleep::run },
+    Case { name: "64-only-on", on: On::Trixie, run: c64_only_on::run },
     Case { name: "70-dependency", on: On::Trixie, run: c70_dependency::run },
     Case { name: "71-dependency-by-hand", on: On::Bookworm, run: c70_dependency::without_boot },
     Case { name: "80-poweroff", on: On::Trixie, run: c80_poweroff::run },
