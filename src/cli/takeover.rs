@@ -30,6 +30,7 @@ use crate::config::{self, Colour, SourceText};
 use crate::plan::fstab::{self, Given, Stuck, Taken};
 use crate::plan::import::{Import, Login, Share, Sources};
 use crate::plan::mount_unit::UnitFile;
+use crate::sys::accounts;
 use crate::sys::changes::{self, Change, Done};
 use crate::sys::config_dir::{
     ConfigRoots, ConfigTexts, ReadError, files_of, mount_point_on_host, read_config, read_config_or_none, read_fstab,
@@ -176,13 +177,14 @@ pub fn import_files(places: &Places, colour: Colour, err: &mut impl io::Write) -
     };
     let left = Unfinished::of(places, &text, &texts)?;
     let units = left.others(units);
-    let sources = Sources { fstab: &left.fstab, units: &units };
+    let shown = places.fstab_shown();
+    let sources = Sources { fstab: &left.fstab, name: &shown, units: &units };
     let found = imported(sources, &texts, places.directory());
     say_remarks(&found, &left, &places.fstab_shown(), err)?;
     if found.shares.is_empty() && left.is_empty() {
         return Ok(Some(Vec::new()));
     }
-    let (invalid, _) = examined(&found, &texts, look_if_in_sight, mount_point_on_host);
+    let (invalid, _) = examined(&found, &texts, look_if_in_sight, mount_point_on_host, accounts::is_missing);
     if !invalid.is_empty() {
         say_examined((&invalid, &[]), &found, &places.fstab_shown(), colour, err)?;
         writeln!(err, "{NOTHING_CHANGED}")?;

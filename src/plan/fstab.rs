@@ -106,10 +106,10 @@ pub(super) fn options(text: &str) -> impl Iterator<Item = String> {
     pieces(text).map(unquoted)
 }
 
-/// Whether mount(8) would not take the line: after the options come two numbers, or there is a blank within the options.
+/// Whether mount(8) would not take the line: the two fields after the options are numbers, if they are there. libmount takes a minus, does
+/// not read what follows, and takes a `#` for no comment before that (2.38, `findmnt -F`).
 pub fn is_broken(line: &str) -> bool {
-    let rest: Vec<&str> = fields(line).skip(4).take_while(|field| !field.starts_with('#')).collect();
-    rest.len() > 2 || rest.iter().any(|field| field.parse::<u32>().is_err())
+    fields(line).skip(4).take(2).any(|field| field.parse::<i64>().is_err())
 }
 
 /// Whether a line mounts a share, which mount(8) tells from its source if the type is left to it.
