@@ -122,6 +122,12 @@ pub fn is_cifs(kind: &str, source: &str) -> bool {
 pub fn why_not_cifs(line: &str) -> Option<&'static str> {
     let mut fields = fields(line).take_while(|field| !field.starts_with('#'));
     let (source, _mount_point, kind) = (fields.next()?, fields.next(), fields.next());
+    if source.strip_prefix('\u{feff}').is_some_and(names_a_share) {
+        return Some(
+            "left out: a byte order mark stands before its source, as editors of Windows put it there, and mount(8) takes it for a part of \
+             that; `sed -i '1s/^\\xef\\xbb\\xbf//'` takes it out of the file",
+        );
+    }
     match kind {
         Some(kind) => other_type(kind, source),
         None if names_a_share(source) => {
