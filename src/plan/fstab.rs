@@ -529,7 +529,9 @@ mod tests {
             ("//nas/a /a cifs guest 0 0", false),
             ("//nas/a /a cifs guest 0 0 # films", false),
             ("//nas/a /a cifs user=a, password=x", true),
-            ("//nas/a /a cifs guest 0 0 0", true),
+            ("//nas/a /a cifs guest 0 0 extra", false),
+            ("//nas/a /a cifs guest -1 0", false),
+            ("//nas/a /a cifs guest # films", true),
         ] {
             assert_eq!(is_broken(line), broken, "{line}");
         }
