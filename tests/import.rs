@@ -39,7 +39,7 @@ fn translated(fstab: &str, output: Output) -> (Exit, String, String) {
 fn translated_with(fstab: &str, units: &[UnitFile], output: Output) -> (Exit, String, String) {
     let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
     let texts = ConfigTexts { fragments: Vec::new(), profiles: shipped_profiles() };
-    let sources = Sources { fstab, units };
+    let sources = Sources { fstab, name: "/etc/fstab", units };
     let host = Surroundings {
         sources,
         unfinished: &Unfinished::none(fstab),
@@ -52,6 +52,7 @@ fn translated_with(fstab: &str, units: &[UnitFile], output: Output) -> (Exit, St
             )),
         },
         mount_point: |_| MountPoint::Usable,
+        is_missing: |_, name| name.starts_with("nosuch"),
         refusal: &|_| None,
     };
     let (exit, written) = translate(&host, &texts, output, Colour::Never, &mut stdout, &mut stderr);
@@ -109,7 +110,8 @@ fn what_is_accepted_is_a_configuration_and_no_password_is_in_anything() {
         let fstab = fs::read_to_string(&file).unwrap();
         let (exit, toml, said) = translated(&fstab, Output::Text);
         let loaded = config::load(&[SourceText::new("nasmount.toml", toml.as_str())], &shipped_profiles());
-        assert!(toml.is_empty() || loaded.is_ok() == (exit == Exit::Done), "{}: {loaded:?}", file.display());
+        // what is valid by itself can name an account that the host does not have, or lose a login
+        assert!(toml.is_empty() || loaded.is_ok() || exit != Exit::Done, "{}: {loaded:?}", file.display());
         let (_, json, _) = translated(&fstab, Output::Json);
         let parsed: serde_json::Value = serde_json::from_str(&json).unwrap();
         assert_eq!(parsed["import"]["toml"], toml.as_str());
@@ -153,6 +155,9 @@ fn what_check_would_say_of_a_login_is_said_before_anything_is_changed() {
     let (exit, _, said) = translated("//nas/a /mnt/a cifs credentials=/etc/odd.cred 0 0\n", Output::Text);
     assert_eq!(exit, Exit::Done, "{said}");
     assert!(said.contains("`username` on line 1 of /etc/odd.cred: "), "{said}");
+    let (_, json, _) = translated("\n//nas/a /mnt/a cifs credentials=/etc/odd.cred 0 0\n", Output::Json);
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!((&json["warnings"][0]["file"], &json["warnings"][0]["line"]), (&"/etc/fstab".into(), &2.into()));
 }
 
 #[test]
@@ -552,7 +557,9 @@ fn a_line_is_unfinished_only_as_it_was_and_with_its_share() {
     assert!(host.import().0.is_some());
     fs::write(host.path("etc/fstab"), line.replace("hunter2", "hunter2!")).unwrap();
     let (shares, said) = host.import();
-    assert!(shares.is_none() && said.contains("/mnt/a as well") && !said.contains("hunter2"), "{said}");
+    assert_eq!(shares, Some(Vec::new()), "{said}");
+    assert!(said.contains("line 1 is share a already, take the line out: `sed -i '1s/"), "{said}");
+    assert!(!said.contains("hunter2"), "{said}");
     fs::write(host.path("etc/fstab"), line).unwrap();
     let toml = host.read("etc/nasmount/conf.d/fstab.toml");
     fs::write(host.path("etc/nasmount/conf.d/fstab.toml"), toml.split("# line").next().unwrap()).unwrap();

@@ -9,8 +9,10 @@ use serde::Serialize;
 use super::is_root;
 use super::report::{Exit, finish, write_error};
 use crate::config::credentials::{Credentials, Oddity, parse_credentials};
-use crate::config::settings::{CredentialSource, ShareSettings};
+use crate::config::settings::{CredentialSource, OptionValue, ShareSettings};
 use crate::config::{self, Colour, Invalid, InvalidKind, Loaded, Notice, Warning};
+use crate::plan::catalogue::{self, Account};
+use crate::sys::accounts;
 use crate::sys::config_dir::{
     ConfigRoots, ConfigTexts, CredentialsFileError, MountPoint, ReadError, check_credentials_file, mount_point_on_host,
     read_config, read_credentials,
@@ -110,7 +112,18 @@ pub(super) fn say_notices(
 
 /// Everything wrong with the texts and with what they name on this host.
 pub fn load_and_check(texts: &ConfigTexts) -> (Vec<Invalid>, Vec<Warning>) {
-    check_texts(texts, look_if_in_sight, mount_point_on_host)
+    let checked = check_texts(texts, look_if_in_sight, mount_point_on_host, accounts::is_missing);
+    // not an error: it concerns one share, and an account can come later
+    (checked.invalid, checked.warnings.into_iter().chain(checked.accounts.into_iter().map(Warning)).collect())
+}
+
+/// What there is to say of texts.
+#[derive(Default)]
+pub(super) struct Checked {
+    pub(super) invalid: Vec<Invalid>,
+    pub(super) warnings: Vec<Warning>,
+    /// Users and groups that the host does not have, and without which a share cannot be mounted.
+    pub(super) accounts: Vec<Notice>,
 }
 
 /// A credentials file as far as this user can see it.
@@ -123,16 +136,33 @@ pub(super) fn check_texts(
     texts: &ConfigTexts,
     look: impl Fn(&Path) -> Result<Option<Credentials>, (String, String)>,
     mount_point: fn(&Path) -> MountPoint,
-) -> (Vec<Invalid>, Vec<Warning>) {
+    is_missing: fn(Account, &str) -> bool,
+) -> Checked {
     match config::load(&texts.fragments, &texts.profiles) {
-        Err(invalid) => (invalid, Vec::new()),
+        Err(invalid) => Checked { invalid, ..Checked::default() },
         Ok(mut loaded) => {
             let mut warnings = std::mem::take(&mut loaded.warnings);
             let invalid = check_credentials(&loaded, &mut warnings, look);
             warnings.extend(check_mount_points(&loaded, mount_point));
-            (invalid, warnings)
+            Checked { invalid, warnings, accounts: check_accounts(&loaded, is_missing) }
         }
     }
+}
+
+fn check_accounts(loaded: &Loaded, is_missing: fn(Account, &str) -> bool) -> Vec<Notice> {
+    let of = |share: &ShareSettings, option: &str, value: &OptionValue| {
+        let (account, OptionValue::Value(name)) = (catalogue::account(option)?, value) else { return None };
+        if name.parse::<u32>().is_ok() || !is_missing(account, name) {
+            return None;
+        }
+        let (word, database) = (account.word(), account.database());
+        let message = format!("this host has no {word} {name}, so the share cannot be mounted");
+        let help =
+            format!("`getent {database} {name}` finds none: correct the name, make the {word}, or write its number");
+        loaded.doubtful_option(&share.id, option, message, help)
+    };
+    let shares = loaded.settings.shares.values();
+    shares.flat_map(|share| share.options.iter().filter_map(|(option, value)| of(share, option, value))).collect()
 }
 
 /// Whether a credentials file can be used: what is wrong with it and what to do, or what it says, if this user can read it.

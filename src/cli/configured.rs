@@ -9,6 +9,9 @@ use crate::config::{self, Loaded, closest};
 use crate::status::ShareStatus;
 use crate::sys::config_dir::{ConfigRoots, read_config};
 
+/// Most shares that fit into a hint.
+const NAMED_MAX: usize = 12;
+
 /// The configuration; that it cannot be used has been said.
 pub(super) fn loaded(config: Option<&Path>) -> Result<Loaded, Exit> {
     let texts = read_config(&ConfigRoots::system(config)).map_err(|error| {
@@ -64,13 +67,17 @@ pub(super) fn share<'s, S: Called>(
     if let Some(share) = shares.clone().find(|share| share.is_meant(typed)) {
         return Ok(share);
     }
-    let listed = "`nasmount status` lists what there is";
+    let known: Vec<String> = shares.clone().map(|share| share.name().to_owned()).collect();
+    let listed = match known.len() {
+        0 => "no share is configured: add a table [share.NAME]".to_owned(),
+        1..=NAMED_MAX => format!("there is {}", known.join(", ")),
+        _ => "`nasmount status` lists what there is".to_owned(),
+    };
     if !typed.starts_with('/') {
-        let known: Vec<String> = shares.map(|share| share.name().to_owned()).collect();
-        return Err(no_such("share", typed, &known, listed));
+        return Err(no_such("share", typed, &known, &listed));
     }
     let around = shares.clone().find(|share| Path::new(typed).starts_with(share.mount_point()));
-    let hint = around.map_or_else(|| listed.to_owned(), |share| format!("it is in the share {}", share.name()));
+    let hint = around.map_or_else(|| listed, |share| format!("it is in the share {}", share.name()));
     report(&Hinted::new(format!("no share is mounted on {typed:?}"), hint.as_str()), Some(&hint));
     Err(Exit::NoSuchShare)
 }

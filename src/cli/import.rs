@@ -10,8 +10,10 @@ use super::report::{Exit, Talk, finish, write_error};
 use super::takeover::{self, Places, numbered};
 use crate::config::credentials::Credentials;
 use crate::config::{self, Colour, Invalid, InvalidKind, Notice, Place, Settings, Warning};
+use crate::plan::catalogue::Account;
 use crate::plan::fstab::{TAKEN, difference};
-use crate::plan::import::{Import, Remark, Sources, import};
+use crate::plan::import::{Conflict, Import, Remark, Sources, import};
+use crate::sys::accounts;
 use crate::sys::config_dir::{ConfigTexts, MountPoint, mount_point_on_host};
 use crate::sys::unit_files;
 
@@ -65,7 +67,7 @@ pub fn run(config: Option<&Path>, arguments: &Arguments, colour: Colour, talk: T
     // records that only root can read are not known to others
     let unfinished = Unfinished::of(&places, &text, &texts).unwrap_or_else(|_| Unfinished::none(&text));
     let units = unfinished.others(units);
-    let sources = Sources { fstab: &unfinished.fstab, units: &units };
+    let sources = Sources { fstab: &unfinished.fstab, name: &shown, units: &units };
     let is_of_host = usual && config.is_none();
     let refusal = |found: &Import| match is_of_host {
         true => takeover::refusal(&places, &text, sources, &texts, found, &unfinished),
@@ -78,6 +80,7 @@ pub fn run(config: Option<&Path>, arguments: &Arguments, colour: Colour, talk: T
         directory: places.directory(),
         look_at_credentials: look_if_in_sight,
         mount_point: mount_point_on_host,
+        is_missing: accounts::is_missing,
         refusal: &refusal,
     };
     let output = if arguments.json { Output::Json } else { Output::Text };
@@ -112,6 +115,8 @@ pub struct Host<'a> {
     pub look_at_credentials: LookAtCredentials,
     /// What is where a share is to be mounted.
     pub mount_point: fn(&Path) -> MountPoint,
+    /// Whether it has no such user or group.
+    pub is_missing: fn(Account, &str) -> bool,
     /// Why the files could not be changed, and what to do.
     pub refusal: &'a dyn Fn(&Import) -> Option<(String, String)>,
 }
@@ -125,12 +130,27 @@ pub(super) fn examined(
     texts: &ConfigTexts,
     look: LookAtCredentials,
     mount_point: fn(&Path) -> MountPoint,
+    is_missing: fn(Account, &str) -> bool,
 ) -> (Vec<Invalid>, Vec<Warning>) {
     let look = |path: &Path| match imported.logins.iter().find(|login| login.path == path) {
         Some(login) => parsed(path, &login.text).map(Some),
         None => look(path),
     };
-    check_texts(&takeover::with(texts, &imported.toml), look, mount_point)
+    let checked = check_texts(&takeover::with(texts, &imported.toml), look, mount_point, is_missing);
+    let (mut invalid, mut warnings) = (checked.invalid, checked.warnings);
+    for notice in checked.accounts {
+        match notice.place.file == Path::new(takeover::IMPORTED) {
+            // the line may be mounted now, and would not be any more
+            true => invalid.push(Invalid(Notice { kind: InvalidKind::UnknownReference, ..notice })),
+            false => warnings.push(Warning(notice)),
+        }
+    }
+    invalid.extend(imported.conflicts().map(|(line, Conflict { option, message, help, .. })| {
+        let place = Place { file: takeover::IMPORTED.into(), line, column: 1, span: 0..0, excerpt: None };
+        let (key, message, help) = (option.clone(), message.clone(), help.clone());
+        Invalid(Notice { kind: InvalidKind::Conflict, place, key, message, help, related: None })
+    }));
+    (invalid, warnings)
 }
 
 /// What is said of the result, pointing at the line of fstab, or of a unit, which is what there is to be mended.
@@ -183,6 +203,24 @@ impl Problem {
     }
 }
 
+/// Something that is probably not meant. `file` and `line` are what there is to be mended: the fstab, a unit, or a file of the
+/// configuration.
+#[derive(Debug, serde::Serialize)]
+struct JsonWarning {
+    file: String,
+    line: usize,
+    key: String,
+    what: String,
+    hint: String,
+}
+
+impl JsonWarning {
+    fn new(Warning(notice): &Warning, imported: &Import, fstab: &str) -> Self {
+        let Notice { place, key, message, help, .. } = at_its_origin(notice.clone(), imported, fstab);
+        Self { file: place.file.to_string_lossy().into_owned(), line: place.line, key, what: message, hint: help }
+    }
+}
+
 /// The same with its surroundings as arguments.
 pub fn translate(
     host: &Host<'_>,
@@ -195,7 +233,7 @@ pub fn translate(
     let imported = imported(host.sources, texts, host.directory);
     let (invalid, warnings) = match imported.shares.as_slice() {
         [] => (Vec::new(), Vec::new()),
-        _ => examined(&imported, texts, host.look_at_credentials, host.mount_point),
+        _ => examined(&imported, texts, host.look_at_credentials, host.mount_point, host.is_missing),
     };
     let refusal = if invalid.is_empty() && !imported.shares.is_empty() { (host.refusal)(&imported) } else { None };
     let exit = if invalid.is_empty() && refusal.is_none() { Exit::Done } else { Exit::Usage };
@@ -203,9 +241,11 @@ pub fn translate(
         Output::Json => {
             let refusal = refusal.map(|(what, hint)| Problem { line: 0, column: 0, key: String::new(), what, hint });
             let problems: Vec<Problem> = invalid.iter().map(Problem::new).chain(refusal).collect();
+            let warnings: Vec<JsonWarning> =
+                warnings.iter().map(|it| JsonWarning::new(it, &imported, host.fstab)).collect();
             let unfinished = serde_json::json!({ "lines": host.unfinished.lines, "files": host.unfinished.files() });
             let all = serde_json::json!({
-                "schema": SCHEMA, "import": imported, "unfinished": unfinished, "problems": problems
+                "schema": SCHEMA, "import": imported, "unfinished": unfinished, "problems": problems, "warnings": warnings
             });
             writeln!(stdout, "{all:#}")
         }

@@ -124,7 +124,11 @@ fn place<'settings>(
 ) -> Result<Place<'settings>, Exit> {
     let Some(server) = settings.servers.values().find(|server| server.id.to_string() == *name) else {
         let known: Vec<String> = settings.servers.keys().map(ToString::to_string).collect();
-        return Err(no_such("server", name, &known, &format!("the configuration has {}", known.join(", "))));
+        let listed = match known.as_slice() {
+            [] => "the configuration has no server: add a table [server.NAME]".to_owned(),
+            known => format!("the configuration has {}", known.join(", ")),
+        };
+        return Err(no_such("server", name, &known, &listed));
     };
     match &server.credentials {
         CredentialSource::File(file) => Ok(Place { server, file }),

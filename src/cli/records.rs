@@ -7,6 +7,7 @@ use anyhow::Context as _;
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::{Deserialize, Serialize};
 
+use super::Hinted;
 use super::takeover::Places;
 use crate::config;
 use crate::config::units::mount_unit;
@@ -205,12 +206,19 @@ pub(super) fn records(places: &Places) -> anyhow::Result<Vec<(PathBuf, SecretStr
     let files = files_of(&places.records())?;
     for path in files.into_iter().filter(|path| path.extension().is_some_and(|extension| extension == "json")) {
         let text = read_private(&path).with_context(|| format!("cannot read {}", path.display()))?;
-        let record = serde_json::from_str(text.expose_secret())
-            .map_err(|error| anyhow::anyhow!("line {}, column {}", error.line(), error.column())) // says nothing of what is in it
-            .with_context(|| format!("cannot read {}: it is no record of an import", path.display()))?;
+        let record = serde_json::from_str(text.expose_secret()).map_err(|error| is_no_record(&path, &error))?;
         records.push((path, text, record));
     }
     Ok(records)
+}
+
+/// Says nothing of what is in it.
+fn is_no_record(path: &Path, error: &serde_json::Error) -> anyhow::Error {
+    let (path, line, column) = (path.display(), error.line(), error.column());
+    let message = format!("cannot read {path}: it is no record of an import: line {line}, column {column}");
+    let hint = "restore it from a backup: it has the passwords and units that were taken over; without one, rename it (not to *.json), \
+                and write passwords into the lines of fstab by hand";
+    Hinted::new(message, hint).into()
 }
 
 #[cfg(test)]

@@ -30,7 +30,8 @@ use crate::config::{self, Colour, SourceText};
 use crate::plan::fstab::{self, Given, Stuck, Taken};
 use crate::plan::import::{Import, Login, Share, Sources};
 use crate::plan::mount_unit::UnitFile;
-use crate::sys::changes::{self, Change, Done};
+use crate::sys::accounts;
+use crate::sys::changes::{self, Change, ChangeError, Done};
 use crate::sys::config_dir::{
     ConfigRoots, ConfigTexts, ReadError, files_of, mount_point_on_host, read_config, read_config_or_none, read_fstab,
 };
@@ -176,13 +177,14 @@ pub fn import_files(places: &Places, colour: Colour, err: &mut impl io::Write) -
     };
     let left = Unfinished::of(places, &text, &texts)?;
     let units = left.others(units);
-    let sources = Sources { fstab: &left.fstab, units: &units };
+    let shown = places.fstab_shown();
+    let sources = Sources { fstab: &left.fstab, name: &shown, units: &units };
     let found = imported(sources, &texts, places.directory());
     say_remarks(&found, &left, &places.fstab_shown(), err)?;
     if found.shares.is_empty() && left.is_empty() {
         return Ok(Some(Vec::new()));
     }
-    let (invalid, _) = examined(&found, &texts, look_if_in_sight, mount_point_on_host);
+    let (invalid, _) = examined(&found, &texts, look_if_in_sight, mount_point_on_host, accounts::is_missing);
     if !invalid.is_empty() {
         say_examined((&invalid, &[]), &found, &places.fstab_shown(), colour, err)?;
         writeln!(err, "{NOTHING_CHANGED}")?;
@@ -227,10 +229,14 @@ pub(super) fn refusal(
 }
 
 fn made(changes: &[Change]) -> anyhow::Result<Done> {
-    changes::make(changes).map_err(|error| match error.hint() {
+    changes::make(changes).map_err(nothing_changed)
+}
+
+fn nothing_changed(error: ChangeError) -> anyhow::Error {
+    match error.hint() {
         Some(hint) => Hinted::new(format!("nothing was changed: {}", chain(&error)), hint).into(),
         None => anyhow::Error::from(error).context("nothing was changed"),
-    })
+    }
 }
 
 fn refused<T>(err: &mut impl io::Write, error: &ReadError) -> anyhow::Result<Option<T>> {
@@ -349,6 +355,7 @@ pub fn export(places: &Places, dry_run: bool, colour: Colour, talk: Talk) -> any
     let kind = if dry_run { Told::WouldBeExported } else { Told::Exported };
     let told = told(&export.changes, &export.lines, kind);
     if dry_run {
+        changes::are_possible(&export.changes).map_err(nothing_changed)?; // what the real run would be refused for
         let told = format!("Nothing has been changed. Without --dry-run:\n{told}");
         return Ok(report::finish(Exit::Done, io::stdout().write_all(told.as_bytes())));
     }

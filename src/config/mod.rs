@@ -98,6 +98,16 @@ impl Loaded {
         let key = format!("share.{share}.mount_point");
         Some(Warning(Notice { kind: InvalidKind::Doubtful, place, key, message, help, related: None }))
     }
+
+    /// What there is to say of the value of a share's option, at the place where it is written.
+    pub fn doubtful_option(&self, share: &ShareId, option: &str, message: String, help: String) -> Option<Notice> {
+        let place = match self.option_origins.get(share)?.get(option)? {
+            OptionOrigin::Profile(place) | OptionOrigin::Share(place) => place.clone(),
+            OptionOrigin::Layers { .. } => return None, // nobody has written it
+        };
+        let key = format!("share.{share}.options.{option}");
+        Some(Notice { kind: InvalidKind::Doubtful, place, key, message, help, related: None })
+    }
 }
 
 /// Loads a configuration: the fragments in the order in which they override each other, and all profiles likewise.

@@ -194,6 +194,42 @@ pub const KNOWN: &[KnownOption] = &[
     flag("nodiratime"),
 ];
 
+/// Whom an option of [`Form::Account`] names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Account {
+    /// A user.
+    User,
+    /// A group.
+    Group,
+}
+
+impl Account {
+    /// The word for it.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::User => "user",
+            Self::Group => "group",
+        }
+    }
+
+    /// Its database, as getent(1) calls it.
+    pub const fn database(self) -> &'static str {
+        match self {
+            Self::User => "passwd",
+            Self::Group => "group",
+        }
+    }
+}
+
+/// Whom the option names, if it names somebody.
+pub fn account(name: &str) -> Option<Account> {
+    match name {
+        "uid" | "cruid" | "backupuid" => Some(Account::User),
+        "gid" | "backupgid" => Some(Account::Group),
+        _ => None,
+    }
+}
+
 /// Looks an option up by its exact name.
 pub fn lookup(name: &str) -> Option<&'static KnownOption> {
     KNOWN.iter().find(|option| option.name == name)

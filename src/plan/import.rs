@@ -3,6 +3,9 @@
 //!
 //! Passwords go nowhere but into a login's own file: neither text nor remarks have them.
 
+mod options;
+mod possible;
+
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -10,20 +13,21 @@ use std::path::{Path, PathBuf};
 use secrecy::SecretString;
 use serde::Serialize;
 
-use super::catalogue::{self, Form};
+use self::possible::{Around, Source};
 use super::fstab::{self, Entry};
-use super::inline_login::{Rest, credentials_text, has_password, is_guest};
+use super::inline_login::Rest;
 use super::mount_unit::{self, Content, Mount, UnitFile};
-use super::outdated::is_outdated;
+use crate::config::same_host;
 use crate::config::settings::{CredentialSource, Settings};
 use crate::config::units::mount_unit as unit_of;
-use crate::config::{opposite, same_host};
 
 /// What mounts shares on a host without nasmount.
 #[derive(Clone, Copy)]
 pub struct Sources<'a> {
     /// The text of its fstab.
     pub fstab: &'a str,
+    /// What that file is called.
+    pub name: &'a str,
     /// Its administrator's `.mount` and `.automount` units, by name.
     pub units: &'a [UnitFile],
 }
@@ -42,12 +46,27 @@ pub struct Import {
     /// Where each of its tables comes from, with the first line of the table, from 1.
     #[serde(skip)]
     origins: Vec<(usize, Place)>,
+    /// What holds it back.
+    #[serde(skip)]
+    conflicts: Vec<Conflict>,
     /// The shares that it has, in the order of the lines.
     #[serde(skip)]
     pub shares: Vec<Share>,
     /// Credentials files that it needs, and that are to be made.
     #[serde(skip)]
     pub logins: Vec<Login>,
+}
+
+/// A part of a line that has no place in the configuration, and without which the share would not be the same.
+#[derive(Clone, Debug)]
+pub struct Conflict {
+    at: Place,
+    /// The option.
+    pub option: String,
+    /// What is the matter.
+    pub message: String,
+    /// What to do about it.
+    pub help: String,
 }
 
 /// A share that stood on a line, or in a unit.
@@ -114,6 +133,7 @@ struct Line<'text> {
     said: Vec<String>,
     /// As they stand in the table, in the order of fstab.
     options: Vec<(String, String)>,
+    conflicts: Vec<Conflict>,
     remarks: &'text mut Vec<Remark>,
 }
 
@@ -139,6 +159,12 @@ impl Import {
         let (_, Place { file, line }) = self.origins.iter().rfind(|(first, _)| *first <= line)?;
         Some((file.as_deref(), *line))
     }
+
+    /// What holds it back, with the line of its configuration.
+    pub fn conflicts(&self) -> impl Iterator<Item = (usize, &Conflict)> {
+        let line = |at: &Place| self.origins.iter().rfind(|(_, place)| place == at).map_or(1, |(line, _)| *line);
+        self.conflicts.iter().map(move |conflict| (line(&conflict.at), conflict))
+    }
 }
 
 impl Remark {
@@ -153,22 +179,26 @@ pub fn import(sources: Sources<'_>, existing: Option<&Settings>, directory: &Pat
     let mut tables: Vec<(Place, String)> = Vec::new();
     let mut servers: Vec<Server> = existing.into_iter().flat_map(known_servers).collect();
     let mut names = existing.into_iter().flat_map(|known| known.shares.keys()).map(ToString::to_string).collect();
+    let mut conflicts = Vec::new();
+    let around = Around { existing, fstab: sources.name };
     let mut take = |mut line: Line<'_>| {
+        conflicts.append(&mut line.conflicts);
         let server = line.server(&mut servers, directory);
         let name = unique(&line.mount_point, "share", &mut names);
         tables.push((line.at.clone(), line.share(&name, &server)));
         Share { name, mount_point: line.mount_point }
     };
     for (index, text) in sources.fstab.lines().enumerate() {
-        let Some(line) = read_line(index + 1, text, &mut import.remarks) else { continue };
+        let Some(line) = read_line(index + 1, text, around, &mut import.remarks) else { continue };
         import.shares.push(take(line));
         import.lines.push(index + 1);
     }
     for unit in sources.units {
-        let (Some(line), automount) = read_unit(unit, sources.units, &mut import.remarks) else { continue };
+        let (Some(line), automount) = read_unit(unit, sources.units, around, &mut import.remarks) else { continue };
         import.shares.push(take(line));
         import.units.extend(std::iter::once(unit.name.clone()).chain(automount));
     }
+    import.conflicts = conflicts;
     let shares = import.shares.iter().map(|share| share.mount_point.as_str());
     let known = existing.into_iter().flat_map(|known| known.shares.values()).filter_map(|it| it.mount_point.to_str());
     import.remarks.extend(dropped_in(sources.units, &shares.clone().map(unit_of).collect()));
@@ -242,7 +272,12 @@ fn known_servers(settings: &Settings) -> impl Iterator<Item = Server> {
 }
 
 /// `None` if the line is none of CIFS, or cannot be one of nasmount's.
-fn read_line<'text>(number: usize, text: &str, remarks: &'text mut Vec<Remark>) -> Option<Line<'text>> {
+fn read_line<'text>(
+    number: usize,
+    text: &str,
+    around: Around<'_>,
+    remarks: &'text mut Vec<Remark>,
+) -> Option<Line<'text>> {
     let at = Place { file: None, line: number };
     if fstab::is_other_than_utf8(text) {
         let message = "left out: with its octal escapes read it is not UTF-8, which names in the configuration are";
@@ -255,8 +290,12 @@ fn read_line<'text>(number: usize, text: &str, remarks: &'text mut Vec<Remark>) 
     }
     let entry = fstab::entry(text).filter(|entry| fstab::is_cifs(&entry.kind, &entry.source))?;
     if fstab::is_broken(text) {
-        let message = "left out, as mount(8) does: there is a blank within its options, or more than six fields";
+        let message = "left out, as mount(8) does: behind its options stands what is no number (is there a blank within the options, or a \
+                       comment?)";
         remarks.push(Remark::new(&at, "", message));
+        return None;
+    }
+    if !Line::is_possible(&at, &entry, around, remarks) {
         return None;
     }
     Line::new(at, format!("line {number}"), entry, remarks)
@@ -266,6 +305,7 @@ fn read_line<'text>(number: usize, text: &str, remarks: &'text mut Vec<Remark>) 
 fn read_unit<'text>(
     unit: &UnitFile,
     all: &[UnitFile],
+    around: Around<'_>,
     remarks: &'text mut Vec<Remark>,
 ) -> (Option<Line<'text>>, Option<String>) {
     let Mount { source, mount_point, options, at, description, remarks: said } = match mount_unit::read(unit) {
@@ -277,7 +317,7 @@ fn read_unit<'text>(
         None => return (None, None),
     };
     let entry = Entry { source, mount_point, kind: "cifs".to_owned(), options };
-    if !Line::is_possible(&at, &entry, remarks) {
+    if !Line::is_possible(&at, &entry, around, remarks) {
         return (None, None);
     }
     remarks.extend(said);
@@ -296,50 +336,25 @@ fn read_unit<'text>(
 }
 
 impl<'text> Line<'text> {
-    /// Can it be one of nasmount's? Why not is remarked on.
-    fn is_possible(at: &Place, entry: &Entry, remarks: &mut Vec<Remark>) -> bool {
-        let Entry { source, mount_point, options, .. } = entry;
-        let spec = source.replace('\\', "/");
-        let port = options.iter().find_map(|option| option.strip_prefix("port=")).filter(|port| *port != "445");
-        let host = spec.split_once("//").map(|(_, rest)| rest.split('/').next().unwrap_or_default());
-        let why = if host.is_some_and(|host| host.contains('@')) {
-            "left out: there is a login in its source, which is not repeated here; logins are in credentials files"
-                .to_owned()
-        } else if let Some(port) = port {
-            format!("left out: its server is asked at port {port}, and nasmount asks at 445 only")
-        } else if let Some(why) = is_outdated(options) {
-            why
-        } else if !spec.strip_prefix("//").is_some_and(|rest| rest.contains('/') && !rest.starts_with('/')) {
-            format!("left out: {spec} is not //SERVER/SHARE")
-        } else if !mount_point.starts_with('/') {
-            format!("left out: {mount_point} is not a directory's path")
-        } else {
-            return true;
-        };
-        remarks.push(Remark::new(at, "", why));
-        false
-    }
-
     fn new(at: Place, comment: String, entry: Entry, remarks: &'text mut Vec<Remark>) -> Option<Self> {
-        if !Self::is_possible(&at, &entry, remarks) {
-            return None;
-        }
+        let before = remarks.len();
         let Entry { source, mount_point, options, .. } = entry;
         let spec = source.replace('\\', "/");
-        let (host, source) = spec.strip_prefix("//").and_then(|rest| rest.split_once('/'))?;
+        let Source { host, share, .. } = Source::of(&spec)?;
         let mount_point =
             if mount_point.len() > 1 { mount_point.trim_end_matches('/').to_owned() } else { mount_point };
         let mut line = Self {
             at,
             comment,
             host: host.to_owned(),
-            source: source.trim_matches('/').to_owned(),
+            source: share.to_owned(),
             mount_point,
             login: Means::default(),
             says_guest: false,
             kerberos: false,
             said: Vec::new(),
             options: Vec::new(),
+            conflicts: Vec::new(),
             remarks,
         };
         let mut rest = Rest::default();
@@ -356,140 +371,16 @@ impl<'text> Line<'text> {
             }
         }
         line.settle_login();
+        if let Some((option, why)) = line.refused() {
+            line.remarks.truncate(before); // what would become of its other options
+            line.remark(&option, why);
+            return None;
+        }
         Some(line)
     }
 
     fn remark(&mut self, option: &str, message: impl Into<String>) {
         self.remarks.push(Remark::new(&self.at, option, message));
-    }
-
-    fn take(&mut self, option: &str) {
-        let (name, value) = option.split_once('=').map_or((option, None), |(name, value)| (name, Some(value)));
-        match (name, value) {
-            ("credentials" | "cred", Some(file)) => self.login = Means::File(file.to_owned()),
-            ("user" | "users" | "owner" | "group", None) => {
-                self.remark(name, "left out: nasmount mounts as root, and at its start");
-            }
-            ("guest", _) | ("sec", Some("none")) => self.says_guest = true,
-            ("user" | "username" | "pass" | "password" | "pass2" | "password2" | "dom" | "domain" | "workgroup", _) => {
-                if name.starts_with("pass") && value.is_some_and(|value| value.contains('"') && !value.contains(',')) {
-                    self.remark(name, "its quotes are a part of it, as mount.cifs reads it");
-                }
-                self.said.push(option.to_owned());
-            }
-            ("ip" | "addr", Some(address)) => {
-                self.remark(name, format!("becomes the server's host, instead of {}", self.host));
-                self.host = address.to_owned();
-            }
-            ("prefixpath", _) => {
-                self.remark(name, "left out: kernels since 5.11 ignore it, and mount what the source says");
-            }
-            ("rw", None) => self.take_back_opposite(name),
-            ("port", Some("445")) | ("auto" | "defaults" | "nofail" | "_netdev" | "soft", None) => {}
-            ("noauto", None) => {
-                self.remark(name, "left out: nasmount mounts it at its start; `nasmount unmount` takes it off")
-            }
-            ("fmask", Some(mode)) => self.keep("file_mode", Some(mode)),
-            ("dmask" | "dirmode", Some(mode)) => self.keep("dir_mode", Some(mode)),
-            _ => self.take_tuning(name, value),
-        }
-    }
-
-    /// What stands beside a file belongs into it.
-    fn settle_login(&mut self) {
-        let said = std::mem::take(&mut self.said);
-        let names = || said.iter().map(|option| option.split('=').next().unwrap_or_default());
-        if self.kerberos {
-            let file = matches!(self.login, Means::File(_)).then_some("credentials");
-            names().chain(file).for_each(|name| self.remark(name, "left out: Kerberos has the login"));
-            self.login = Means::Kerberos;
-        } else if let Means::File(file) = &self.login {
-            let message = format!("belongs into {file}, on a line of its own");
-            names().for_each(|name| self.remark(name, message.clone()));
-        } else if !has_password(&said) && (said.is_empty() || self.says_guest || is_guest(&said)) {
-            self.says_guest |= !said.is_empty();
-        } else {
-            self.login = Means::Inline(credentials_text(&said));
-        }
-    }
-
-    /// What the profile is for, and what nasmount has its own way of.
-    fn take_tuning(&mut self, name: &str, value: Option<&str>) {
-        match (name, value) {
-            ("hard", None) => {
-                self.remark(
-                    name,
-                    "left out: calls to a dead server would hang for ever; `patience` says how long they wait",
-                );
-            }
-            (
-                "rsize" | "wsize" | "bsize" | "rasize" | "echo_interval" | "retrans" | "max_credits" | "handletimeout",
-                _,
-            ) => {
-                self.remark(
-                    name,
-                    "left out: the profile has what bounds an outage; see profiles/*.toml for the reasons",
-                );
-            }
-            ("cache", Some("loose")) => {
-                self.remark(
-                    name,
-                    "left out: it hides what others write; the profile's cache is as quick for a single user",
-                );
-            }
-            ("vers", Some("1.0" | "1")) => {
-                self.remark(name, "left out: another one comes after it");
-            }
-            ("vers", Some("3.1.1" | "3.11" | "default")) => self.options.retain(|(before, _)| before != name),
-            ("vers", Some(_)) => {
-                self.remark(
-                    name,
-                    "kept: try without it; the profiles have 3.1.1, which every NAS of the last ten years speaks",
-                );
-                self.keep(name, value);
-            }
-            ("sec", Some(how)) if how.starts_with("krb5") => {
-                self.kerberos = true;
-                self.keep(name, value);
-            }
-            _ => match catalogue::forbidden(name) {
-                Some(forbidden) => {
-                    let why = mount_unit::becomes_of_option(name, value).unwrap_or(forbidden.reason);
-                    self.remark(name, format!("left out: {why}"));
-                }
-                None => self.keep(name, value),
-            },
-        }
-    }
-
-    fn keep(&mut self, name: &str, value: Option<&str>) {
-        let Some(known) = catalogue::lookup(name) else {
-            return self.remark(name, "left out: there is no such option of the CIFS client");
-        };
-        let written = match (known.form, value) {
-            (Form::Flag, _) => "true".to_owned(),
-            (_, None | Some("")) => return self.remark(name, "left out: it has no value"),
-            (Form::Number { .. } | Form::Account, Some(value)) => match value.parse::<u32>() {
-                Ok(number) => number.to_string(),
-                Err(_) if known.form == Form::Account => quoted(value),
-                Err(_) => return self.remark(name, "left out: its value is not a number"),
-            },
-            (Form::Mode | Form::Word(_) | Form::Text, Some(value)) => quoted(value),
-        };
-        self.options.retain(|(before, _)| before != name); // the last one counts
-        self.options.push((name.to_owned(), written));
-        self.take_back_opposite(name);
-    }
-
-    /// Of `ro` and `rw`, and other such pairs, the last one counts, too.
-    fn take_back_opposite(&mut self, name: &str) {
-        let negated = name.strip_prefix("no").map_or_else(|| format!("no{name}"), str::to_owned);
-        for opposite in opposite(name).into_iter().chain([negated.as_str()]) {
-            if self.has(opposite) {
-                self.options.retain(|(before, _)| before != opposite);
-                self.remark(opposite, format!("left out: {name} comes after it"));
-            }
-        }
     }
 
     fn has(&self, name: &str) -> bool {

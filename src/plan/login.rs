@@ -42,7 +42,9 @@ impl Unfit {
     pub fn help(&self) -> &'static str {
         match self {
             Self::NoUsername => "name it with --user, or type it",
-            Self::NoPassword => "type it; a server that takes guests needs no `credentials` in the configuration",
+            Self::NoPassword => {
+                "type it, or with --stdin let it be what is read; a server that takes guests needs no `credentials` in the configuration"
+            }
             Self::LineBreak(_) => "a text from Windows has such line ends; a credentials file cannot hold them",
             Self::Grammar(error) => error.help(),
         }

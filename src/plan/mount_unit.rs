@@ -69,6 +69,9 @@ struct Setting {
 #[derive(Default)]
 struct Last(Vec<Setting>);
 
+/// What a mount unit says of the mount itself.
+const MOUNTED: [&str; 4] = ["What", "Where", "Type", "Options"];
+
 /// Units that a network mount waits for, or that wait for one, as people copy it.
 const OF_THE_BOOT: &[&str] = &[
     "network.target",
@@ -194,9 +197,21 @@ impl Last {
         (!last.value.is_empty()).then_some(last)
     }
 
+    /// An assignment that another one takes the place of; one that is taken back first is meant so.
+    fn replaced(&self, index: usize, setting: &Setting) -> Option<Remark> {
+        let mut later = self.0.iter().skip(index + 1);
+        let next = later.find(|later| later.section == setting.section && later.key == setting.key)?;
+        let is_lost = !next.value.is_empty() && next.value != setting.value;
+        let message = "left out: another one comes after it, and systemd takes the last one alone";
+        is_lost.then(|| Remark::new(&setting.at, &format!("{}=", setting.key), message))
+    }
+
     fn remarks(&self) -> Vec<Remark> {
-        let said = self.0.iter().filter(|setting| !setting.value.is_empty());
-        said.filter_map(|setting| {
+        let said = self.0.iter().enumerate().filter(|(_, setting)| !setting.value.is_empty());
+        said.filter_map(|(index, setting)| {
+            if setting.section == "Mount" && MOUNTED.contains(&setting.key.as_str()) {
+                return self.replaced(index, setting);
+            }
             let message = becomes(&setting.section, &setting.key, &setting.value)?;
             Some(Remark::new(&setting.at, &format!("{}=", setting.key), format!("left out: {message}")))
         })

@@ -88,8 +88,9 @@ impl ChangeError {
 
 fn hint(change: &Change, source: &io::Error) -> Option<&'static str> {
     const TAKEN: &str = "it is of an earlier import, or somebody else's: move it away, and try again";
-    const LINK: &str = "nasmount would put a file in its place: replace the link by a file first; or change it by hand where it is kept, and \
-                        put what `nasmount import-fstab` prints into conf.d";
+    const LINK: &str = "nasmount would put a file in its place: replace the link by a file first; or change it by hand where it is kept: \
+                        `nasmount import-fstab` prints what belongs into conf.d, `nasmount export-fstab --dry-run` which lines come back";
+    const IMMUTABLE: &str = "it has the immutable flag (`lsattr`): `chattr -i` takes it away; then try again";
     const MOUNT: &str =
         "a file that is mounted there cannot be replaced: `umount` it, or change it by hand where it is kept";
     const READ_ONLY: &str = "its file system is read-only: mount it writable, and try again";
@@ -98,6 +99,7 @@ fn hint(change: &Change, source: &io::Error) -> Option<&'static str> {
         (Change::Replace { .. }, io::ErrorKind::ResourceBusy) => Some(MOUNT),
         (_, io::ErrorKind::AlreadyExists) => Some(TAKEN),
         (_, io::ErrorKind::ReadOnlyFilesystem) => Some(READ_ONLY),
+        (_, io::ErrorKind::PermissionDenied) if is_immutable(change.path()) => Some(IMMUTABLE),
         _ => None,
     }
 }
@@ -123,11 +125,27 @@ pub fn are_possible(changes: &[Change]) -> Result<(), ChangeError> {
             | Change::Unlink { .. }
             | Change::Rename { .. } => None,
         };
-        if let Some(source) = obstacle {
+        if let Some(source) = obstacle.or_else(|| is_kept(change.path())) {
             return Err(ChangeError::new(change, source));
         }
     }
     Ok(())
+}
+
+/// What keeps everybody from changing a file, or from making it.
+fn is_kept(path: &Path) -> Option<io::Error> {
+    use rustix::fs::{StatVfsMountFlags, statvfs};
+    let there = path.ancestors().skip(1).find_map(|directory| statvfs(directory).ok());
+    if there.is_some_and(|there| there.f_flag.contains(StatVfsMountFlags::RDONLY)) {
+        return Some(io::ErrorKind::ReadOnlyFilesystem.into());
+    }
+    is_immutable(path).then(|| io::ErrorKind::PermissionDenied.into())
+}
+
+fn is_immutable(path: &Path) -> bool {
+    let file = fs::OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(path);
+    let flags = file.ok().and_then(|file| rustix::fs::ioctl_getflags(file).ok());
+    flags.is_some_and(|flags| flags.intersects(rustix::fs::IFlags::IMMUTABLE | rustix::fs::IFlags::APPEND))
 }
 
 fn is_link() -> io::Error {

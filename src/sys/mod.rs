@@ -11,6 +11,7 @@
 //! - destroying a CIFS socket makes the kernel reconnect and replay (sock_diag, `tcp_abort`; measured).
 #![expect(clippy::disallowed_methods, reason = "this directory is where the host is touched")]
 
+pub mod accounts;
 pub mod attributes;
 pub mod autofs;
 pub mod barrier_memory;

@@ -19,7 +19,9 @@ use rustix::mount::{
 use secrecy::ExposeSecret as _;
 
 use crate::config::credentials::{Credentials, parse_credentials};
+use crate::plan::catalogue;
 use crate::plan::options::KernelOptions;
+use crate::sys::accounts;
 use crate::sys::config_dir::read_credentials;
 use crate::sys::kernel;
 
@@ -27,9 +29,6 @@ use super::{
     Answer, Attempt as _, Attribute, DirtyData, Failed, KernelOption, Login, MountRequest, Reply, Stage, clone,
 };
 
-/// Options whose value is a user or group id and may be written as a name.
-const USER_KEYS: [&str; 3] = ["uid", "cruid", "backupuid"];
-const GROUP_KEYS: [&str; 2] = ["gid", "backupgid"];
 /// What a reconfiguration keeps if it is not said: the sizes have been negotiated, and saying them would undo that.
 pub(super) const KEPT: [&str; 3] = ["source", "rsize", "wsize"];
 
@@ -175,12 +174,10 @@ fn as_number(key: &str, value: &str) -> Result<String, Failed> {
     };
     if value.bytes().all(|byte| byte.is_ascii_digit()) {
         Ok(value.to_owned())
-    } else if USER_KEYS.contains(&key) {
-        let user = nix::unistd::User::from_name(value).attempt(|| format!("cannot look up the user {value}"))?;
-        user.map(|user| user.uid.to_string()).ok_or_else(|| unknown("user"))
-    } else if GROUP_KEYS.contains(&key) {
-        let group = nix::unistd::Group::from_name(value).attempt(|| format!("cannot look up the group {value}"))?;
-        group.map(|group| group.gid.to_string()).ok_or_else(|| unknown("group"))
+    } else if let Some(account) = catalogue::account(key) {
+        let id = accounts::id_of(account, value);
+        let id = id.attempt(|| format!("cannot look up the {} {value}", account.word()))?;
+        id.map(|id| id.to_string()).ok_or_else(|| unknown(account.word()))
     } else {
         Ok(value.to_owned())
     }

@@ -1,0 +1,201 @@
+//! What becomes of each option of a line.
+
+use super::super::catalogue::{self, Form};
+use super::super::inline_login::{credentials_text, has_password, is_guest};
+use super::super::mount_unit;
+use super::{Conflict, Line, Means, Remark, quoted};
+use crate::config::opposite;
+
+const DIALECT: &str = "kept: try without it; the profiles have 3.1.1, which every NAS of the last ten years speaks";
+
+impl Line<'_> {
+    pub(super) fn take(&mut self, option: &str) {
+        let (name, value) = option.split_once('=').map_or((option, None), |(name, value)| (name, Some(value)));
+        match (name, value) {
+            ("credentials" | "cred", Some(file)) => self.take_file(file),
+            ("user" | "users" | "owner" | "group", None) => {
+                self.remark(name, "left out: nasmount mounts as root, and at its start");
+            }
+            ("guest", _) | ("sec", Some("none")) => self.says_guest = true,
+            ("user" | "username" | "pass" | "password" | "pass2" | "password2" | "dom" | "domain" | "workgroup", _) => {
+                if name.starts_with("pass") && value.is_some_and(|value| value.contains('"') && !value.contains(',')) {
+                    self.remark(name, "its quotes are a part of it, as mount.cifs reads it");
+                }
+                self.said.push(option.to_owned());
+            }
+            ("ip" | "addr", Some(address)) => {
+                self.remark(name, format!("becomes the server's host, instead of {}", self.host));
+                self.host = address.to_owned();
+            }
+            ("prefixpath", _) => {
+                self.remark(name, "left out: kernels since 5.11 ignore it, and mount what the source says");
+            }
+            ("rw", None) => self.take_back_opposite(name),
+            ("port", Some("445")) | ("auto" | "defaults" | "nofail" | "_netdev" | "soft", None) => {}
+            ("noauto", None) => {
+                self.remark(name, "left out: nasmount mounts it at its start; `nasmount unmount` takes it off")
+            }
+            ("fmask", Some(mode)) => self.rename(name, "file_mode", mode),
+            ("dmask" | "dirmode", Some(mode)) => self.rename(name, "dir_mode", mode),
+            _ => self.take_tuning(name, value),
+        }
+    }
+
+    /// What stands beside a file belongs into it.
+    pub(super) fn settle_login(&mut self) {
+        let said = std::mem::take(&mut self.said);
+        let names = || said.iter().map(|option| option.split('=').next().unwrap_or_default());
+        if self.kerberos {
+            let file = matches!(self.login, Means::File(_)).then_some("credentials");
+            names().chain(file).for_each(|name| self.remark(name, "left out: Kerberos has the login"));
+            self.login = Means::Kerberos;
+        } else if let Means::File(file) = &self.login {
+            let file = file.clone();
+            if self.says_guest {
+                self.remark("guest", format!("left out: the login of {file} counts"));
+            }
+            self.conflicts.extend(names().map(|name| Conflict {
+                at: self.at.clone(),
+                option: name.to_owned(),
+                message: format!(
+                    "it stands beside credentials={file}, and would be lost: nasmount logs in with the file alone"
+                ),
+                help: format!(
+                    "write it into {file}, on a line of its own, or take it out of the options; then try again"
+                ),
+            }));
+        } else if !has_password(&said) && (said.is_empty() || self.says_guest || is_guest(&said)) {
+            if self.says_guest && !is_guest(&said) {
+                names()
+                    .for_each(|name| self.remark(name, "left out: `guest` stands beside it, and a guest has no login"));
+            }
+            self.says_guest |= !said.is_empty();
+        } else {
+            if self.says_guest {
+                self.remark("guest", "left out: the login beside it counts");
+            }
+            self.login = Means::Inline(credentials_text(&said));
+        }
+    }
+
+    /// Of several files mount.cifs ends up with what the last one says.
+    fn take_file(&mut self, file: &str) {
+        if let Means::File(before) = &self.login
+            && before != file
+        {
+            let message = format!("{before} is left out: {file} comes after it, and the last one counts");
+            self.remark("credentials", message);
+        }
+        self.login = Means::File(file.to_owned());
+    }
+
+    fn rename(&mut self, name: &str, newer: &str, value: &str) {
+        self.remark(name, format!("becomes {newer}, which is its name today"));
+        self.keep(newer, Some(value));
+    }
+
+    /// What the profile is for, and what nasmount has its own way of.
+    fn take_tuning(&mut self, name: &str, value: Option<&str>) {
+        match (name, value) {
+            ("hard", None) => {
+                self.remark(
+                    name,
+                    "left out: calls to a dead server would hang for ever; `patience` says how long they wait",
+                );
+            }
+            (
+                "rsize" | "wsize" | "bsize" | "rasize" | "echo_interval" | "retrans" | "max_credits" | "handletimeout",
+                _,
+            ) => {
+                self.remark(
+                    name,
+                    "left out: the profile has what bounds an outage; see profiles/*.toml for the reasons",
+                );
+            }
+            ("cache", Some("loose")) => {
+                self.remark(
+                    name,
+                    "left out: it hides what others write; the profile's cache is as quick for a single user",
+                );
+            }
+            ("vers", Some("1.0" | "1")) => {
+                self.remark(name, "left out: another one comes after it");
+            }
+            ("vers", Some(dialect @ ("3.1.1" | "3.11" | "default"))) => {
+                self.forget(name, dialect);
+                self.unsay_dialect();
+            }
+            ("vers", Some(_)) => {
+                self.unsay_dialect();
+                self.remark(name, DIALECT);
+                self.keep(name, value);
+            }
+            ("sec", Some(how)) if how.starts_with("krb5") => {
+                self.kerberos = true;
+                self.keep(name, value);
+            }
+            _ => match catalogue::forbidden(name) {
+                Some(forbidden) => {
+                    let why = mount_unit::becomes_of_option(name, value).unwrap_or(forbidden.reason);
+                    self.remark(name, format!("left out: {why}"));
+                }
+                None => self.keep(name, value),
+            },
+        }
+    }
+
+    fn keep(&mut self, name: &str, value: Option<&str>) {
+        let Some(known) = catalogue::lookup(name) else {
+            return self.remark(name, "left out: there is no such option of the CIFS client");
+        };
+        let written = match (known.form, value) {
+            (Form::Flag, None | Some("")) => "true".to_owned(),
+            (Form::Flag, Some("1" | "yes" | "true" | "on")) => {
+                self.remark(name, "kept without its value: it is a switch, and has none");
+                "true".to_owned()
+            }
+            (Form::Flag, Some(_)) => {
+                return self
+                    .remark(name, "left out: it is a switch, and has no value; `man mount.cifs` has its opposite");
+            }
+            (_, None | Some("")) => return self.remark(name, "left out: it has no value"),
+            (Form::Number { .. } | Form::Account, Some(value)) => match value.parse::<u32>() {
+                Ok(number) => number.to_string(),
+                Err(_) if known.form == Form::Account => quoted(value),
+                Err(_) => return self.remark(name, "left out: its value is not a number"),
+            },
+            (Form::Mode | Form::Word(_) | Form::Text, Some(value)) => quoted(value),
+        };
+        self.forget(name, &written);
+        self.options.push((name.to_owned(), written));
+        self.take_back_opposite(name);
+    }
+
+    /// The last one counts.
+    fn forget(&mut self, name: &str, written: &str) {
+        let before = self.options.iter().position(|(before, _)| before == name);
+        let Some((_, before)) = before.map(|index| self.options.remove(index)) else { return };
+        if before != written {
+            let before = before.trim_matches('"');
+            let written = written.trim_matches('"');
+            self.remark(name, format!("{before} is left out: {written} comes after it, and the last one counts"));
+        }
+    }
+
+    /// What was said of a dialect that does not count any more.
+    fn unsay_dialect(&mut self) {
+        let said = Remark::new(&self.at, "vers", DIALECT);
+        self.remarks.retain(|remark| *remark != said);
+    }
+
+    /// Of `ro` and `rw`, and other such pairs, the last one counts, too.
+    fn take_back_opposite(&mut self, name: &str) {
+        let negated = name.strip_prefix("no").map_or_else(|| format!("no{name}"), str::to_owned);
+        for opposite in opposite(name).into_iter().chain([negated.as_str()]) {
+            if self.has(opposite) {
+                self.options.retain(|(before, _)| before != opposite);
+                self.remark(opposite, format!("left out: {name} comes after it"));
+            }
+        }
+    }
+}
