@@ -135,7 +135,7 @@ fn started_in_an_outage(guest: &Guest, nasmount: &Nasmount<'_>) -> Result<f64> {
     guest.wait_for(
         "the start to wait",
         DEADLINE,
-        "for unit in asks names; do systemctl list-jobs | grep \"$unit.service *start *waiting\" || exit 1; done",
+        "( for unit in asks names; do systemctl list-jobs | grep \"$unit.service *start *waiting\" || exit 1; done )",
     )?;
     outage.heal()?;
     let started = start.wait(DEADLINE)?;
