@@ -43,16 +43,18 @@ impl Host {
         self.0.path().join("tower.cred")
     }
 
-    /// In a session of its own, so that there is a terminal only if standard input is one.
-    fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new("setsid");
-        command.args(["--wait", env!("CARGO_BIN_EXE_nasmount"), "login"]).args(arguments).arg("--config");
+    /// In a session of its own, so that there is a terminal only if setsid(1) is told to take standard input for one. A shell starts what it
+    /// puts into the background with Ctrl-C ignored, and tests that are run so would hand that on.
+    fn command(&self, setsid: &[&str], arguments: &[&str]) -> Command {
+        let mut command = Command::new("env");
+        command.args(["--default-signal", "setsid", "--wait"]).args(setsid);
+        command.args([env!("CARGO_BIN_EXE_nasmount"), "login"]).args(arguments).arg("--config");
         command.arg(self.0.path().join("nasmount.toml")).current_dir(self.0.path());
         command
     }
 
     fn run(&self, arguments: &[&str], input: &str) -> Output {
-        let mut command = self.command(arguments);
+        let mut command = self.command(&[], arguments);
         let running = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = running.spawn().unwrap();
         let _ = child.stdin.take().unwrap().write_all(input.as_bytes()); // it may have ended without reading
@@ -151,9 +153,7 @@ impl AtTerminal {
     fn new(host: &Host, arguments: &[&str]) -> Self {
         let both = openpty(None, None).unwrap();
         let (person, terminal) = (File::from(both.master), File::from(both.slave));
-        let mut command = Command::new("setsid");
-        let plain = host.command(arguments);
-        command.arg("--ctty").args(plain.get_args()).current_dir(host.0.path());
+        let mut command = host.command(&["--ctty"], arguments);
         command.stdin(terminal.try_clone().unwrap()).stdout(Stdio::null()).stderr(Stdio::null());
         Self { person, terminal, child: command.spawn().unwrap() }
     }
