@@ -74,7 +74,10 @@ fn elsewhere(guest: &Guest, nasmount: &Nasmount<'_>) -> Result<()> {
     guest.wait_for("status to say where it is not", DEADLINE, &said)?;
     let state = nasmount.share(SHARE)?["state"].clone();
     ensure!(state == "offline", "elsewhere it is {state}");
-    let met = guest.run(&format!("stat {}/pattern", mount_point(SHARE)))?;
+    let point = mount_point(SHARE);
+    let barred = format!("grep -q ' {point} .* autofs ' /proc/self/mountinfo");
+    guest.wait_for("its path to be barred", DEADLINE, &barred)?;
+    let met = guest.run(&format!("stat {point}/pattern"))?;
     ensure!(met.code != 0 && !met.stderr.contains("No such file"), "its path shows {met:?}");
     guest.run(&format!("nasmount mount {SHARE}"))?;
     let found = guest.run(&format!("nasmount diagnose {SHARE}"))?;
