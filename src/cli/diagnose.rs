@@ -203,15 +203,10 @@ async fn state_of(asked: &Asked) -> Option<State> {
 /// All steps; `file` is the name of one to be written.
 async fn diagnose(asked: &Asked, file: Option<String>) -> Diagnosis {
     let mut diagnosis = Diagnosis::default();
-    let (server, share) = match asked {
-        Asked::Host(_) => (None, None),
-        Asked::Server(server) => (Some(&**server), None),
-        Asked::Share(both) => (Some(&both.0), Some(&both.1)),
-    };
-    let address = match (asked, server) {
-        (_, Some(server)) => look_at_server(&mut diagnosis, server, share).await,
-        (Asked::Host(host), None) => look_at_host(&mut diagnosis, host, None).await,
-        (Asked::Server(_) | Asked::Share(_), None) => None,
+    let address = match asked {
+        Asked::Host(host) => look_at_host(&mut diagnosis, host, None).await,
+        Asked::Server(server) => look_at_server(&mut diagnosis, server, None).await,
+        Asked::Share(both) => look_at_server(&mut diagnosis, &both.0, Some(&both.1)).await,
     };
     diagnosis.skip_rest(&Step::OF_SERVER);
     let Asked::Share(both) = asked else { return diagnosis };

@@ -96,8 +96,13 @@ impl Guest {
         self.qemu.borrow_mut().check()?;
         let number = self.commands.get();
         self.commands.set(number + 1);
-        let (name, command_line) = (format!("{number:05}"), command.to_owned());
-        let job = Job { guest: self, name, command: command_line, started: Instant::now(), began: self.clock()? };
+        let job = Job {
+            guest: self,
+            name: format!("{number:05}"),
+            command: command.to_owned(),
+            started: Instant::now(),
+            began: self.clock()?,
+        };
         fs::write(job.file("new"), command).context("write a command for the guest")?;
         fs::rename(job.file("new"), job.file("sh")).context("hand a command to the guest")?;
         Ok(job)
