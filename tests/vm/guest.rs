@@ -19,14 +19,14 @@ use crate::lab::{Lab, Qemu};
 const RUN_LIMIT: Duration = Duration::from_secs(90);
 /// A shutdown and a boot under TCG take 35 s, on a slow host 120 s. By this host's clock, as the guest's begins anew.
 const REBOOT_LIMIT: Duration = Duration::from_secs(600);
-/// A guest whose clock stands still for so long of this host's time answers no more.
-const STANDSTILL: Duration = Duration::from_secs(120);
+/// A guest whose clock stands still for so long of this host's time answers no more. Generous, as hosts were met that stand still themselves.
+const STANDSTILL: Duration = Duration::from_secs(300);
 /// How much longer this host waits for a guest to switch itself off than the guest may take.
 const HOST_IS_SLOWER: u32 = 4;
 /// How often the host looks for an answer.
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
-/// How often a condition is tested in the guest; each test is a process or more.
-const CONDITION_INTERVAL: &str = "0.2";
+/// How often a condition is tested in the guest; each test is a process or more, which is some 40 ms of an emulated processor.
+const CONDITION_INTERVAL: &str = "0.4";
 
 /// What a command in the guest did.
 #[derive(Debug)]
@@ -54,6 +54,14 @@ pub struct Job<'guest> {
     started: Instant,
     /// By the guest's clock.
     began: f64,
+}
+
+/// The guest's clock, when this host saw it, and what qemu had used of this host's processors by then: a guest that stands still because
+/// it turns in circles is told apart from one that nobody runs.
+struct Seen {
+    clock: f64,
+    at: Instant,
+    used: Duration,
 }
 
 impl Guest {
@@ -116,15 +124,24 @@ impl Guest {
         if off.is_err() {
             return Ok(None);
         }
-        let at = self.lab.powered_down_at()?.context("the console has no word of the guest's end")?;
-        let took = Duration::try_from_secs_f64(at - began).context("the guest was off before it was told to")?;
+        let took = self.down_since(began)?;
         Ok((took <= limit).then_some(took))
+    }
+
+    /// How long it took the boot that has ended to go down.
+    fn down_since(&self, told: f64) -> Result<Duration> {
+        let at = self.lab.went_down_at()?.context("the console has no word of the guest's end")?;
+        Duration::try_from_secs_f64(at - told).context("the guest was down before it was told to")
     }
 
     /// The guest's clock as its agent showed it last, up to 0.6 s ago: seconds since boot, suspended time included.
     fn clock(&self) -> Result<f64> {
         let path = self.share.join("clock");
         number(&fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?)
+    }
+
+    fn seen(&self) -> Result<Seen> {
+        Ok(Seen { clock: self.clock()?, at: Instant::now(), used: self.qemu.borrow().processor_time()? })
     }
 
     /// Whether it has switched itself off.
@@ -139,16 +156,19 @@ impl Guest {
         Lab::settle(self)
     }
 
-    /// Has the guest boot anew by itself, with its disk as it is; returns as soon as it can be asked again.
-    pub fn reboot(&self) -> Result<()> {
+    /// Has the guest boot anew by itself, by this command, with its disk as it is; returns as soon as it can be asked again how long it took
+    /// to go down.
+    pub fn reboot(&self, command: &str) -> Result<Duration> {
+        let began = self.uptime()?;
         let sign = self.share.join("agent.up");
         let before = fs::read_to_string(&sign).context("read which boot this is")?;
-        drop(self.spawn("systemctl reboot")?); // nobody will be there to answer
+        drop(self.spawn(command)?); // nobody will be there to answer
         poll("the next boot", REBOOT_LIMIT, || {
             let now = fs::read_to_string(&sign).unwrap_or_default();
             Ok((!now.is_empty() && now != before).then_some(()))
         })?;
-        Lab::prepare(self)
+        Lab::prepare(self)?;
+        self.down_since(began)
     }
 
     /// Waits in the guest until a command succeeds; returns the guest's uptime then.
@@ -241,8 +261,7 @@ impl Job<'_> {
 
     /// Waits for the end of the command; the limit is one of the guest's clock.
     fn ended(&self, limit: Duration, code: &Path) -> Result<()> {
-        let mut clock = self.guest.clock()?;
-        let mut advanced = Instant::now();
+        let mut seen = self.guest.seen()?;
         loop {
             self.guest.qemu.borrow_mut().check()?;
             if code.exists() {
@@ -250,10 +269,15 @@ impl Job<'_> {
             }
             let now = self.guest.clock()?;
             ensure!(now - self.began <= limit.as_secs_f64(), "waited {limit:?} for its end");
-            if now > clock {
-                (clock, advanced) = (now, Instant::now());
+            if now > seen.clock {
+                seen = self.guest.seen()?;
+            } else if seen.at.elapsed() > STANDSTILL {
+                let used = self.guest.seen()?.used.saturating_sub(seen.used);
+                bail!(
+                    "the guest's clock has stood at {} s for {STANDSTILL:?}, in which qemu used a processor for {used:.0?}",
+                    seen.clock
+                );
             }
-            ensure!(advanced.elapsed() < STANDSTILL, "the guest's clock has stood at {clock} s for {STANDSTILL:?}");
             std::thread::sleep(POLL_INTERVAL);
         }
     }

@@ -9,8 +9,8 @@ set -euo pipefail
 readonly SUITE=${1:-trixie}
 readonly MIRROR=http://deb.debian.org/debian
 readonly SIZE=3G
-# What a guest needs: an init, a NAS, a CIFS client, a container engine, and the tools of the tests.
-readonly PACKAGES=systemd,systemd-sysv,dbus,udev,kmod,procps,psmisc,e2fsprogs,python3,iproute2,nftables,samba,cifs-utils,linux-image-amd64,initramfs-tools,autofs,podman,crun
+# What a guest needs: an init, a NAS, a CIFS client, a container engine, a transcoder, and the tools of the tests.
+readonly PACKAGES=systemd,systemd-sysv,dbus,udev,kmod,procps,psmisc,e2fsprogs,python3,iproute2,nftables,samba,cifs-utils,linux-image-amd64,initramfs-tools,autofs,podman,crun,ffmpeg
 # linux-image-cloud-amd64 is smaller, but these have to be there; the build fails if one is not.
 readonly MODULES="cifs autofs4 9p 9pnet_virtio virtio_blk nf_tables nft_reject_inet nft_socket tcp_diag inet_diag veth sch_netem"
 # Units that cost boot time or touch the network and that no test needs.

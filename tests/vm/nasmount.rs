@@ -135,7 +135,7 @@ impl<'guest> Nasmount<'guest> {
     pub fn wait_for_state(&self, name: &str, state: &str) -> Result<f64> {
         // asking costs a process of a third of a second under TCG: not so often that it is the load
         let ask = format!("nasmount status {name} --json >/run/asked.{name}");
-        let condition = format!("{ask}; grep -q '\"state\": \"{state}\"' /run/asked.{name} || {{ sleep 0.4; false; }}");
+        let condition = format!("{ask}; grep -q '\"state\": \"{state}\"' /run/asked.{name} || {{ sleep 0.2; false; }}");
         let waited = self.guest.wait_for(&format!("share {name} to be {state}"), DEADLINE, &condition);
         waited.with_context(|| format!("it is {:?}", self.share(name).map(|share| share.to_string())))?;
         let seen = self.guest.json(&format!("cat /run/asked.{name}"))?;

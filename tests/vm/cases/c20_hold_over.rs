@@ -14,16 +14,25 @@ const STOP: &str = "/run/hold-over.stop";
 const HOLDER: &str = "leftover.service";
 
 pub fn run(guest: &Guest) -> Result<String> {
+    given_up(guest, "")
+}
+
+/// What the kernel would never give up by itself is given up as well.
+pub fn hard(guest: &Guest) -> Result<String> {
+    given_up(guest, "options = { hard = true }")
+}
+
+fn given_up(guest: &Guest, options: &str) -> Result<String> {
     let [nas] = nas::up(guest, [1])?;
     let load = Load::new(guest, "held", &Kind::ALL);
     let path = mount_point("held");
     let unit = "held.service";
-    let more = "patience = \"8s\"\nhold_for = \"20s\"\nkill_holders = true";
+    let more = format!("patience = \"8s\"\nhold_for = \"20s\"\nkill_holders = true\n{options}");
     let share = ShareOf {
         name: "held",
         nas,
         source: "media",
-        more,
+        more: &more,
         probe: UNHURRIED,
         credentials: None,
         units: vec![unit.to_owned()],

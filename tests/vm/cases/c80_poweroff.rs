@@ -13,7 +13,7 @@ use crate::nasmount::{DEADLINE, Nasmount, ShareOf, mount_point, paused};
 const SHARE: &str = "films";
 /// The control is still on after this, by which every other host is off. It was on after 32 s, 37 s, 40 s and 120 s, as what was in
 /// flight had it; a guest without any share takes 3 s.
-const LIMIT: Duration = Duration::from_secs(25);
+pub const LIMIT: Duration = Duration::from_secs(25);
 /// While the host goes down: once the clone is gone, what has arrived at the server. Ordered as a service of the early boot, so that
 /// the shutdown waits for its stop.
 const JUDGE: &str = "systemd-run --quiet --unit=judge -p DefaultDependencies=no -p Conflicts=shutdown.target \

@@ -9,6 +9,7 @@ mod c12_no_patience;
 mod c20_hold_over;
 mod c21_containers;
 mod c22_engine;
+mod c23_film;
 mod c30_daemon_dies;
 mod c40_blocked;
 mod c41_without_nft;
@@ -37,6 +38,8 @@ pub enum On {
     Trixie,
     /// On the other one: the part of a case of the default one that may differ there, or as `Trixie`, so that both take as long.
     Bookworm,
+    /// Nowhere: it takes longer than all others together.
+    Request,
 }
 
 /// One story told to a guest. Its facts, the figures that were seen, are printed behind its name.
@@ -53,6 +56,9 @@ pub const CASES: &[Case] = &[
     Case { name: "20-hold-over", on: On::Trixie, run: c20_hold_over::run },
     Case { name: "21-containers", on: On::Bookworm, run: c21_containers::run },
     Case { name: "22-engine", on: On::Bookworm, run: c22_engine::run },
+    Case { name: "23-film", on: On::EverySuite, run: c23_film::short },
+    Case { name: "24-long-film", on: On::Request, run: c23_film::long },
+    Case { name: "25-hold-over-hard", on: On::Bookworm, run: c20_hold_over::hard },
     Case { name: "30-killed-while-holding", on: On::Bookworm, run: c30_daemon_dies::killed_while_holding },
     Case { name: "31-cannot-come-back", on: On::Bookworm, run: c30_daemon_dies::cannot_come_back },
     Case { name: "40-blocked", on: On::Trixie, run: c40_blocked::run },
