@@ -112,7 +112,7 @@ fn make_film(guest: &Guest, story: &Story, servers: [Nas<'_>; 2]) -> Result<()> 
     let seconds = story.film.as_secs();
     // the sound, 88 KB a second, keeps the reader busy, and the pictures the encoder, as far as an emulated processor goes
     let original = format!(
-        "ffmpeg -nostdin -v error -f lavfi -i testsrc=size=96x72:rate=8 -f lavfi -i sine -t {seconds} -c:v mjpeg -c:a pcm_s16le \
+        "ffmpeg -nostdin -v error -f lavfi -i testsrc=size=96x72:rate=5 -f lavfi -i sine -t {seconds} -c:v mjpeg -c:a pcm_s16le \
          -f matroska {DIRECTORY}/film.mkv"
     );
     let expected = transcode("", DIRECTORY, &format!("{DIRECTORY}/expected.mkv"));
@@ -126,7 +126,7 @@ fn make_film(guest: &Guest, story: &Story, servers: [Nas<'_>; 2]) -> Result<()> 
 /// The same input gives the same output, to the bit, whatever the time and the number of processors.
 fn transcode(options: &str, from: &str, to: &str) -> String {
     format!(
-        "ffmpeg -nostdin -v error {options} -i {from}/film.mkv -threads 1 -flags +bitexact -fflags +bitexact -c:v mpeg2video -r 25 \
+        "ffmpeg -nostdin -v error {options} -i {from}/film.mkv -threads 1 -flags +bitexact -fflags +bitexact -c:v mpeg4 -r 10 \
          -c:a copy -f matroska {to} 2>>{DIRECTORY}/said"
     )
 }
