@@ -5,6 +5,11 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 #![expect(clippy::disallowed_methods, reason = "tests read and write files")]
 
+#[path = "import/exchange.rs"]
+mod exchange;
+#[path = "import/host.rs"]
+mod host;
+
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
@@ -13,13 +18,16 @@ use nasmount::cli::check::Output;
 use nasmount::cli::import::{Host as Surroundings, translate};
 use nasmount::cli::records::Unfinished;
 use nasmount::cli::report::Exit;
-use nasmount::cli::takeover::{Places, export_files, import_files};
+use nasmount::cli::takeover::{export_files, import_files};
 use nasmount::config::credentials::parse_credentials;
 use nasmount::config::{self, Colour, SourceText, shipped_profiles};
+use nasmount::plan::bytes::text_of;
 use nasmount::plan::import::{Share, Sources};
 use nasmount::plan::mount_unit::UnitFile;
-use nasmount::sys::config_dir::{ConfigRoots, ConfigTexts, MountPoint};
+use nasmount::sys::config_dir::{ConfigTexts, MountPoint};
 use nasmount::sys::unit_files;
+
+use host::{Host, UNITS};
 
 /// Every password in the corpus.
 const SECRETS: [&str; 3] = ["hunter2", "ter2", "a,b,c"];
@@ -45,11 +53,12 @@ fn translated_with(fstab: &str, units: &[UnitFile], output: Output) -> (Exit, St
         unfinished: &Unfinished::none(fstab),
         fstab: "/etc/fstab",
         directory: Path::new("/etc/nasmount"),
-        look_at_credentials: |path| match path.ends_with("unusable.cred") {
-            true => Err(("it is readable by others".to_owned(), "chmod 600".to_owned())),
-            false => Ok(Some(
-                parse_credentials(if path.ends_with("odd.cred") { ODD } else { "username=bob\npassword=x\n" }).unwrap(),
-            )),
+        look_at_credentials: |path| match path.file_name().and_then(|name| name.to_str()) {
+            Some("unusable.cred") => Err(("it is readable by others".to_owned(), "chmod 600".to_owned())),
+            Some("unseen.cred") => Ok(None),
+            Some("odd.cred") => Ok(Some(parse_credentials(ODD).unwrap())),
+            Some("work.cred") => Ok(Some(parse_credentials("username=bob\ndomain=WORK\npassword=hunter2\n").unwrap())),
+            _ => Ok(Some(parse_credentials("username=bob\npassword=x\n").unwrap())),
         },
         mount_point: |_| MountPoint::Usable,
         is_missing: |_, name| name.starts_with("nosuch"),
@@ -65,7 +74,7 @@ fn each_fstab_becomes_what_is_expected() {
     let corpus = corpus();
     assert!(corpus.len() >= 40, "the corpus has lost files");
     for file in corpus {
-        let (exit, toml, said) = translated(&fs::read_to_string(&file).unwrap(), Output::Text);
+        let (exit, toml, said) = translated(&text_of(&fs::read(&file).unwrap()), Output::Text);
         is_as_expected(&file, exit, &toml, &said);
     }
 }
@@ -107,7 +116,7 @@ fn unit_directories() -> Vec<PathBuf> {
 #[test]
 fn what_is_accepted_is_a_configuration_and_no_password_is_in_anything() {
     for file in corpus() {
-        let fstab = fs::read_to_string(&file).unwrap();
+        let fstab = text_of(&fs::read(&file).unwrap());
         let (exit, toml, said) = translated(&fstab, Output::Text);
         let loaded = config::load(&[SourceText::new("nasmount.toml", toml.as_str())], &shipped_profiles());
         // what is valid by itself can name an account that the host does not have, or lose a login
@@ -121,7 +130,6 @@ fn what_is_accepted_is_a_configuration_and_no_password_is_in_anything() {
     }
 }
 
-const UNITS: &str = "etc/systemd/system";
 #[test]
 fn a_credentials_file_that_cannot_be_used_is_a_problem_before_anything_is_changed() {
     let fstab = "//nas/films /mnt/films cifs credentials=/etc/unusable.cred 0 0\n";
@@ -185,79 +193,6 @@ fn a_problem_says_where_it_is_what_and_what_to_do() {
     assert_eq!(exit, Exit::Usage, "{json}");
     assert!(problem["line"].as_u64().unwrap() > 0 && problem["column"].as_u64().unwrap() > 0, "{problem}");
     assert!(["key", "what", "hint"].iter().all(|key| !problem[key].as_str().unwrap().is_empty()), "{problem}");
-}
-
-/// A host with this fstab, below a directory.
-struct Host(tempfile::TempDir);
-
-impl Host {
-    fn new(fstab: &str) -> Self {
-        let host = Self(tempfile::tempdir().unwrap());
-        fs::create_dir(host.path("etc")).unwrap();
-        fs::write(host.path("etc/fstab"), fstab).unwrap();
-        host
-    }
-
-    fn path(&self, path: &str) -> PathBuf {
-        self.0.path().join(path)
-    }
-
-    fn read(&self, path: &str) -> String {
-        fs::read_to_string(self.path(path)).unwrap_or_else(|error| format!("{path}: {error}"))
-    }
-
-    fn places(&self) -> Places {
-        let roots = ConfigRoots::under(self.0.path(), None, None);
-        Places { roots, fstab: self.path("etc/fstab"), units: self.path(UNITS), usual: true }
-    }
-
-    /// The shares that were taken over, and what was said; credentials are looked for where the configuration says.
-    fn import(&self) -> (Option<Vec<Share>>, String) {
-        let mut err = Vec::new();
-        let shares = import_files(&self.places(), Colour::Never, &mut err).unwrap();
-        (shares, String::from_utf8(err).unwrap())
-    }
-
-    /// What a dry run prints for programs.
-    fn dry_run(&self) -> serde_json::Value {
-        let mut program = std::process::Command::new(env!("CARGO_BIN_EXE_nasmount"));
-        program.arg("--config").arg(self.path("etc/nasmount/nasmount.toml")).args(["import-fstab", "--json"]);
-        program.arg("--fstab").arg(self.path("etc/fstab")).arg("--units").arg(self.path(UNITS));
-        serde_json::from_slice(&program.output().unwrap().stdout).unwrap()
-    }
-
-    fn export(&self) -> String {
-        let mut err = Vec::new();
-        assert!(export_files(&self.places(), &mut err).unwrap(), "{}", String::from_utf8_lossy(&err));
-        String::from_utf8(err).unwrap()
-    }
-
-    fn refused(&self) -> String {
-        let error = export_files(&self.places(), &mut Vec::new()).unwrap_err();
-        format!("{error:#}")
-    }
-
-    /// Every file but the profiles, with its mode.
-    fn files(&self) -> Vec<(String, u32)> {
-        fn walk(directory: &Path, root: &Path, found: &mut Vec<(String, u32)>) {
-            for entry in fs::read_dir(directory).unwrap() {
-                let path = entry.unwrap().path();
-                if path.is_symlink() {
-                    let target = fs::read_link(&path).unwrap();
-                    found.push((format!("{} -> {}", path.strip_prefix(root).unwrap().display(), target.display()), 0));
-                } else if path.is_dir() {
-                    walk(&path, root, found);
-                } else {
-                    let mode = fs::metadata(&path).unwrap().permissions().mode() & 0o7777;
-                    found.push((path.strip_prefix(root).unwrap().to_string_lossy().into_owned(), mode));
-                }
-            }
-        }
-        let mut found = Vec::new();
-        walk(self.0.path(), self.0.path(), &mut found);
-        found.sort();
-        found
-    }
 }
 
 const FSTAB: &str = "UUID=1 / ext4 errors=remount-ro 0 1\n\
@@ -407,18 +342,6 @@ fn a_line_that_was_written_in_again_is_not_doubled() {
     let said = host.export();
     assert!(said.contains("etc/fstab:1: not given back, but taken out: line 3 mounts the same there\n"), "{said}");
     assert_eq!(host.read("etc/fstab"), "//nas/b /mnt/b cifs guest 0 0\n".to_owned() + again);
-}
-
-#[test]
-fn an_fstab_that_cannot_be_replaced_is_refused_with_what_to_do() {
-    let host = Host::new("");
-    fs::write(host.path("etc/real"), "//nas/a /mnt/a cifs guest 0 0\n").unwrap();
-    fs::remove_file(host.path("etc/fstab")).unwrap();
-    std::os::unix::fs::symlink("real", host.path("etc/fstab")).unwrap();
-    let error = import_files(&host.places(), Colour::Never, &mut Vec::new()).unwrap_err();
-    assert!(error.to_string().contains("etc/fstab: it is a link: something else keeps it"), "{error}");
-    let hint = error.downcast_ref::<nasmount::cli::Hinted>().map(nasmount::cli::Hinted::hint);
-    assert!(hint.is_some_and(|hint| hint.contains("replace the link by a file")), "{hint:?}");
 }
 
 #[test]

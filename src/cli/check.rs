@@ -150,7 +150,26 @@ pub(super) fn check_texts(
 }
 
 fn check_accounts(loaded: &Loaded, is_missing: fn(Account, &str) -> bool) -> Vec<Notice> {
-    let of = |share: &ShareSettings, option: &str, value: &OptionValue| {
+    let of = |share| {
+        let missing = missing_accounts(share, is_missing);
+        missing.filter_map(|missing| loaded.doubtful_option(&share.id, missing.option, missing.message, missing.help))
+    };
+    loaded.settings.shares.values().flat_map(of).collect()
+}
+
+/// An option that names a user or group which the host does not have.
+pub(super) struct MissingAccount<'a> {
+    pub(super) option: &'a str,
+    pub(super) name: &'a str,
+    pub(super) message: String,
+    pub(super) help: String,
+}
+
+pub(super) fn missing_accounts(
+    share: &ShareSettings,
+    is_missing: fn(Account, &str) -> bool,
+) -> impl Iterator<Item = MissingAccount<'_>> {
+    share.options.iter().filter_map(move |(option, value)| {
         let (account, OptionValue::Value(name)) = (catalogue::account(option)?, value) else { return None };
         if name.parse::<u32>().is_ok() || !is_missing(account, name) {
             return None;
@@ -159,10 +178,8 @@ fn check_accounts(loaded: &Loaded, is_missing: fn(Account, &str) -> bool) -> Vec
         let message = format!("this host has no {word} {name}, so the share cannot be mounted");
         let help =
             format!("`getent {database} {name}` finds none: correct the name, make the {word}, or write its number");
-        loaded.doubtful_option(&share.id, option, message, help)
-    };
-    let shares = loaded.settings.shares.values();
-    shares.flat_map(|share| share.options.iter().filter_map(|(option, value)| of(share, option, value))).collect()
+        Some(MissingAccount { option, name, message, help })
+    })
 }
 
 /// Whether a credentials file can be used: what is wrong with it and what to do, or what it says, if this user can read it.

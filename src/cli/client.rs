@@ -1,5 +1,6 @@
 //! The daemon, as the CLI sees it.
 
+use std::io;
 use std::path::Path;
 use std::time::Duration;
 
@@ -68,11 +69,8 @@ impl Client {
     pub async fn connect() -> anyhow::Result<Self> {
         within(async {
             let connection = match connect_to_socket(Path::new(paths::CONTROL_SOCKET)).await {
-                Some(connection) => connection,
-                None => zbus::Connection::system().await.map_err(|error| {
-                    let hint = "is D-Bus running? `systemctl status dbus`";
-                    Hinted::new(format!("cannot reach the system bus: {error}"), hint) // zbus says its causes itself
-                })?,
+                Ok(connection) => connection,
+                Err(socket) => zbus::Connection::system().await.map_err(|bus| unreachable(&socket, &bus))?,
             };
             let manager = ManagerClientProxy::new(&connection).await.context("cannot reach nasmount")?;
             Ok(Self { manager })
@@ -175,17 +173,47 @@ fn read(answer: zbus::Result<String>) -> anyhow::Result<Answer> {
     }
 }
 
+const START: &str = "`systemctl start nasmount`; if it does not stay up: `journalctl -u nasmount`";
+
+/// Why there is no way to the daemon, with neither its socket nor a bus. It listens on the socket as long as it runs: where nobody does, it
+/// is not the bus that is missing. Who may not look at the socket needs the bus.
+fn unreachable(socket: &io::Error, bus: &zbus::Error) -> Hinted {
+    if matches!(socket.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) {
+        return Hinted::new("nasmount does not run", START);
+    }
+    let hint = "is D-Bus running? `systemctl status dbus`; root needs no bus";
+    Hinted::new(format!("cannot reach the system bus: {bus}"), hint) // zbus says its causes itself
+}
+
 fn explain(error: &zbus::Error, what: &str) -> anyhow::Error {
     const NOBODY_THERE: [&str; 2] =
         ["org.freedesktop.DBus.Error.ServiceUnknown", "org.freedesktop.DBus.Error.NameHasNoOwner"];
     if let zbus::Error::MethodError(name, _, _) = error {
         if NOBODY_THERE.contains(&name.as_str()) {
-            let hint = "`systemctl start nasmount`; if it does not stay up: `journalctl -u nasmount`";
-            return Hinted::new("nasmount does not run", hint).into();
+            return Hinted::new("nasmount does not run", START).into();
         }
         if name.as_str() == "org.freedesktop.DBus.Error.AccessDenied" {
             return Hinted::new("only root may do that", "run it with sudo").into();
         }
     }
     anyhow::Error::msg(error.to_string()).context(format!("cannot ask nasmount for {what}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn without_a_bus_it_is_the_daemon_that_is_missing_where_nobody_listens_on_its_socket() {
+        let bus = zbus::Error::Failure("no such socket".to_owned());
+        for kind in [io::ErrorKind::NotFound, io::ErrorKind::ConnectionRefused] {
+            let said = unreachable(&kind.into(), &bus);
+            assert_eq!((said.to_string().as_str(), said.hint()), ("nasmount does not run", START));
+            assert!(START.starts_with("`systemctl start nasmount`"));
+        }
+        for kind in [io::ErrorKind::PermissionDenied, io::ErrorKind::Other] {
+            let said = unreachable(&kind.into(), &bus);
+            assert!(said.to_string().starts_with("cannot reach the system bus: ") && said.hint().contains("D-Bus"));
+        }
+    }
 }

@@ -11,16 +11,18 @@ use anyhow::{Context as _, bail};
 use comfy_table::{ContentArrangement, Table, presets};
 use serde::Serialize;
 
+use super::check::{MissingAccount, missing_accounts};
 use super::configured;
 use super::report::{Exit, finish};
 use crate::config::settings::{HoldFor, OptionValue, ShareSettings};
 use crate::config::{Loaded, OptionOrigin};
 use crate::plan::bounds::{KERNEL_DEFAULTS, bounds};
+use crate::plan::catalogue::Account;
 use crate::plan::doctor::Version;
 use crate::plan::hazards::{Warned, warnings};
 use crate::plan::layers::{KERNEL_ECHO_FACTOR, KERNEL_WAITS_FOR_RECONNECT, Layers};
 use crate::plan::options::{Adjustment, DirtyLimitSupport, KernelOptions, MountPlan, mount_options};
-use crate::sys::{kernel, mountinfo};
+use crate::sys::{accounts, kernel, mountinfo};
 
 /// Version of the form of `--json`.
 const SCHEMA: u32 = 1;
@@ -48,7 +50,7 @@ pub struct Explanation {
     options: Vec<Explained>,
     /// Where the mount is not what was configured.
     adjusted: Vec<String>,
-    /// Options that may hurt, that this kernel does not know, or that are others in force.
+    /// Options that may hurt, that this kernel does not know, that are others in force, or that name nobody on this host.
     warnings: Vec<Warned>,
     times: Times,
 }
@@ -104,7 +106,8 @@ pub fn run(config: Option<&Path>, arguments: &Arguments) -> anyhow::Result<Exit>
         if kernel::can_limit_unwritten_data() { DirtyLimitSupport::Supported } else { DirtyLimitSupport::Unsupported };
     let mounted = mountinfo::cifs_on(&share.mount_point).context("cannot read the mount table")?;
     let mounted = mounted.map(|mount| mount.options);
-    let host = Host { options: &options, version, limits, mounted: mounted.as_deref() };
+    let is_missing = accounts::is_missing;
+    let host = Host { options: &options, version, limits, mounted: mounted.as_deref(), is_missing };
     let explanation = explain(&loaded, share, &host)?;
     let text = if arguments.json { serde_json::to_string_pretty(&explanation)? + "\n" } else { render(&explanation) };
     Ok(finish(Exit::Done, std::io::stdout().write_all(text.as_bytes())))
@@ -118,6 +121,8 @@ struct Host<'a> {
     limits: DirtyLimitSupport,
     /// What it shows of the mount.
     mounted: Option<&'a str>,
+    /// Whether the host has no such user or group.
+    is_missing: fn(Account, &str) -> bool,
 }
 
 fn explain(loaded: &Loaded, share: &ShareSettings, host: &Host<'_>) -> anyhow::Result<Explanation> {
@@ -150,7 +155,8 @@ fn explain(loaded: &Loaded, share: &ShareSettings, host: &Host<'_>) -> anyhow::R
         Some(OptionValue::Value(seconds)) => seconds.parse().context("echo_interval")?,
         Some(OptionValue::Flag) | None => bail!("a share without echo_interval"),
     };
-    let warnings = warnings(share, host.options, host.version, |name| shown.get(name).copied().flatten());
+    let mut warnings = warnings(share, host.options, host.version, |name| shown.get(name).copied().flatten());
+    warnings.extend(missing_accounts(share, host.is_missing).map(nobody));
     let layers = Layers::new(&server.probe, share.patience, share.probe_interval, echo_interval, share.hold_for)?;
     let ends = !share.options.contains_key("hard");
     Ok(Explanation {
@@ -177,6 +183,10 @@ fn explain(loaded: &Loaded, share: &ShareSettings, host: &Host<'_>) -> anyhow::R
             kernel: [layers.kernel_earliest.as_secs_f64(), layers.kernel_latest.as_secs_f64()],
         },
     })
+}
+
+fn nobody(MissingAccount { option, name, message, help }: MissingAccount<'_>) -> Warned {
+    Warned { option: format!("{option}={name}"), why: message, instead: help }
 }
 
 fn split(option: &str) -> (&str, Option<&str>) {
@@ -276,7 +286,8 @@ options = { uid = 1000, actimeo = 5 }
     fn explained_of(configuration: &str, kernel: &KernelOptions, mounted: Option<&str>) -> Explanation {
         let loaded = config::load(&[SourceText::new("nasmount.toml", configuration)], &shipped_profiles()).unwrap();
         let share = loaded.settings.shares.values().next().unwrap();
-        let host = Host { options: kernel, version: None, limits: DirtyLimitSupport::Supported, mounted };
+        let (limits, is_missing) = (DirtyLimitSupport::Supported, |_, name: &str| name.starts_with("nosuch"));
+        let host = Host { options: kernel, version: None, limits, mounted, is_missing };
         explain(&loaded, share, &host).unwrap()
     }
 
@@ -352,6 +363,17 @@ options = { uid = 1000, actimeo = 5 }
     fn what_the_kernel_lacks_is_said() {
         let explanation = explained(&KernelOptions::parse("soft:noflag\nvers:string\n"), None);
         assert!(explanation.adjusted.iter().any(|line| line.starts_with("retrans=3 is left out: ")), "{explanation:?}");
+    }
+
+    #[test]
+    fn an_account_that_the_host_does_not_have_is_said() {
+        let nobody = CONFIGURATION.replace("uid = 1000", "uid = \"nosuchuser\", gid = \"staff\"");
+        let explanation = explained_of(&nobody, &KernelOptions::unknown(), None);
+        let said: Vec<&str> = explanation.warnings.iter().map(|warned| warned.option.as_str()).collect();
+        assert_eq!(said, ["uid=nosuchuser"]);
+        let text = render(&explanation);
+        let line = "\nuid=nosuchuser: this host has no user nosuchuser, so the share cannot be mounted\n  do: `getent passwd nosuchuser`";
+        assert!(text.contains(line), "{text}");
     }
 
     #[test]

@@ -12,7 +12,7 @@ use crate::config::credentials::Credentials;
 use crate::config::{self, Colour, Invalid, InvalidKind, Notice, Place, Settings, Warning};
 use crate::plan::catalogue::Account;
 use crate::plan::fstab::{TAKEN, difference};
-use crate::plan::import::{Conflict, Import, Remark, Sources, import};
+use crate::plan::import::{Conflict, Import, Nested, Remark, Sources, import};
 use crate::sys::accounts;
 use crate::sys::config_dir::{ConfigTexts, MountPoint, mount_point_on_host};
 use crate::sys::unit_files;
@@ -95,9 +95,9 @@ pub fn run(config: Option<&Path>, arguments: &Arguments, colour: Colour, talk: T
 }
 
 /// What they are, besides the configuration that there is already.
-pub(super) fn imported(sources: Sources<'_>, texts: &ConfigTexts, directory: &Path) -> Import {
+pub(super) fn imported(sources: Sources<'_>, texts: &ConfigTexts, directory: &Path, look: LookAtCredentials) -> Import {
     let existing: Option<Settings> = config::load(&texts.fragments, &texts.profiles).ok().map(|loaded| loaded.settings);
-    import(sources, existing.as_ref(), directory)
+    import(sources, existing.as_ref(), directory, &|path| look(path).ok().flatten())
 }
 
 /// What mounts shares on a host, and where it is.
@@ -151,6 +151,15 @@ pub(super) fn examined(
         Invalid(Notice { kind: InvalidKind::Conflict, place, key, message, help, related: None })
     }));
     (invalid, warnings)
+}
+
+/// What mounts of other lines have to do with its shares.
+pub(super) fn nested(imported: &Import, fstab: &str) -> impl Iterator<Item = Warning> {
+    imported.nested.iter().map(|Nested { line, share, message, help }| {
+        let place = Place { file: fstab.into(), line: *line, column: 1, span: 0..0, excerpt: None };
+        let (key, message, help) = (format!("share.{share}.mount_point"), message.clone(), (*help).to_owned());
+        Warning(Notice { kind: InvalidKind::Doubtful, place, key, message, help, related: None })
+    })
 }
 
 /// What is said of the result, pointing at the line of fstab, or of a unit, which is what there is to be mended.
@@ -230,11 +239,12 @@ pub fn translate(
     stdout: &mut impl Write,
     stderr: &mut impl Write,
 ) -> (Exit, io::Result<()>) {
-    let imported = imported(host.sources, texts, host.directory);
+    let imported = imported(host.sources, texts, host.directory, host.look_at_credentials);
     let (invalid, warnings) = match imported.shares.as_slice() {
         [] => (Vec::new(), Vec::new()),
         _ => examined(&imported, texts, host.look_at_credentials, host.mount_point, host.is_missing),
     };
+    let warnings: Vec<Warning> = warnings.into_iter().chain(nested(&imported, host.fstab)).collect();
     let refusal = if invalid.is_empty() && !imported.shares.is_empty() { (host.refusal)(&imported) } else { None };
     let exit = if invalid.is_empty() && refusal.is_none() { Exit::Done } else { Exit::Usage };
     let written = match output {

@@ -279,7 +279,8 @@ fn write(file: &Path, now: Option<SecretString>, text: SecretString) -> Result<(
                 let message = format!("nothing was written: cannot close {} to others: {error}", file.display());
                 refuse(Exit::Failed, message, "it has to be a file of root's on a disk that can be written to")
             })?;
-            Change::Replace { path, before, text }
+            let bytes = |text: SecretString| text.expose_secret().as_bytes().to_vec().into();
+            Change::Replace { path, before: bytes(before), text: bytes(text) }
         }
     };
     match changes::make(&[change]) {

@@ -1,5 +1,6 @@
 //! `nasmount profiles [NAME]`: what a share can name as its profile, and what one says.
 
+use std::collections::BTreeSet;
 use std::io::Write as _;
 use std::path::Path;
 
@@ -8,13 +9,11 @@ use comfy_table::{ContentArrangement, Table, presets};
 
 use super::Hinted;
 use super::report::{Exit, finish, report};
-use crate::config::{Listed, list_profiles};
+use crate::config::{Invalid, Listed, SourceText, list_profiles, load};
 use crate::sys::config_dir::{ConfigRoots, read_profiles};
 
 /// Version of the form of `--json`.
 const SCHEMA: u32 = 1;
-
-const CHECK: &str = "`nasmount check` says where and why";
 
 /// `profiles [NAME]`
 #[derive(Debug, clap::Args)]
@@ -36,25 +35,38 @@ pub fn run(config: Option<&Path>, arguments: &Arguments) -> anyhow::Result<Exit>
             bail!(Hinted::new(format!("there is no profile {name}"), "`nasmount profiles` lists what there is"));
         }
     }
-    let broken = profiles.iter().filter(|profile| profile.text.parse::<toml::Table>().is_err());
-    let broken = broken.map(|profile| Hinted::new(format!("{} cannot be read as TOML", profile.file), CHECK));
-    let broken: Vec<Hinted> = broken.collect();
-    broken.iter().for_each(|error| report(error, Some(CHECK)));
-    let exit = if broken.is_empty() { Exit::Done } else { Exit::Usage };
+    let problems = problems(&texts, &profiles);
+    for problem in &problems {
+        report(problem, Some(&problem.0.help));
+    }
+    let exit = if problems.is_empty() { Exit::Done } else { Exit::Usage };
     let text = match (arguments.json, &arguments.name) {
         (true, _) => format!("{:#}\n", serde_json::json!({ "schema": SCHEMA, "profiles": profiles })),
-        (false, None) => render(&profiles),
+        (false, None) => render(&profiles, &problems),
         (false, Some(_)) => profiles.into_iter().map(|profile| profile.text).collect(),
     };
     Ok(finish(exit, std::io::stdout().write_all(text.as_bytes())))
 }
 
-fn render(profiles: &[Listed]) -> String {
+/// Why these cannot be used, whether a share names them or not.
+fn problems(texts: &[SourceText], profiles: &[Listed]) -> Vec<Invalid> {
+    let mut problems = load(&[SourceText::new("", "")], texts).err().unwrap_or_default();
+    problems.retain(|Invalid(notice)| profiles.iter().any(|profile| notice.place.file == Path::new(&profile.file)));
+    problems
+}
+
+fn render(profiles: &[Listed], problems: &[Invalid]) -> String {
+    let broken: BTreeSet<&Path> = problems.iter().map(|Invalid(notice)| notice.place.file.as_path()).collect();
     let mut table = Table::new();
     table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
     table.set_header(["PROFILE", "FOR", "FILE"]);
     for Listed { name, description, file, .. } in profiles {
-        table.add_row([name, &description.as_deref().map_or_else(|| "-".to_owned(), escaped), file]);
+        let purpose = match description {
+            _ if broken.contains(Path::new(file)) => "nothing: it cannot be used".to_owned(),
+            Some(description) => escaped(description),
+            None => "-".to_owned(),
+        };
+        table.add_row([name, &purpose, file]);
     }
     table.lines().map(|line| line.trim_end().to_owned() + "\n").collect()
 }
@@ -74,11 +86,37 @@ mod tests {
     fn ones_own_profile_takes_the_place_of_a_shipped_one() {
         let mut texts = shipped_profiles();
         texts.push(SourceText::new("/etc/nasmount/profiles/media.toml", "description = \"mine\"\n"));
-        let text = render(&list_profiles(&texts));
+        let text = render(&list_profiles(&texts), &problems(&texts, &list_profiles(&texts)));
         let lines: Vec<Vec<&str>> = text.lines().map(|line| line.split_whitespace().collect()).collect();
         assert_eq!(lines.len(), 5, "{text}");
         assert!(lines.contains(&vec!["media", "mine", "/etc/nasmount/profiles/media.toml"]), "{text}");
         assert!(text.contains("built-in:backup.toml"), "{text}");
         assert_eq!(escaped("a\u{1b}[31mb\n"), "a\\u{1b}[31mb\\n");
+    }
+
+    #[test]
+    fn one_that_cannot_be_used_is_no_good_row_whatever_is_wrong_with_it() {
+        for (text, key, row) in [
+            ("description = \"mine\"\npatiense = \"1m\"\n", "patiense", "own nothing: it cannot be used /p/own.toml"),
+            ("description = 5\n", "description", "own nothing: it cannot be used /p/own.toml"),
+            ("description = \"mine\"\npatience = 60\n", "patience", "own nothing: it cannot be used /p/own.toml"),
+            (
+                "description = \"mine\"\n[options]\nactimeoo = 5\n",
+                "options.actimeoo",
+                "own nothing: it cannot be used /p/own.toml",
+            ),
+            ("description = \"mine\n", "", "own nothing: it cannot be used /p/own.toml"),
+            ("description = \"mine\"\npatience = \"1m\"\n", "none", "own mine /p/own.toml"),
+        ] {
+            let mut texts = shipped_profiles();
+            texts.push(SourceText::new("/p/own.toml", text));
+            let listed = list_profiles(&texts);
+            let problems = problems(&texts, &listed);
+            let keys: Vec<&str> = problems.iter().map(|Invalid(notice)| notice.key.as_str()).collect();
+            assert_eq!(keys, if key == "none" { Vec::new() } else { vec![key] }, "{text}");
+            let table = render(&listed, &problems);
+            let mut rows = table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" "));
+            assert!(rows.any(|line| line == row), "{table}");
+        }
     }
 }

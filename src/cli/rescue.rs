@@ -2,7 +2,7 @@
 //! aside, or merged onto the share.
 
 use std::io::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
@@ -11,7 +11,7 @@ use serde::Serialize;
 use super::Hinted;
 use super::client::{Client, block_on};
 use super::configured;
-use super::report::{Exit, finish};
+use super::report::{Exit, finish, report};
 use crate::config::settings::ShareSettings;
 use crate::plan::beside::{Doing, Found, Left, Tally};
 use crate::plan::doctor::size;
@@ -25,6 +25,10 @@ const SCHEMA: u32 = 1;
 const LISTED_WITHIN: Duration = Duration::from_secs(60);
 /// How far two signs of life of a worker that moves files may lie apart: it writes back 8 MiB, or has the server look one name up.
 const STEP_WITHIN: Duration = Duration::from_secs(layers::FLUSH.as_secs() + layers::REQUEST.as_secs());
+
+/// What `--aside` takes.
+const OUTSIDE: &str =
+    "name a directory that lies in no share, such as --aside /var/tmp; --merge moves files onto the share";
 
 /// `rescue [SHARE]`
 #[derive(Debug, clap::Args)]
@@ -68,7 +72,8 @@ struct OfShare {
     refused: bool,
 }
 
-/// 0: listed, or all moved; 1: something is left; 2: the configuration is not valid; 3: the share is not online; 4: no such share.
+/// 0: listed, or all moved; 1: something is left; 2: the configuration is not valid, or `--aside` names a share; 3: the share is not online;
+/// 4: no such share.
 pub fn run(config: Option<&Path>, arguments: &Arguments) -> anyhow::Result<Exit> {
     if !super::is_root() {
         bail!(Hinted::new("only root can look under a mount", "run it with sudo"));
@@ -88,6 +93,13 @@ pub fn run(config: Option<&Path>, arguments: &Arguments) -> anyhow::Result<Exit>
         Some(directory) => Some(Destination::Aside(std::path::absolute(directory).context("--aside")?)),
         None => arguments.merge.then_some(Destination::Share),
     };
+    if let Some(Destination::Aside(directory)) = &to
+        && let Some(share) = share_around(loaded.settings.shares.values(), directory)
+    {
+        let message = format!("cannot move anything into {}: it lies in the share {}", directory.display(), share.id);
+        report(&Hinted::new(message, OUTSIDE), Some(OUTSIDE));
+        return Ok(Exit::Usage);
+    }
     let doing = if arguments.dry_run { Doing::Look } else { Doing::Move };
     let all = block_on(async {
         let mut all = Vec::new();
@@ -102,6 +114,22 @@ pub fn run(config: Option<&Path>, arguments: &Arguments) -> anyhow::Result<Exit>
         render(&all, to.as_ref(), doing)
     };
     Ok(finish(exit(&all), std::io::stdout().write_all(text.as_bytes())))
+}
+
+/// The share in which a directory lies, by its path alone: looking at it could wait for the share's server. The worker finds out about
+/// links.
+fn share_around<'s>(
+    mut shares: impl Iterator<Item = &'s ShareSettings>,
+    directory: &Path,
+) -> Option<&'s ShareSettings> {
+    let mut plain = PathBuf::new();
+    for part in directory.components() {
+        match part {
+            Component::ParentDir => drop(plain.pop()),
+            Component::Prefix(_) | Component::RootDir | Component::CurDir | Component::Normal(_) => plain.push(part),
+        }
+    }
+    shares.find(|share| plain.starts_with(&share.mount_point))
 }
 
 async fn rescue(share: &ShareSettings, to: Option<&Destination>, doing: Doing) -> OfShare {
@@ -316,6 +344,26 @@ mod tests {
         assert_eq!(exit(&[done]), Exit::Done);
         let json = serde_json::to_value(&all).unwrap();
         assert_eq!(json[0]["rescued"]["left"][0]["path"], "a/film");
+    }
+
+    #[test]
+    fn a_directory_in_a_share_is_known_by_its_path() {
+        use crate::config::{SourceText, load, shipped_profiles};
+        let share = |name: &str| {
+            format!("[share.{name}]\nserver = \"tower\"\nsource = \"{name}\"\nmount_point = \"/mnt/{name}\"\n")
+        };
+        let text = format!("[server.tower]\nhost = \"10.0.0.1\"\n{}{}", share("films"), share("music"));
+        let loaded = load(&[SourceText::new("nasmount.toml", text)], &shipped_profiles()).unwrap();
+        let around = |path: &str| {
+            share_around(loaded.settings.shares.values(), Path::new(path)).map(|share| share.id.to_string())
+        };
+        for path in ["/mnt/films", "/mnt/films/", "/mnt/films/old/x", "/var/../mnt/./films/x"] {
+            assert_eq!(around(path).as_deref(), Some("films"), "{path}");
+        }
+        assert_eq!(around("/mnt/music/x").as_deref(), Some("music"), "another share is no place either");
+        for path in ["/mnt", "/mnt/films2", "/mnt/films/../old", "/var/tmp", "/"] {
+            assert_eq!(around(path), None, "{path}");
+        }
     }
 
     #[test]

@@ -21,19 +21,21 @@ use std::path::{Path, PathBuf};
 use secrecy::SecretString;
 
 use super::check::{chain, load_and_check, look_if_in_sight, say_notices};
-use super::import::{examined, imported, say_examined, say_remarks};
+use super::import::{examined, imported, nested, say_examined, say_remarks};
 use super::records::{Kept, KeptFile, Record, Unfinished, is_another_now, records};
 use super::report::{self, Exit, Talk, write_error};
 use super::succession::{self, Way};
 use super::{Hinted, is_root};
 use crate::config::{self, Colour, SourceText};
+use crate::plan::bytes::bytes_of;
 use crate::plan::fstab::{self, Given, Stuck, Taken};
 use crate::plan::import::{Import, Login, Share, Sources};
 use crate::plan::mount_unit::UnitFile;
 use crate::sys::accounts;
 use crate::sys::changes::{self, Change, ChangeError, Done};
 use crate::sys::config_dir::{
-    ConfigRoots, ConfigTexts, ReadError, files_of, mount_point_on_host, read_config, read_config_or_none, read_fstab,
+    ConfigRoots, ConfigTexts, ReadError, files_of, mode_for_others, mount_point_on_host, read_config,
+    read_config_or_none, read_fstab,
 };
 use crate::sys::unit_files;
 
@@ -48,6 +50,14 @@ pub(super) const IMPORTED: &str = "fstab.toml";
 
 const MAIN_TEXT: &str =
     "# Servers and shares of nasmount. Those that were lines of /etc/fstab are in conf.d, and can be changed there.\n";
+
+/// What an import does to an fstab that is kept elsewhere.
+const IMPORTED_BY_HAND: &str = "do it by hand where the fstab is kept: put what `nasmount import-fstab` prints into conf.d, make comments \
+                                of its lines, and `systemctl enable --now nasmount`";
+
+/// What an export does to it.
+const EXPORTED_BY_HAND: &str = "do it by hand where the fstab is kept: take `#nasmount: ` off each line, write its password from \
+                                imported/*.json for `***nasmount-...`, and take the shares out of conf.d";
 
 const NOTHING_CHANGED: &str = "nothing was changed; `nasmount import-fstab` prints the configuration that is meant, with its line of fstab \
                                or its unit above each share: mend that, or take it out";
@@ -179,7 +189,7 @@ pub fn import_files(places: &Places, colour: Colour, err: &mut impl io::Write) -
     let units = left.others(units);
     let shown = places.fstab_shown();
     let sources = Sources { fstab: &left.fstab, name: &shown, units: &units };
-    let found = imported(sources, &texts, places.directory());
+    let found = imported(sources, &texts, places.directory(), look_if_in_sight);
     say_remarks(&found, &left, &places.fstab_shown(), err)?;
     if found.shares.is_empty() && left.is_empty() {
         return Ok(Some(Vec::new()));
@@ -191,7 +201,7 @@ pub fn import_files(places: &Places, colour: Colour, err: &mut impl io::Write) -
         return Ok(None);
     }
     let changes = changes_of_import(places, &text, sources, &texts, &found, &left)?;
-    let done = made(&changes)?;
+    let done = made(&changes, IMPORTED_BY_HAND)?;
     let (invalid, warnings) = match read_config(&places.roots) {
         Ok(texts) => load_and_check(&texts),
         Err(error) => {
@@ -199,6 +209,7 @@ pub fn import_files(places: &Places, colour: Colour, err: &mut impl io::Write) -
             return refused(err, &error);
         }
     };
+    let warnings: Vec<_> = warnings.into_iter().chain(nested(&found, &shown)).collect();
     say_notices(err, &invalid, &warnings, colour)?;
     if !invalid.is_empty() {
         done.undo()?;
@@ -223,20 +234,29 @@ pub(super) fn refusal(
     let changes = changes_of_import(places, before, sources, texts, found, left);
     match changes.map(|changes| changes::are_possible(&changes)) {
         Ok(Ok(())) => None,
-        Ok(Err(error)) => Some((chain(&error), error.hint().unwrap_or("mend that, and try again").to_owned())),
+        Ok(Err(error)) => {
+            let hint = hint(&error, IMPORTED_BY_HAND).unwrap_or_else(|| "mend that, and try again".to_owned());
+            Some((chain(&error), hint))
+        }
         Err(error) => Some((format!("{error:#}"), "mend that, and try again".to_owned())),
     }
 }
 
-fn made(changes: &[Change]) -> anyhow::Result<Done> {
-    changes::make(changes).map_err(nothing_changed)
+fn made(changes: &[Change], by_hand: &str) -> anyhow::Result<Done> {
+    changes::make(changes).map_err(|error| nothing_changed(error, by_hand))
 }
 
-fn nothing_changed(error: ChangeError) -> anyhow::Error {
-    match error.hint() {
+fn nothing_changed(error: ChangeError, by_hand: &str) -> anyhow::Error {
+    match hint(&error, by_hand) {
         Some(hint) => Hinted::new(format!("nothing was changed: {}", chain(&error)), hint).into(),
         None => anyhow::Error::from(error).context("nothing was changed"),
     }
+}
+
+/// What to do about it; of an fstab that is a link, which something else keeps, also what can be done by hand.
+fn hint(error: &ChangeError, by_hand: &str) -> Option<String> {
+    let hint = error.hint()?;
+    Some(if error.is_about_a_link() { format!("{hint}; or {by_hand}") } else { hint.to_owned() })
 }
 
 fn refused<T>(err: &mut impl io::Write, error: &ReadError) -> anyhow::Result<Option<T>> {
@@ -259,10 +279,16 @@ fn changes_of_import(
     let mut changes =
         if found.shares.is_empty() { Vec::new() } else { new_files(places, texts, found, taken, units.clone())? };
     if fstab != before {
-        changes.push(Change::Replace { path: places.fstab.clone(), before: before.into(), text: fstab.into() });
+        changes.push(replaced(places, before, &fstab));
     }
     changes.extend(left.changes.iter().cloned().chain(units.taken()));
     Ok(changes)
+}
+
+/// The fstab with another text, and every byte that is not UTF-8 as it was.
+fn replaced(places: &Places, before: &str, text: &str) -> Change {
+    let bytes = |text| bytes_of(text).into();
+    Change::Replace { path: places.fstab.clone(), before: bytes(before), text: bytes(text) }
 }
 
 /// The files that an import writes.
@@ -345,22 +371,23 @@ pub(super) fn numbered(lines: &[usize]) -> String {
 /// Gives the lines back.
 pub fn export(places: &Places, dry_run: bool, colour: Colour, talk: Talk) -> anyhow::Result<Exit> {
     places.may_be_changed()?;
-    let Some(export) = plan_export(places, colour, &mut io::stderr().lock())? else { return Ok(Exit::Usage) };
+    let kind = if dry_run { Told::WouldBeExported } else { Told::Exported };
+    let Some(export) = plan_export(places, kind, colour, &mut io::stderr().lock())? else { return Ok(Exit::Usage) };
     if export.changes.is_empty() {
         if talk == Talk::Usual {
             writeln!(io::stderr(), "nasmount has taken over no line of {}, and no unit", places.fstab_shown())?;
         }
         return Ok(Exit::Done);
     }
-    let kind = if dry_run { Told::WouldBeExported } else { Told::Exported };
     let told = told(&export.changes, &export.lines, kind);
     if dry_run {
-        changes::are_possible(&export.changes).map_err(nothing_changed)?; // what the real run would be refused for
+        // what the real run would be refused for
+        changes::are_possible(&export.changes).map_err(|error| nothing_changed(error, EXPORTED_BY_HAND))?;
         let told = format!("Nothing has been changed. Without --dry-run:\n{told}");
         return Ok(report::finish(Exit::Done, io::stdout().write_all(told.as_bytes())));
     }
     let way = succession::may_be_exported(&export.shares)?;
-    let done = made(&export.changes)?;
+    let done = made(&export.changes, EXPORTED_BY_HAND)?;
     let told = if talk == Talk::Usual { told } else { String::new() };
     if let Way::AtBoot(why) = way {
         let told = told + &succession::at_boot(&why, export.empty);
@@ -373,13 +400,18 @@ pub fn export(places: &Places, dry_run: bool, colour: Colour, talk: Talk) -> any
 
 /// The part of it that concerns files, for tests.
 pub fn export_files(places: &Places, err: &mut impl io::Write) -> anyhow::Result<bool> {
-    let Some(export) = plan_export(places, Colour::Never, err)? else { return Ok(false) };
-    let _ = made(&export.changes)?;
+    let Some(export) = plan_export(places, Told::Exported, Colour::Never, err)? else { return Ok(false) };
+    let _ = made(&export.changes, EXPORTED_BY_HAND)?;
     Ok(true)
 }
 
 /// `None` if something is wrong.
-fn plan_export(places: &Places, colour: Colour, err: &mut impl io::Write) -> anyhow::Result<Option<Export>> {
+fn plan_export(
+    places: &Places,
+    kind: Told,
+    colour: Colour,
+    err: &mut impl io::Write,
+) -> anyhow::Result<Option<Export>> {
     let read = places.fstab_text().and_then(|text| Ok((text, read_config_or_none(&places.roots)?)));
     let (before, texts) = match read {
         Ok(read) => read,
@@ -409,7 +441,7 @@ fn plan_export(places: &Places, colour: Colour, err: &mut impl io::Write) -> any
     let mut changes = Vec::new();
     if text != before {
         // the first of all: until then the records alone have the passwords
-        changes.push(Change::Replace { path: places.fstab.clone(), before: before.into(), text: text.clone().into() });
+        changes.push(replaced(places, &before, &text));
     }
     let units = records.iter().flat_map(|(_, _, record)| record.units.started()).collect();
     changes.extend(records.iter().flat_map(|(_, _, record)| record.units.given_back()));
@@ -424,14 +456,32 @@ fn plan_export(places: &Places, colour: Colour, err: &mut impl io::Write) -> any
                 record.configuration.display()
             )?;
         }
-        changes.push(if whole {
-            Change::Remove { path, before: text }
+        let change = if whole {
+            Change::Remove { path: path.clone(), before: text }
         } else {
             let to = free_name(&path, &files_of(&places.records())?);
-            Change::Rename { path, to } // of a line that is gone: the password may be nowhere else
-        });
+            Change::Rename { path: path.clone(), to } // of a line that is gone: the password may be nowhere else
+        };
+        if let Some(mode) = mode_for_others(&path) {
+            err.write_all(seen_by_others(&change, mode, kind).as_bytes())?;
+        }
+        changes.push(change);
     }
     Ok(Some(Export { fstab: text, lines, units, changes, shares, empty }))
+}
+
+/// A record that others can read, which may have passwords.
+fn seen_by_others(change: &Change, mode: u32, kind: Told) -> String {
+    let path = change.path().display();
+    let close = |path: &Path| format!("`chmod 600 {}` closes it", path.display());
+    let now = match (kind, change) {
+        (Told::Exported, Change::Rename { to, .. }) => format!("this export makes it {}: {}", to.display(), close(to)),
+        (Told::Exported, _) => "this export removes it".to_owned(),
+        (Told::Imported | Told::WouldBeExported, _) => close(change.path()),
+    };
+    format!(
+        "{path} has mode {mode:04o}: others can read it, and the passwords that may be in it; {now}; who has read them knows them\n"
+    )
 }
 
 fn given_back(places: &Places, fstab: &str, records: &[(PathBuf, SecretString, Record)]) -> anyhow::Result<Given> {

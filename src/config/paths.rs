@@ -117,23 +117,25 @@ pub(crate) fn parse_source(text: &str) -> Result<String, BadValue> {
     if text.contains(['@', '%']) && text.contains("//") {
         return bad("the source looks like an address with a login in it", example);
     }
+    let instead = |meant: &str, how: &str| match parse_source(meant) {
+        Ok(source) => format!("{how}: source = {}", quoted(&source)),
+        Err(_) => example.to_owned(), // what is suggested is no mistake itself
+    };
     refuse_fstab_escape(text)?;
     if text.contains('\\') || text.starts_with("//") || text.contains("://") {
         let plain = text.replace('\\', "/");
         let rest = plain.split_once("//").map_or(plain.as_str(), |(_, rest)| rest);
         let help = match rest.trim_matches('/').split_once('/') {
             Some((_, share)) if text.starts_with(['/', '\\']) || text.contains("://") => {
-                format!("write only the share's name: source = {}", quoted(share))
+                instead(share, "write only the share's name")
             }
-            _ if !rest.is_empty() && !plain.contains("//") => {
-                format!("write it with slashes: source = {}", quoted(rest))
-            }
+            _ if !rest.is_empty() && !plain.contains("//") => instead(rest, "write it with slashes"),
             _ => example.to_owned(),
         };
         return bad("the source must not name the server or contain backslashes", help);
     }
     if text.starts_with('/') {
-        let help = format!("write it without the first slash: source = {}", quoted(text.trim_matches('/')));
+        let help = instead(text.trim_matches('/'), "write it without the first slash");
         return bad("the source is a share's name, not a path", help);
     }
     let text = text.strip_suffix('/').unwrap_or(text);
@@ -144,8 +146,7 @@ pub(crate) fn parse_source(text: &str) -> Result<String, BadValue> {
         return bad(format!("{text} is the server's own and has no files for a mount"), example);
     }
     if text.trim() != text {
-        let help = format!("write source = {}", quoted(text.trim()));
-        return bad("the source begins or ends with a blank", help);
+        return bad("the source begins or ends with a blank", instead(text.trim(), "write it without the blank"));
     }
     if let Some(letter) = text.chars().find(|c| matches!(c, '"' | '*' | ':' | '<' | '>' | '?' | '|')) {
         return bad(format!("a share or directory cannot have `{letter}` in its name"), example);
@@ -161,7 +162,10 @@ pub(crate) fn parse_source(text: &str) -> Result<String, BadValue> {
 pub(crate) fn parse_marker(text: &str) -> Result<String, BadValue> {
     let example = "write a path below the share's root, such as marker = \".this-is-media\"";
     if text.starts_with('/') {
-        let help = format!("write it without the first slash: marker = {}", quoted(text.trim_matches('/')));
+        let help = match parse_marker(text.trim_matches('/')) {
+            Ok(marker) => format!("write it without the first slash: marker = {}", quoted(&marker)),
+            Err(_) => example.to_owned(),
+        };
         return bad("a marker is a path below the share's root", help);
     }
     if text.split('/').any(|part| matches!(part, "" | "." | "..")) {
@@ -292,6 +296,16 @@ mod tests {
         }
         for text in ["", "a//b", "../x", "a:b", "//bob:pw@nas/media", "//nas"] {
             assert!(parse_source(text).is_err(), "{text}");
+        }
+        for text in
+            ["/", "///", "\\", "/a//b", "/..", "//nas/", "//nas/ipc$", "\\\\nas\\a:b", "a\\..", " ", " /", "/ipc$"]
+        {
+            let help = parse_source(text).unwrap_err().help;
+            assert!(help.ends_with("such as source = \"media\" or source = \"media/films\""), "{text}: {help}");
+        }
+        for text in ["/", "/a//b", "/../x"] {
+            let help = parse_marker(text).unwrap_err().help;
+            assert!(help.ends_with("such as marker = \".this-is-media\""), "{text}: {help}");
         }
         assert!(parse_source(&"x".repeat(214)).is_err());
         assert!(!format!("{:?}", parse_source("//bob:pw@nas/media")).contains("pw"));

@@ -259,10 +259,14 @@ async fn serve_client(stream: UnixStream, board: Arc<Board>) {
     }
 }
 
-/// The daemon without a bus, for root; `None` if it does not run, or nobody but root may ask there.
-pub async fn connect_to_socket(path: &Path) -> Option<zbus::Connection> {
-    let stream = UnixStream::connect(path).await.ok()?.into_std().ok()?;
-    connection::Builder::unix_stream(stream).p2p().build().await.ok()
+/// The daemon without a bus, for root.
+///
+/// # Errors
+///
+/// It does not run, nobody but root may ask there, or it does not answer.
+pub async fn connect_to_socket(path: &Path) -> io::Result<zbus::Connection> {
+    let stream = UnixStream::connect(path).await?.into_std()?;
+    connection::Builder::unix_stream(stream).p2p().build().await.map_err(io::Error::other)
 }
 
 #[cfg(test)]
@@ -278,7 +282,7 @@ mod tests {
     async fn a_client_of_the_socket_asks_without_a_bus() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("private/control.sock");
-        assert!(connect_to_socket(&path).await.is_none(), "nobody listens");
+        assert_eq!(connect_to_socket(&path).await.unwrap_err().kind(), io::ErrorKind::NotFound, "nobody listens");
         let listener = listen_on(&path).unwrap();
         let ((to, _inbox), (_publish, view), (reloads, _asked)) =
             (mpsc::channel(1), watch::channel(ConsumersView::default()), mpsc::channel(1));
@@ -291,6 +295,7 @@ mod tests {
         assert!(matches!(&error, zbus::Error::MethodError(name, _, _) if name.as_str() == NO_SUCH_SHARE), "{error}");
         drop((manager, connection));
         served.await.unwrap(); // it ends with its client
-        assert!(connect_to_socket(&path).await.is_none(), "an earlier daemon's socket");
+        let refused = connect_to_socket(&path).await.unwrap_err();
+        assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused, "an earlier daemon's socket");
     }
 }

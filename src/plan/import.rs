@@ -3,6 +3,8 @@
 //!
 //! Passwords go nowhere but into a login's own file: neither text nor remarks have them.
 
+mod login;
+mod nested;
 mod options;
 mod possible;
 
@@ -13,10 +15,12 @@ use std::path::{Path, PathBuf};
 use secrecy::SecretString;
 use serde::Serialize;
 
+pub use self::nested::Nested;
 use self::possible::{Around, Source};
 use super::fstab::{self, Entry};
 use super::inline_login::Rest;
 use super::mount_unit::{self, Content, Mount, UnitFile};
+use crate::config::credentials::Credentials;
 use crate::config::same_host;
 use crate::config::settings::{CredentialSource, Settings};
 use crate::config::units::mount_unit as unit_of;
@@ -31,6 +35,9 @@ pub struct Sources<'a> {
     /// Its administrator's `.mount` and `.automount` units, by name.
     pub units: &'a [UnitFile],
 }
+
+/// What a credentials file says; `None` if it cannot be looked into.
+pub type Look<'a> = &'a dyn Fn(&Path) -> Option<Credentials>;
 
 /// The result.
 #[derive(Clone, Debug, Default, Serialize)]
@@ -49,6 +56,9 @@ pub struct Import {
     /// What holds it back.
     #[serde(skip)]
     conflicts: Vec<Conflict>,
+    /// Other lines of fstab that lie in or around its shares, or on them.
+    #[serde(skip)]
+    pub nested: Vec<Nested>,
     /// The shares that it has, in the order of the lines.
     #[serde(skip)]
     pub shares: Vec<Share>,
@@ -131,6 +141,8 @@ struct Line<'text> {
     kerberos: bool,
     /// What it says of its login itself.
     said: Vec<String>,
+    /// How much of that stands before its credentials file.
+    said_before_file: usize,
     /// As they stand in the table, in the order of fstab.
     options: Vec<(String, String)>,
     conflicts: Vec<Conflict>,
@@ -174,13 +186,13 @@ impl Remark {
 }
 
 /// Translates what mounts shares into what is to be added to a configuration, with credentials files in `directory`.
-pub fn import(sources: Sources<'_>, existing: Option<&Settings>, directory: &Path) -> Import {
+pub fn import(sources: Sources<'_>, existing: Option<&Settings>, directory: &Path, look: Look<'_>) -> Import {
     let mut import = Import::default();
     let mut tables: Vec<(Place, String)> = Vec::new();
     let mut servers: Vec<Server> = existing.into_iter().flat_map(known_servers).collect();
     let mut names = existing.into_iter().flat_map(|known| known.shares.keys()).map(ToString::to_string).collect();
     let mut conflicts = Vec::new();
-    let around = Around { existing, fstab: sources.name };
+    let around = Around { existing, fstab: sources.name, look };
     let mut take = |mut line: Line<'_>| {
         conflicts.append(&mut line.conflicts);
         let server = line.server(&mut servers, directory);
@@ -199,6 +211,7 @@ pub fn import(sources: Sources<'_>, existing: Option<&Settings>, directory: &Pat
         import.units.extend(std::iter::once(unit.name.clone()).chain(automount));
     }
     import.conflicts = conflicts;
+    import.nested = nested::nested(sources.fstab, &import.lines, &import.shares);
     let shares = import.shares.iter().map(|share| share.mount_point.as_str());
     let known = existing.into_iter().flat_map(|known| known.shares.values()).filter_map(|it| it.mount_point.to_str());
     import.remarks.extend(dropped_in(sources.units, &shares.clone().map(unit_of).collect()));
@@ -279,12 +292,7 @@ fn read_line<'text>(
     remarks: &'text mut Vec<Remark>,
 ) -> Option<Line<'text>> {
     let at = Place { file: None, line: number };
-    if fstab::is_other_than_utf8(text) {
-        let message = "left out: with its octal escapes read it is not UTF-8, which names in the configuration are";
-        remarks.push(Remark::new(&at, "", message));
-        return None;
-    }
-    if let Some(why) = fstab::why_not_cifs(text) {
+    if let Some(why) = fstab::why_not_utf8(text).or_else(|| fstab::why_not_cifs(text)) {
         remarks.push(Remark::new(&at, "", why));
         return None;
     }
@@ -298,7 +306,7 @@ fn read_line<'text>(
     if !Line::is_possible(&at, &entry, around, remarks) {
         return None;
     }
-    Line::new(at, format!("line {number}"), entry, remarks)
+    Line::new(at, format!("line {number}"), entry, around.look, remarks)
 }
 
 /// The same of a unit; and its automount unit, if it has one.
@@ -332,11 +340,11 @@ fn read_unit<'text>(
         Some(description) => format!("{}: {}", unit.name, description.replace(char::is_control, " ")),
         None => unit.name.clone(),
     };
-    (Line::new(at, comment, entry, remarks), automount.flatten())
+    (Line::new(at, comment, entry, around.look, remarks), automount.flatten())
 }
 
 impl<'text> Line<'text> {
-    fn new(at: Place, comment: String, entry: Entry, remarks: &'text mut Vec<Remark>) -> Option<Self> {
+    fn new(at: Place, comment: String, entry: Entry, look: Look<'_>, remarks: &'text mut Vec<Remark>) -> Option<Self> {
         let before = remarks.len();
         let Entry { source, mount_point, options, .. } = entry;
         let spec = source.replace('\\', "/");
@@ -353,6 +361,7 @@ impl<'text> Line<'text> {
             says_guest: false,
             kerberos: false,
             said: Vec::new(),
+            said_before_file: 0,
             options: Vec::new(),
             conflicts: Vec::new(),
             remarks,
@@ -370,7 +379,7 @@ impl<'text> Line<'text> {
                 _ => line.take(&option),
             }
         }
-        line.settle_login();
+        line.settle_login(look);
         if let Some((option, why)) = line.refused() {
             line.remarks.truncate(before); // what would become of its other options
             line.remark(&option, why);

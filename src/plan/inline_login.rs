@@ -3,7 +3,10 @@
 //! It ends an option at a comma, whatever is in a password, and has no way to write one; libmount has quotes. So what follows a password
 //! and is no option may be the rest of it, and is neither repeated nor kept.
 
+use secrecy::ExposeSecret as _;
+
 use super::catalogue;
+use crate::config::credentials::Credentials;
 
 /// The password in an option. mount.cifs knows them by their beginning; a user's name can be followed by `%` and the password.
 pub(super) fn password(option: &str) -> Option<&str> {
@@ -72,9 +75,64 @@ pub(super) fn credentials_text(said: &[String]) -> String {
     lines.into_iter().map(|line| line + "\n").collect()
 }
 
+/// What a line says of its login beside a credentials file. Of each the last one counts.
+pub(super) struct Beside {
+    pub(super) user: Option<String>,
+    /// With its index.
+    pub(super) domain: Option<(usize, String)>,
+}
+
+impl Beside {
+    /// `None` if there is a password, also an empty one.
+    pub(super) fn of(said: &[String]) -> Option<Self> {
+        let mut beside = Self { user: None, domain: None };
+        for (index, option) in said.iter().enumerate() {
+            let (name, value) = option.split_once('=').unwrap_or((option, ""));
+            if name.starts_with("pass") || name.starts_with("user") && value.contains('%') {
+                return None;
+            }
+            let (domain, user) = match (name.starts_with("user"), value.split_once(['/', '\\'])) {
+                (true, Some((domain, user))) => (Some(domain), Some(user)),
+                (true, None) => (None, Some(value)),
+                (false, _) => (Some(value), None),
+            };
+            beside.user = user.map(str::to_owned).or(beside.user);
+            beside.domain = domain.map(|domain| (index, domain.to_owned())).or(beside.domain);
+        }
+        Some(beside)
+    }
+}
+
+/// The text of a credentials file with what another one has, and this domain.
+pub(super) fn with_domain(login: &Credentials, domain: &str) -> String {
+    let names = [("username", login.username.as_deref()), ("domain", Some(domain))];
+    let passwords = [("password", &login.password), ("password2", &login.password2)];
+    let passwords = passwords.into_iter().map(|(key, value)| (key, value.as_ref().map(|value| value.expose_secret())));
+    let lines = names.into_iter().chain(passwords).filter_map(|(key, value)| Some((key, value?)));
+    lines.filter(|line| *line != ("domain", "")).map(|(key, value)| format!("{key}={value}\n")).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn of_what_stands_beside_a_file_the_last_counts_and_a_password_is_too_much() {
+        let beside = |options: &str| Beside::of(&options.split(',').map(str::to_owned).collect::<Vec<_>>());
+        for (options, user, domain) in [
+            ("domain=A,dom=B", None, Some((1, "B"))),
+            ("username=bob", Some("bob"), None),
+            ("workgroup=A,user=B\\bob", Some("bob"), Some((1, "B"))),
+            ("user=B/bob,domain=", Some("bob"), Some((1, ""))),
+        ] {
+            let Some(found) = beside(options) else { panic!("{options}") };
+            assert_eq!(found.user.as_deref(), user, "{options}");
+            assert_eq!(found.domain.as_ref().map(|(index, domain)| (*index, domain.as_str())), domain, "{options}");
+        }
+        for options in ["domain=A,password=", "pass=x", "user=bob%x", "pass2=x"] {
+            assert!(beside(options).is_none(), "{options}");
+        }
+    }
 
     #[test]
     fn what_follows_a_password_and_is_no_option_may_be_the_rest_of_it() {

@@ -2,6 +2,7 @@
 //!
 //! - [`layers`]: the stack of time-outs, computed in one place, because each only makes sense below or above another.
 //! - [`beside`]: what lies in the directory under a share, and what becomes of it.
+//! - [`bytes`]: a file that is not all UTF-8 as a text.
 //! - [`bounds`]: what each option bounds, and what the kernel does without it.
 //! - [`catalogue`]: what the kernel's CIFS client understands, and what nasmount does not leave to the user.
 //! - [`dependency`]: how other units depend on a share.
@@ -18,6 +19,7 @@
 
 pub mod beside;
 pub mod bounds;
+pub mod bytes;
 pub mod catalogue;
 pub mod dependency;
 pub mod diagnosis;

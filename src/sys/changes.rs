@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use super::attributes;
 use secrecy::zeroize::Zeroizing;
-use secrecy::{ExposeSecret as _, SecretString};
+use secrecy::{ExposeSecret as _, SecretSlice, SecretString};
 
 use super::mountinfo;
 
@@ -30,10 +30,10 @@ pub enum Change {
     Replace {
         /// Which.
         path: PathBuf,
-        /// What must be in it.
-        before: SecretString,
+        /// What must be in it; bytes, as an fstab need not be UTF-8.
+        before: SecretSlice<u8>,
         /// What is to be in it.
-        text: SecretString,
+        text: SecretSlice<u8>,
     },
     /// No file any more.
     Remove {
@@ -73,11 +73,18 @@ pub struct ChangeError {
     #[source]
     source: io::Error,
     hint: Option<&'static str>,
+    is_about_a_link: bool,
 }
 
 impl ChangeError {
     fn new(change: &Change, source: io::Error) -> Self {
-        Self { attempt: change.attempt(), hint: hint(change, &source), source }
+        let is_about_a_link = matches!(change, Change::Replace { path, .. } if path.is_symlink());
+        Self { attempt: change.attempt(), hint: hint(change, &source), source, is_about_a_link }
+    }
+
+    /// Whether a file was to be replaced, and is a link: what can be done by hand instead depends on what was to be in it.
+    pub fn is_about_a_link(&self) -> bool {
+        self.is_about_a_link
     }
 
     /// What to do about it, if that is known.
@@ -88,9 +95,11 @@ impl ChangeError {
 
 fn hint(change: &Change, source: &io::Error) -> Option<&'static str> {
     const TAKEN: &str = "it is of an earlier import, or somebody else's: move it away, and try again";
-    const LINK: &str = "nasmount would put a file in its place: replace the link by a file first; or change it by hand where it is kept: \
-                        `nasmount import-fstab` prints what belongs into conf.d, `nasmount export-fstab --dry-run` which lines come back";
-    const IMMUTABLE: &str = "it has the immutable flag (`lsattr`): `chattr -i` takes it away; then try again";
+    const LINK: &str = "nasmount would put a file in the link's place: replace it by a file first";
+    const IMMUTABLE_DIRECTORY: &str =
+        "its directory has the immutable or append-only flag (`lsattr -d`): `chattr -ia` takes it away; then try again";
+    const IMMUTABLE: &str =
+        "it has the immutable or append-only flag (`lsattr`): `chattr -ia` takes it away; then try again";
     const MOUNT: &str =
         "a file that is mounted there cannot be replaced: `umount` it, or change it by hand where it is kept";
     const READ_ONLY: &str = "its file system is read-only: mount it writable, and try again";
@@ -100,6 +109,7 @@ fn hint(change: &Change, source: &io::Error) -> Option<&'static str> {
         (_, io::ErrorKind::AlreadyExists) => Some(TAKEN),
         (_, io::ErrorKind::ReadOnlyFilesystem) => Some(READ_ONLY),
         (_, io::ErrorKind::PermissionDenied) if is_immutable(change.path()) => Some(IMMUTABLE),
+        (_, io::ErrorKind::PermissionDenied) if is_in_immutable(change.path()) => Some(IMMUTABLE_DIRECTORY),
         _ => None,
     }
 }
@@ -110,7 +120,7 @@ pub fn are_possible(changes: &[Change]) -> Result<(), ChangeError> {
     for change in changes {
         let obstacle = match change {
             Change::Create { path, text, .. } => match has_text(path, text) {
-                Ok(true) => None,
+                Ok(true) => continue, // nothing is to be made
                 Ok(false) => Some(io::ErrorKind::AlreadyExists.into()),
                 Err(_) if path.is_symlink() => Some(io::ErrorKind::AlreadyExists.into()),
                 Err(_) => None, // there is none, or this user cannot see it
@@ -139,7 +149,12 @@ fn is_kept(path: &Path) -> Option<io::Error> {
     if there.is_some_and(|there| there.f_flag.contains(StatVfsMountFlags::RDONLY)) {
         return Some(io::ErrorKind::ReadOnlyFilesystem.into());
     }
-    is_immutable(path).then(|| io::ErrorKind::PermissionDenied.into())
+    (is_immutable(path) || is_in_immutable(path)).then(|| io::ErrorKind::PermissionDenied.into())
+}
+
+/// Whether the directory in which a name is to come or go, or else the nearest one that is there, keeps its names as they are.
+fn is_in_immutable(path: &Path) -> bool {
+    path.ancestors().skip(1).find(|directory| directory.is_dir()).is_some_and(is_immutable)
 }
 
 fn is_immutable(path: &Path) -> bool {
@@ -288,7 +303,12 @@ impl Done {
             let removed =
                 if path.is_dir() && !path.is_symlink() { fs::remove_dir(path) } else { fs::remove_file(path) };
             let attempt = || format!("remove {}", path.display());
-            failed = failed.and(removed.map_err(|source| ChangeError { attempt: attempt(), source, hint: None }));
+            failed = failed.and(removed.map_err(|source| ChangeError {
+                attempt: attempt(),
+                source,
+                hint: None,
+                is_about_a_link: false,
+            }));
         }
         failed
     }
@@ -323,13 +343,17 @@ fn changed_meanwhile() -> io::Error {
 }
 
 fn has_text(path: &Path, text: &SecretString) -> io::Result<bool> {
-    Ok(*Zeroizing::new(fs::read(path)?) == *text.expose_secret().as_bytes())
+    has_bytes(path, text.expose_secret().as_bytes())
+}
+
+fn has_bytes(path: &Path, bytes: &[u8]) -> io::Result<bool> {
+    Ok(**Zeroizing::new(fs::read(path)?) == *bytes)
 }
 
 /// A new file is whole as soon as it has its name; link(2), as not every file system can rename without replacing.
 fn create(path: &Path, text: &SecretString, mode: u32) -> io::Result<()> {
     let beside = beside(path)?;
-    write_new(&beside, text, mode)?;
+    write_new(&beside, text.expose_secret().as_bytes(), mode)?;
     let linked = fs::hard_link(&beside, path);
     let removed = fs::remove_file(&beside);
     linked.and(removed)
@@ -344,13 +368,13 @@ fn beside(path: &Path) -> io::Result<PathBuf> {
 }
 
 /// A temporary file, in the place of one that was left behind by a crash.
-fn write_new(path: &Path, text: &SecretString, mode: u32) -> io::Result<()> {
+fn write_new(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         Ok(()) | Err(_) => {}
     }
     let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(mode).open(path)?;
-    let written = file.write_all(text.expose_secret().as_bytes());
+    let written = file.write_all(bytes);
     let whole =
         written.and_then(|()| file.set_permissions(fs::Permissions::from_mode(mode))).and_then(|()| file.sync_all());
     if whole.is_err() {
@@ -360,14 +384,14 @@ fn write_new(path: &Path, text: &SecretString, mode: u32) -> io::Result<()> {
 }
 
 /// By a file beside it that takes its name: at any moment it is the old one or the new one. A link to it would be lost.
-fn replace(path: &Path, before: &SecretString, text: &SecretString) -> io::Result<()> {
+fn replace(path: &Path, before: &SecretSlice<u8>, text: &SecretSlice<u8>) -> io::Result<()> {
     let metadata = fs::symlink_metadata(path)?;
     if !metadata.is_file() {
         return Err(is_link());
     }
     let beside = beside(path)?;
-    write_new(&beside, text, metadata.mode() & 0o7777)?;
-    let replaced = like(path, &beside).and_then(|()| match has_text(path, before)? {
+    write_new(&beside, text.expose_secret(), metadata.mode() & 0o7777)?;
+    let replaced = like(path, &beside).and_then(|()| match has_bytes(path, before.expose_secret())? {
         true => fs::rename(&beside, path),
         false => Err(changed_meanwhile()),
     });
@@ -385,180 +409,5 @@ fn like(path: &Path, new: &Path) -> io::Result<()> {
 }
 
 #[cfg(test)]
-mod tests {
-    #![expect(clippy::unwrap_used, reason = "tests")]
-    use super::*;
-
-    fn text(path: &Path) -> String {
-        fs::read_to_string(path).unwrap()
-    }
-
-    fn mode(path: &Path) -> u32 {
-        fs::metadata(path).unwrap().mode() & 0o7777
-    }
-
-    fn listed(directory: &Path) -> Vec<String> {
-        let mut names: Vec<String> =
-            fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
-        names.sort();
-        names
-    }
-
-    fn create(path: PathBuf, text: &str) -> Change {
-        Change::Create { path, text: text.into(), mode: 0o600 }
-    }
-
-    #[test]
-    fn all_are_made_and_undone() {
-        let root = tempfile::tempdir().unwrap();
-        let root = root.path();
-        fs::write(root.join("fstab"), "old").unwrap();
-        fs::set_permissions(root.join("fstab"), fs::Permissions::from_mode(0o640)).unwrap();
-        fs::write(root.join("a"), "a").unwrap();
-        fs::write(root.join("c"), "c").unwrap();
-        std::os::unix::fs::symlink("../c", root.join("d")).unwrap();
-        let done = make(&[
-            Change::Unlink { path: root.join("d"), target: "../c".into() },
-            Change::Link { path: root.join("new/e"), target: "/nowhere".into() },
-            create(root.join("new/conf.d/x"), "x"),
-            Change::Rename { path: root.join("a"), to: root.join("b") },
-            Change::Remove { path: root.join("c"), before: "c".into() },
-            Change::Replace { path: root.join("fstab"), before: "old".into(), text: "new".into() },
-        ])
-        .unwrap();
-        assert_eq!((text(&root.join("fstab")), mode(&root.join("fstab"))), ("new".into(), 0o640));
-        assert_eq!((text(&root.join("new/conf.d/x")), mode(&root.join("new/conf.d/x"))), ("x".into(), 0o600));
-        assert_eq!(mode(&root.join("new/conf.d")), 0o755);
-        assert_eq!(listed(root), ["b", "fstab", "new"]);
-        assert_eq!(fs::read_link(root.join("new/e")).unwrap(), Path::new("/nowhere"));
-        done.undo().unwrap();
-        assert_eq!((text(&root.join("fstab")), mode(&root.join("fstab"))), ("old".into(), 0o640));
-        assert_eq!(listed(root), ["a", "c", "d", "fstab"]);
-        assert_eq!(fs::read_link(root.join("d")).unwrap(), Path::new("../c"));
-        assert_eq!(text(&root.join("c")), "c");
-    }
-
-    #[test]
-    fn what_is_replaced_keeps_what_it_is_besides_its_text() {
-        let root = tempfile::tempdir().unwrap();
-        let path = root.path().join("fstab");
-        fs::write(&path, "old").unwrap();
-        let file = fs::File::open(&path).unwrap();
-        let set = rustix::fs::fsetxattr(&file, "user.origin", b"me", rustix::fs::XattrFlags::empty());
-        if rustix::process::geteuid().is_root() {
-            std::os::unix::fs::chown(&path, Some(1), Some(4711)).unwrap();
-        }
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o664)).unwrap();
-        let is = |path: &Path| {
-            let metadata = fs::metadata(path).unwrap();
-            (metadata.uid(), metadata.gid(), metadata.mode())
-        };
-        let before = is(&path);
-        let done = make(&[Change::Replace { path: path.clone(), before: "old".into(), text: "new".into() }]).unwrap();
-        let attribute = |path: &Path| {
-            let mut value = [0; 2];
-            rustix::fs::getxattr(path, "user.origin", &mut value[..]).map(|_| value)
-        };
-        assert_eq!((text(&path), is(&path)), ("new".into(), before));
-        assert_eq!(attribute(&path).is_ok_and(|value| value == *b"me"), set.is_ok());
-        done.undo().unwrap();
-        assert_eq!((text(&path), is(&path)), ("old".into(), before));
-        assert_eq!(attribute(&path).is_ok_and(|value| value == *b"me"), set.is_ok());
-    }
-
-    #[test]
-    fn nothing_is_left_of_what_fails() {
-        let root = tempfile::tempdir().unwrap();
-        let root = root.path();
-        for name in ["fstab", "taken", "there"] {
-            fs::write(root.join(name), "other").unwrap();
-        }
-        std::os::unix::fs::symlink("fstab", root.join("link")).unwrap();
-        let replace = |name: &str, before: &str| Change::Replace {
-            path: root.join(name),
-            before: before.into(),
-            text: "new".into(),
-        };
-        for (change, why) in [
-            (replace("fstab", "old"), "changed it in this moment"),
-            (replace("link", "other"), "it is a link"),
-            (replace("none", "old"), "No such file"),
-            (create(root.join("there"), "mine"), "File exists"),
-            (Change::Rename { path: root.join("fstab"), to: root.join("taken") }, "File exists"),
-            (Change::Remove { path: root.join("fstab"), before: "old".into() }, "changed it in this moment"),
-            (Change::Unlink { path: root.join("link"), target: "taken".into() }, "changed it in this moment"),
-            (Change::Link { path: root.join("link"), target: "taken".into() }, "File exists"),
-        ] {
-            let error = make(&[create(root.join("first/x"), "x"), change]).unwrap_err();
-            assert!(error.source.to_string().contains(why), "{error}: {}", error.source);
-            assert_eq!(listed(root), ["fstab", "link", "taken", "there"]);
-            assert_eq!(text(&root.join("fstab")), "other");
-        }
-    }
-
-    #[test]
-    fn what_a_killed_run_left_behind_is_replaced_and_a_new_file_is_never_a_part_of_itself() {
-        let root = tempfile::tempdir().unwrap();
-        let root = root.path();
-        fs::write(root.join(".x.cred.nasmount"), "").unwrap();
-        fs::write(root.join(".fstab.nasmount"), "half").unwrap();
-        fs::write(root.join("fstab"), "old").unwrap();
-        let fstab = Change::Replace { path: root.join("fstab"), before: "old".into(), text: "new".into() };
-        let _ = make(&[create(root.join("x.cred"), "whole"), fstab]).unwrap();
-        assert_eq!(listed(root), ["fstab", "x.cred"]);
-        assert_eq!((text(&root.join("x.cred")), mode(&root.join("x.cred"))), ("whole".into(), 0o600));
-        assert_eq!(fs::metadata(root.join("x.cred")).unwrap().nlink(), 1);
-        // a name that is written to would go through the link; one that is given to a whole file does not
-        std::os::unix::fs::symlink(root.join("nowhere"), root.join("dangling")).unwrap();
-        let dangling = [create(root.join("dangling"), "x")];
-        for refused in [are_possible(&dangling).unwrap_err(), make(&dangling).unwrap_err()] {
-            assert_eq!(refused.source.kind(), io::ErrorKind::AlreadyExists);
-            assert!(refused.hint().is_some_and(|hint| hint.contains("move it away")));
-        }
-        assert_eq!(listed(root), ["dangling", "fstab", "x.cred"], "no temporary is left by what fails");
-    }
-
-    #[test]
-    fn what_could_not_be_made_is_seen_before_anything_is() {
-        let root = tempfile::tempdir().unwrap();
-        let root = root.path();
-        fs::write(root.join("fstab"), "old").unwrap();
-        std::os::unix::fs::symlink("fstab", root.join("link")).unwrap();
-        let replace = |path: PathBuf| Change::Replace { path, before: "old".into(), text: "new".into() };
-        assert!(are_possible(&[create(root.join("new"), "x"), create(root.join("fstab"), "old")]).is_ok());
-        for (change, why, hint) in [
-            (replace(root.join("link")), "it is a link", "replace the link by a file"),
-            (create(root.join("fstab"), "x"), "entity already exists", "move it away"),
-            (replace("/proc".into()), "resource busy", "`umount` it"), // what is mounted there is no file, but mounted
-        ] {
-            let refused = are_possible(&[change]).unwrap_err();
-            assert!(refused.source.to_string().contains(why), "{}", refused.source);
-            assert!(refused.hint().is_some_and(|it| it.contains(hint)), "{:?}", refused.hint());
-        }
-        assert_eq!(listed(root), ["fstab", "link"]);
-    }
-
-    #[test]
-    fn a_file_becomes_private_and_a_link_does_not() {
-        let root = tempfile::tempdir().unwrap();
-        let path = root.path().join("tower.cred");
-        fs::write(&path, "username=bob\n").unwrap();
-        for (before, after) in [(0o644, 0o600), (0o777, 0o600), (0o600, 0o600), (0o400, 0o400)] {
-            fs::set_permissions(&path, fs::Permissions::from_mode(before)).unwrap();
-            make_private(&path).unwrap();
-            assert_eq!(mode(&path), after, "{before:o}");
-        }
-        let link = root.path().join("link");
-        std::os::unix::fs::symlink(&path, &link).unwrap();
-        assert!(make_private(&link).is_err());
-    }
-
-    #[test]
-    fn what_is_there_already_is_created_and_not_undone() {
-        let root = tempfile::tempdir().unwrap();
-        let path = root.path().join("tower.cred");
-        fs::write(&path, "username=bob\n").unwrap();
-        make(&[create(path.clone(), "username=bob\n")]).unwrap().undo().unwrap();
-        assert_eq!(text(&path), "username=bob\n");
-    }
-}
+#[path = "changes_tests.rs"]
+mod tests;

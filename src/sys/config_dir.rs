@@ -17,6 +17,7 @@ use secrecy::zeroize::Zeroizing;
 
 use super::mountinfo;
 use crate::config::{SourceText, shipped_profiles, shown};
+use crate::plan::bytes;
 
 /// Largest file that is read: a configuration of a thousand shares has less than a tenth of it.
 pub const FILE_BYTES_MAX: u64 = 1 << 20;
@@ -383,9 +384,16 @@ pub fn read_private(path: &Path) -> Result<SecretString, ReadError> {
     as_secret(&read_bytes(path, refuse_open_to_all)?).ok_or_else(|| ReadError::NotText { path: path.to_owned() })
 }
 
-/// The text of an fstab.
+/// The permission bits of a file that somebody besides its owner may read or change; `None` if nobody may.
+pub fn mode_for_others(path: &Path) -> Option<u32> {
+    const OTHERS: u32 = 0o077;
+    let mode = fs::symlink_metadata(path).ok()?.mode() & 0o7777;
+    (mode & OTHERS != 0).then_some(mode)
+}
+
+/// The text of an fstab, in which comments may be in any encoding ([`bytes`]).
 pub fn read_fstab(path: &Path) -> Result<String, ReadError> {
-    read_text(path)
+    Ok(bytes::text_of(&read_bytes(path, refuse_open_to_all)?))
 }
 
 /// Why a credentials file is not used: others could read it or change it.

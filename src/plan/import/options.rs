@@ -1,9 +1,8 @@
 //! What becomes of each option of a line.
 
 use super::super::catalogue::{self, Form};
-use super::super::inline_login::{credentials_text, has_password, is_guest};
 use super::super::mount_unit;
-use super::{Conflict, Line, Means, Remark, quoted};
+use super::{Line, Remark, quoted};
 use crate::config::opposite;
 
 const DIALECT: &str = "kept: try without it; the profiles have 3.1.1, which every NAS of the last ten years speaks";
@@ -39,54 +38,6 @@ impl Line<'_> {
             ("dmask" | "dirmode", Some(mode)) => self.rename(name, "dir_mode", mode),
             _ => self.take_tuning(name, value),
         }
-    }
-
-    /// What stands beside a file belongs into it.
-    pub(super) fn settle_login(&mut self) {
-        let said = std::mem::take(&mut self.said);
-        let names = || said.iter().map(|option| option.split('=').next().unwrap_or_default());
-        if self.kerberos {
-            let file = matches!(self.login, Means::File(_)).then_some("credentials");
-            names().chain(file).for_each(|name| self.remark(name, "left out: Kerberos has the login"));
-            self.login = Means::Kerberos;
-        } else if let Means::File(file) = &self.login {
-            let file = file.clone();
-            if self.says_guest {
-                self.remark("guest", format!("left out: the login of {file} counts"));
-            }
-            self.conflicts.extend(names().map(|name| Conflict {
-                at: self.at.clone(),
-                option: name.to_owned(),
-                message: format!(
-                    "it stands beside credentials={file}, and would be lost: nasmount logs in with the file alone"
-                ),
-                help: format!(
-                    "write it into {file}, on a line of its own, or take it out of the options; then try again"
-                ),
-            }));
-        } else if !has_password(&said) && (said.is_empty() || self.says_guest || is_guest(&said)) {
-            if self.says_guest && !is_guest(&said) {
-                names()
-                    .for_each(|name| self.remark(name, "left out: `guest` stands beside it, and a guest has no login"));
-            }
-            self.says_guest |= !said.is_empty();
-        } else {
-            if self.says_guest {
-                self.remark("guest", "left out: the login beside it counts");
-            }
-            self.login = Means::Inline(credentials_text(&said));
-        }
-    }
-
-    /// Of several files mount.cifs ends up with what the last one says.
-    fn take_file(&mut self, file: &str) {
-        if let Means::File(before) = &self.login
-            && before != file
-        {
-            let message = format!("{before} is left out: {file} comes after it, and the last one counts");
-            self.remark("credentials", message);
-        }
-        self.login = Means::File(file.to_owned());
     }
 
     fn rename(&mut self, name: &str, newer: &str, value: &str) {

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::super::fstab::Entry;
 use super::super::outdated::is_outdated;
-use super::{Line, Place, Remark};
+use super::{Line, Look, Place, Remark};
 use crate::config::settings::{Settings, ShareSettings};
 use crate::config::{self, Invalid, SourceText, same_host, shipped_profiles};
 
@@ -15,6 +15,8 @@ pub(super) struct Around<'a> {
     pub(super) existing: Option<&'a Settings>,
     /// What the fstab is called.
     pub(super) fstab: &'a str,
+    /// What credentials files say.
+    pub(super) look: Look<'a>,
 }
 
 /// `//HOST[:PORT]/SHARE`; the brackets of an IPv6 address are gone.

@@ -79,7 +79,10 @@ fn aside(
     let what = || format!("cannot move anything into {}", directory.display());
     let real = fs::canonicalize(directory).attempt(what)?;
     let way = mountinfo::way_to(mounts, &real);
-    if real.starts_with(&request.mount_point) || way.iter().any(|entry| is_from_elsewhere(&entry.fstype)) {
+    if real.starts_with(&request.mount_point) {
+        return Err(said(what(), "it lies in the share itself, by another path", None));
+    }
+    if way.iter().any(|entry| is_from_elsewhere(&entry.fstype)) {
         return Err(said(what(), "it is not a directory of this host's own", None));
     }
     // two mounts of one file system do not rename from one to the other, so the same copy of the mount serves for both

@@ -1,0 +1,75 @@
+//! Lines of fstab that stay, and whose mounts lie in or around the mount of a share that is imported.
+
+use std::path::Path;
+
+use super::super::fstab;
+use super::Share;
+
+/// Such a line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Nested {
+    /// From 1.
+    pub line: usize,
+    /// The share.
+    pub share: String,
+    /// What is the matter.
+    pub message: String,
+    /// What to do about it.
+    pub help: &'static str,
+}
+
+/// All of them, in the order of the lines; `imported` are those that do not stay.
+pub(super) fn nested(fstab: &str, imported: &[usize], shares: &[Share]) -> Vec<Nested> {
+    let stays = |(number, line): (usize, &str)| {
+        let entry = fstab::entry(line).filter(|_| !imported.contains(&number) && !fstab::is_broken(line))?;
+        Some((number, entry.mount_point))
+    };
+    let lines = (1..).zip(fstab.lines()).filter_map(stays);
+    lines.flat_map(|(line, path)| shares.iter().filter_map(move |share| of(line, &path, share))).collect()
+}
+
+/// What both have to do with each other; the root is around everything, and `none` nowhere.
+fn of(line: usize, path: &str, Share { name, mount_point }: &Share) -> Option<Nested> {
+    let (other, own) = (Path::new(path), Path::new(mount_point));
+    let is_around = own.starts_with(other) && other != Path::new("/");
+    let (what, help) = match (other.starts_with(own), is_around) {
+        (true, true) => (
+            format!("mounts {path}, too"),
+            "take this line out as well: the share is blocked as long as something else is mounted there",
+        ),
+        (true, false) => (
+            format!("mounts {path}, inside the share"),
+            "mount it elsewhere: there it waits for the share's server, and the share cannot be unmounted as long as it is there",
+        ),
+        (false, true) => (
+            format!("mounts {path}, and the share lies in it, on {mount_point}"),
+            "put them side by side, unless it is a disk of this host that is mounted at every boot: the share cannot be reached while what \
+             is around it is away, and is hidden by what is mounted there later",
+        ),
+        (false, false) => return None,
+    };
+    Some(Nested { line, share: name.clone(), message: format!("line {line} stays in fstab and {what}"), help })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_lies_in_or_around_a_share_is_found_and_its_neighbours_are_not() {
+        let fstab = "UUID=1 / ext4\nUUID=2 none swap\n# n:/x /mnt/films/x nfs\n//nas/films /mnt/films cifs guest\n\
+                     UUID=3 /mnt/ ext4 noauto 0 2\nn:/f /mnt/films2 nfs\nn:/f /mnt/films/new\\040ones/ nfs\n\
+                     //nas/a /mnt/films cifs port=139\n//nas/b /mnt/films/b cifs user=a, pass=x\n";
+        let shares = ["/mnt/films", "/srv/music"].map(|path| Share { name: "s".into(), mount_point: path.into() });
+        let found = nested(fstab, &[4], &shares);
+        let said: Vec<&str> = found.iter().map(|nested| nested.message.as_str()).collect();
+        assert_eq!(
+            said,
+            [
+                "line 5 stays in fstab and mounts /mnt/, and the share lies in it, on /mnt/films",
+                "line 7 stays in fstab and mounts /mnt/films/new ones/, inside the share",
+                "line 8 stays in fstab and mounts /mnt/films, too",
+            ]
+        );
+    }
+}
