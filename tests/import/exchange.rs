@@ -71,7 +71,7 @@ fn a_line_with_another_comment_behind_it_is_still_the_one_that_was_taken_over() 
 
 #[test]
 fn what_lies_in_or_around_an_imported_share_is_said_before_and_with_apply() {
-    let fstab = "UUID=3 /srv ext4 defaults 0 2\n//nas/a /srv/a cifs guest 0 0\nnas:/x /srv/a/x nfs defaults 0 0\n\
+    let fstab = "nas:/srv /srv nfs defaults 0 2\n//nas/a /srv/a cifs guest 0 0\nnas:/x /srv/a/x nfs defaults 0 0\n\
                  //nas/a /srv/a cifs guest,port=139 0 0\n";
     let host = Host::new(fstab);
     let warnings = host.dry_run()["warnings"].clone();

@@ -2,8 +2,13 @@
 
 use std::path::Path;
 
-use super::super::fstab;
+use super::super::fstab::{self, Entry};
 use super::Share;
+
+/// What a line of a disk begins with.
+const DISKS: [&str; 5] = ["/dev/", "UUID=", "LABEL=", "PARTUUID=", "PARTLABEL="];
+/// Options with which it is not mounted before all that lies in it.
+const NOT_FIRST: [&str; 3] = ["noauto", "nofail", "x-systemd.automount"];
 
 /// Such a line.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,16 +27,19 @@ pub struct Nested {
 pub(super) fn nested(fstab: &str, imported: &[usize], shares: &[Share]) -> Vec<Nested> {
     let stays = |(number, line): (usize, &str)| {
         let entry = fstab::entry(line).filter(|_| !imported.contains(&number) && !fstab::is_broken(line))?;
-        Some((number, entry.mount_point))
+        Some((number, entry))
     };
     let lines = (1..).zip(fstab.lines()).filter_map(stays);
-    lines.flat_map(|(line, path)| shares.iter().filter_map(move |share| of(line, &path, share))).collect()
+    lines.flat_map(|(line, entry)| shares.iter().filter_map(move |share| of(line, &entry, share))).collect()
 }
 
-/// What both have to do with each other; the root is around everything, and `none` nowhere.
-fn of(line: usize, path: &str, Share { name, mount_point }: &Share) -> Option<Nested> {
-    let (other, own) = (Path::new(path), Path::new(mount_point));
-    let is_around = own.starts_with(other) && other != Path::new("/");
+/// What both have to do with each other; a disk that every boot mounts first may be around anything, and `none` is nowhere.
+fn of(line: usize, entry: &Entry, Share { name, mount_point }: &Share) -> Option<Nested> {
+    let (path, own) = (&entry.mount_point, Path::new(mount_point));
+    let other = Path::new(path);
+    let is_first = DISKS.iter().any(|disk| entry.source.starts_with(disk))
+        && !entry.options.iter().any(|option| NOT_FIRST.contains(&option.as_str()));
+    let is_around = own.starts_with(other) && (other == own || !is_first) && other != Path::new("/");
     let (what, help) = match (other.starts_with(own), is_around) {
         (true, true) => (
             format!("mounts {path}, too"),
@@ -43,8 +51,7 @@ fn of(line: usize, path: &str, Share { name, mount_point }: &Share) -> Option<Ne
         ),
         (false, true) => (
             format!("mounts {path}, and the share lies in it, on {mount_point}"),
-            "put them side by side, unless it is a disk of this host that is mounted at every boot: the share cannot be reached while what \
-             is around it is away, and is hidden by what is mounted there later",
+            "put them side by side: the share cannot be reached while what is around it is away, and is hidden by what is mounted there later",
         ),
         (false, false) => return None,
     };
@@ -57,7 +64,7 @@ mod tests {
 
     #[test]
     fn what_lies_in_or_around_a_share_is_found_and_its_neighbours_are_not() {
-        let fstab = "UUID=1 / ext4\nUUID=2 none swap\n# n:/x /mnt/films/x nfs\n//nas/films /mnt/films cifs guest\n\
+        let fstab = "UUID=1 / ext4\nUUID=2 /srv ext4 defaults\n# n:/x /mnt/films/x nfs\n//nas/films /mnt/films cifs guest\n\
                      UUID=3 /mnt/ ext4 noauto 0 2\nn:/f /mnt/films2 nfs\nn:/f /mnt/films/new\\040ones/ nfs\n\
                      //nas/a /mnt/films cifs port=139\n//nas/b /mnt/films/b cifs user=a, pass=x\n";
         let shares = ["/mnt/films", "/srv/music"].map(|path| Share { name: "s".into(), mount_point: path.into() });
