@@ -58,6 +58,8 @@ fn translated_with(fstab: &str, units: &[UnitFile], output: Output) -> (Exit, St
             Some("unseen.cred") => Ok(None),
             Some("odd.cred") => Ok(Some(parse_credentials(ODD).unwrap())),
             Some("work.cred") => Ok(Some(parse_credentials("username=bob\ndomain=WORK\npassword=hunter2\n").unwrap())),
+            Some("taken.cred") => Ok(Some(parse_credentials("username=eve\npassword=x\n").unwrap())),
+            _ if path.starts_with("/etc/nasmount") => Ok(None),
             _ => Ok(Some(parse_credentials("username=bob\npassword=x\n").unwrap())),
         },
         mount_point: |_| MountPoint::Usable,

@@ -107,6 +107,9 @@ fn known_option(name: &str, at: Origin, shown: &str, problems: &mut Problems<'_>
     None
 }
 
+/// `(uid_t)-1`, which is no user or group for the kernel (`make_kuid()`, `uid_valid()`).
+const NOBODY: u32 = u32::MAX;
+
 type Refused = (InvalidKind, BadValue);
 
 fn bad(kind: InvalidKind, message: impl Into<String>, help: impl Into<String>) -> Refused {
@@ -147,6 +150,11 @@ fn read_value(known: &KnownOption, value: &DeValue<'_>) -> Result<Option<OptionV
         let message = "the value is empty or contains a control character";
         return Err(bad(InvalidKind::BadValue, message, format!("write {example}")));
     }
+    if text.contains(',') {
+        let message = "the value has a comma in it, which ends an option";
+        let help = format!("write {example}, and what comes after the comma as an option of its own");
+        return Err(bad(InvalidKind::BadValue, message, help));
+    }
     if text.len() > VALUE_MAX {
         let message = format!("the value has {} bytes, and the kernel takes {VALUE_MAX}", text.len());
         return Err(bad(InvalidKind::TooLong, message, "write a shorter one"));
@@ -181,6 +189,10 @@ fn check_form(known: &KnownOption, text: &str) -> Result<(), Refused> {
         Form::Mode => {
             let message = format!("{} is not a file mode", quoted(text));
             Err(bad(InvalidKind::BadValue, message, format!("write octal digits: {}", example(known))))
+        }
+        Form::Account if text.parse() == Ok(NOBODY) => {
+            let message = format!("{text} is -1 to the kernel, which is nobody's number");
+            Err(bad(InvalidKind::OutOfRange, message, format!("write {name} = 1000 or {name} = \"NAME\"")))
         }
         Form::Account if text.parse::<u32>().is_ok() => Ok(()),
         Form::Account if is_plain_name(text) && !text.starts_with(|c: char| c.is_ascii_digit() || c == '-') => Ok(()),

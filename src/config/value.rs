@@ -113,6 +113,7 @@ pub(crate) fn parse_size(text: &str) -> Result<u64, BadValue> {
 pub(crate) fn suggest_size(number: &str) -> String {
     match number.parse::<u64>() {
         Ok(bytes) if bytes >= 1 << 10 => format!("write \"{}\"", show_size(bytes)),
+        Ok(0) => "write how much it is, such as \"2MiB\"".to_owned(),
         _ => format!("write \"{number}MiB\""),
     }
 }
@@ -120,6 +121,7 @@ pub(crate) fn suggest_size(number: &str) -> String {
 /// The shortest exact form in binary units, rounded up to a KiB.
 pub(crate) fn show_size(bytes: u64) -> String {
     match bytes {
+        0 => "0KiB".to_owned(),
         _ if bytes.is_multiple_of(1 << 30) => format!("{}GiB", bytes >> 30),
         _ if bytes.is_multiple_of(1 << 20) => format!("{}MiB", bytes >> 20),
         _ => format!("{}KiB", bytes.div_ceil(1 << 10)),
@@ -196,6 +198,8 @@ mod tests {
         assert_eq!(parse_size("1GiB").unwrap(), 1 << 30);
         assert_eq!(parse_size("4MB").unwrap_err().help, "write \"4MiB\"");
         assert_eq!(parse_size("4m").unwrap_err().help, "write \"4MiB\"");
+        assert!(parse_size("0").unwrap_err().help.ends_with("such as \"2MiB\""));
+        assert_eq!(show_size(0), "0KiB");
         assert!(parse_size("2097152").unwrap_err().help.ends_with("write \"2MiB\""));
         assert!(parse_size("99999999999999999999GiB").is_err());
         assert!(parse_size("lots").is_err());

@@ -195,7 +195,7 @@ pub fn import(sources: Sources<'_>, existing: Option<&Settings>, directory: &Pat
     let around = Around { existing, fstab: sources.name, look };
     let mut take = |mut line: Line<'_>| {
         conflicts.append(&mut line.conflicts);
-        let server = line.server(&mut servers, directory);
+        let server = line.server(&mut servers, directory, around);
         let name = unique(&line.mount_point, "share", &mut names);
         tables.push((line.at.clone(), line.share(&name, &server)));
         Share { name, mount_point: line.mount_point }
@@ -397,7 +397,7 @@ impl<'text> Line<'text> {
     }
 
     /// The name of its server, which it may be the first to name.
-    fn server(&mut self, servers: &mut Vec<Server>, directory: &Path) -> String {
+    fn server(&mut self, servers: &mut Vec<Server>, directory: &Path, around: Around<'_>) -> String {
         if self.login == Means::Guest && !self.says_guest {
             self.remark("", "names no login: the server is asked as a guest");
         }
@@ -409,8 +409,11 @@ impl<'text> Line<'text> {
         }
         let mut names = servers.iter().map(|server| server.name.clone()).collect();
         let is_address = self.host.parse::<core::net::IpAddr>().is_ok();
-        let label = self.host.split('.').next().unwrap_or_default();
-        let name = unique(if is_address { "nas" } else { label }, "nas", &mut names);
+        let base = if is_address { "nas" } else { self.host.split('.').next().unwrap_or_default() };
+        let mut name = unique(base, "nas", &mut names);
+        while matches!(self.login, Means::Inline(_)) && around.is_login(&credentials_of(&name, directory)) {
+            name = unique(base, "nas", &mut names);
+        }
         if matches!(self.login, Means::Inline(_)) {
             let file = credentials_of(&name, directory);
             let file = file.display();

@@ -165,6 +165,16 @@ pub fn of_dialect(look: &Look, share: Option<&ShareSettings>, speaks: Option<u16
     let fails = |message: &str, cause: &str, fix: &str| Err(trouble(Step::Dialect, message, cause, fix));
     const ENABLE: &str = "switch SMB 2 or 3 on at the server (often `maximum protocol`), and restart its SMB service";
     let why = match look {
+        Look::Greeted { greeting, .. } if !dialects_of(share).contains(&greeting.dialect) => {
+            let message = format!("the server chose SMB {}, which was not offered", dialect_name(greeting.dialect));
+            let cause = "it does not keep to SMB: the kernel ends such a connection";
+            return Err(trouble(
+                Step::Dialect,
+                message,
+                cause,
+                "is it the server that you mean? If so, it needs an update",
+            ));
+        }
         Look::Greeted { greeting, answer, .. } => {
             return Ok(format!("SMB {}, answers in {}", dialect_name(greeting.dialect), milliseconds(*answer)));
         }

@@ -103,6 +103,11 @@ fn a_port_that_takes_no_connection_says_whose_fault_it_is() {
 fn what_is_not_smb_2_is_named() {
     assert_eq!(of_dialect(&greeted(1), None, None).unwrap(), "SMB 3.1.1, answers in 2.0 ms");
     let trouble = |why| of_dialect(&strange(why), None, None).unwrap_err();
+    for (dialect, share) in [(0x0999, None), (0x02ff, None), (0x0210, Some(films()))] {
+        let (connect, answer) = (Duration::ZERO, Duration::ZERO);
+        let look = Look::Greeted { connect, answer, greeting: greeting(dialect), ahead: None };
+        assert!(of_dialect(&look, share.as_ref(), None).unwrap_err().message.ends_with("which was not offered"));
+    }
     for (why, cause) in [
         (NoGreeting::Smb1, "Host is down"),
         (NoGreeting::Closed, "does not let this host in"),

@@ -1,6 +1,6 @@
 //! Lines of fstab that stay, and whose mounts lie in or around the mount of a share that is imported.
 
-use std::path::Path;
+use std::path::{Component, Path};
 
 use super::super::fstab::{self, Entry};
 use super::Share;
@@ -37,6 +37,9 @@ pub(super) fn nested(fstab: &str, imported: &[usize], shares: &[Share]) -> Vec<N
 fn of(line: usize, entry: &Entry, Share { name, mount_point }: &Share) -> Option<Nested> {
     let (path, own) = (&entry.mount_point, Path::new(mount_point));
     let other = Path::new(path);
+    if other.components().any(|part| part == Component::ParentDir) {
+        return None; // where that leads only the host can tell
+    }
     let is_first = DISKS.iter().any(|disk| entry.source.starts_with(disk))
         && !entry.options.iter().any(|option| NOT_FIRST.contains(&option.as_str()));
     let is_around = own.starts_with(other) && (other == own || !is_first) && other != Path::new("/");
@@ -65,7 +68,7 @@ mod tests {
     #[test]
     fn what_lies_in_or_around_a_share_is_found_and_its_neighbours_are_not() {
         let fstab = "UUID=1 / ext4\nUUID=2 /srv ext4 defaults\n# n:/x /mnt/films/x nfs\n//nas/films /mnt/films cifs guest\n\
-                     UUID=3 /mnt/ ext4 noauto 0 2\nn:/f /mnt/films2 nfs\nn:/f /mnt/films/new\\040ones/ nfs\n\
+                     UUID=3 /mnt/ ext4 noauto 0 2\nn:/f /mnt/films/../x nfs\nn:/f /mnt/films2 nfs\nn:/f /mnt/films/new\\040ones/ nfs\n\
                      //nas/a /mnt/films cifs port=139\n//nas/b /mnt/films/b cifs user=a, pass=x\n";
         let shares = ["/mnt/films", "/srv/music"].map(|path| Share { name: "s".into(), mount_point: path.into() });
         let found = nested(fstab, &[4], &shares);
@@ -74,8 +77,8 @@ mod tests {
             said,
             [
                 "line 5 stays in fstab and mounts /mnt/, and the share lies in it, on /mnt/films",
-                "line 7 stays in fstab and mounts /mnt/films/new ones/, inside the share",
-                "line 8 stays in fstab and mounts /mnt/films, too",
+                "line 8 stays in fstab and mounts /mnt/films/new ones/, inside the share",
+                "line 9 stays in fstab and mounts /mnt/films, too",
             ]
         );
     }

@@ -4,8 +4,8 @@ use std::path::Path;
 
 use super::super::fstab::Entry;
 use super::super::outdated::is_outdated;
-use super::{Line, Look, Place, Remark};
-use crate::config::settings::{Settings, ShareSettings};
+use super::{Line, Look, Place, Remark, quoted};
+use crate::config::settings::{CredentialSource, Settings, ShareSettings};
 use crate::config::{self, Invalid, SourceText, same_host, shipped_profiles};
 
 /// What is there besides the line.
@@ -49,6 +49,7 @@ impl Line<'_> {
         let spec = source.replace('\\', "/");
         let host = spec.split_once("//").map(|(_, rest)| rest.split('/').next().unwrap_or_default());
         let parts = Source::of(&spec);
+        let has_address = options.iter().any(|option| option.starts_with("ip=") || option.starts_with("addr="));
         let port = options.iter().find_map(|option| option.strip_prefix("port="));
         let port = port.or_else(|| parts.as_ref()?.port).filter(|port| *port != "445");
         let why = if host.is_some_and(|host| host.contains('@')) {
@@ -56,12 +57,18 @@ impl Line<'_> {
                 .to_owned()
         } else if let Some(port) = port {
             format!("left out: its server is asked at port {port}, and nasmount asks at 445 only")
+        } else if options.iter().any(|option| is_several(option)) {
+            "left out: there are several options within quotes, which are one to fstab and several to mount.cifs; take the quotes out, and \
+             try again"
+                .to_owned()
         } else if let Some(why) = is_outdated(options) {
             why
         } else if parts.is_none() {
             format!("left out: {spec} is not //SERVER/SHARE")
         } else if parts.as_ref().is_some_and(|parts| parts.share.is_empty()) {
             format!("left out: {spec} names a server, and no share on it; it is //SERVER/SHARE")
+        } else if let Some(why) = parts.as_ref().filter(|_| !has_address).and_then(|parts| refused_host(parts.host)) {
+            format!("left out: {why}")
         } else if !mount_point.starts_with('/') {
             format!("left out: {mount_point} is not a directory's path")
         } else if let Some(share) = around.already(entry, parts.as_ref()) {
@@ -86,6 +93,13 @@ impl Line<'_> {
 }
 
 impl Around<'_> {
+    /// Whether a file has a login that is somebody's already: a server's, or that of an earlier import.
+    pub(super) fn is_login(&self, path: &Path) -> bool {
+        let mut servers = self.existing.iter().flat_map(|settings| settings.servers.values());
+        servers.any(|server| server.credentials == CredentialSource::File(path.to_owned()))
+            || (self.look)(path).is_some()
+    }
+
     /// The share that the configuration has of the same, at the same mount point.
     fn already(&self, entry: &Entry, parts: Option<&Source<'_>>) -> Option<&ShareSettings> {
         let (settings, parts) = (self.existing?, parts?);
@@ -98,6 +112,18 @@ impl Around<'_> {
                 && server.is_some_and(|server| same_host(&server.host.to_string()) == same_host(&host))
         })
     }
+}
+
+/// Whether what stood within quotes goes on with another option; a name and an SELinux label may have a comma, and a password anything.
+fn is_several(option: &str) -> bool {
+    !option.starts_with("pass") && option.split(',').skip(1).any(|piece| piece.contains('='))
+}
+
+/// Why no server of the configuration can have this host.
+fn refused_host(host: &str) -> Option<String> {
+    let text = format!("[server.s]\nhost = {}\n", quoted(host));
+    let invalid = config::load(&[SourceText::new("line", text)], &shipped_profiles()).err()?;
+    invalid.into_iter().find(|Invalid(notice)| notice.key == "server.s.host").map(|Invalid(notice)| notice.message)
 }
 
 fn is_already(at: &Place, share: &ShareSettings, fstab: &str) -> String {
