@@ -100,7 +100,8 @@ fn run(guest: &Guest, story: &Story) -> Result<String> {
     let held = outcome(guest, story, "held", nas)?;
     let control = outcome(guest, story, "plain", plain)?;
     let holds = guest.ok("journalctl -b -u nasmount | grep -c 'name=film}.*to=holding'")?;
-    guest.ok(&format!("umount --lazy {PLAIN_MOUNT_POINT} && rm -r {DIRECTORY}"))?;
+    let exports = servers.map(|nas| format!("{}/*.mkv", nas.export("media"))).join(" ");
+    guest.ok(&format!("umount --lazy {PLAIN_MOUNT_POINT} && rm -r {DIRECTORY} {exports}"))?;
     nasmount.remove()?;
     ensure!(!control.same, "the faults did no harm without nasmount either: {}", control.told);
     ensure!(held.same, "the film has suffered: {}; without nasmount: {}", held.told, control.told);
