@@ -152,8 +152,10 @@ fn outcome(guest: &Guest, story: &Story, id: &str, nas: Nas<'_>) -> Result<Outco
     let code = format!("{DIRECTORY}/{id}.code");
     guest.wait_for("the end of the transcoder", DEADLINE + story.film, &format!("[ -e {code} ]"))?;
     let (file, expected) = (format!("{}/{id}.mkv", nas.export("media")), format!("{DIRECTORY}/expected.mkv"));
-    let told = guest
-        .ok(&format!("echo \"exit code $(cat {code}), $(stat -c %s {file}) of $(stat -c %s {expected}) bytes\""))?;
+    let told = guest.ok(&format!(
+        "echo \"exit code $(cat {code}), $(stat -c %s {file}) of $(stat -c %s {expected}) bytes, the first that differs: \
+         $(cmp {file} {expected} 2>&1 | grep -o 'byte [0-9]*' || echo none)\""
+    ))?;
     let same = guest.run(&format!("[ $(cat {code}) = 0 ] && cmp {file} {expected}"))?.code == 0;
     Ok(Outcome { same, told })
 }
