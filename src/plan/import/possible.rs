@@ -49,7 +49,6 @@ impl Line<'_> {
         let spec = source.replace('\\', "/");
         let host = spec.split_once("//").map(|(_, rest)| rest.split('/').next().unwrap_or_default());
         let parts = Source::of(&spec);
-        let has_address = options.iter().any(|option| option.starts_with("ip=") || option.starts_with("addr="));
         let port = options.iter().find_map(|option| option.strip_prefix("port="));
         let port = port.or_else(|| parts.as_ref()?.port).filter(|port| *port != "445");
         let why = if host.is_some_and(|host| host.contains('@')) {
@@ -67,8 +66,6 @@ impl Line<'_> {
             format!("left out: {spec} is not //SERVER/SHARE")
         } else if parts.as_ref().is_some_and(|parts| parts.share.is_empty()) {
             format!("left out: {spec} names a server, and no share on it; it is //SERVER/SHARE")
-        } else if let Some(why) = parts.as_ref().filter(|_| !has_address).and_then(|parts| refused_host(parts.host)) {
-            format!("left out: {why}")
         } else if !mount_point.starts_with('/') {
             format!("left out: {mount_point} is not a directory's path")
         } else if let Some(share) = around.already(entry, parts.as_ref()) {
@@ -80,14 +77,13 @@ impl Line<'_> {
         false
     }
 
-    /// What the configuration would not take of it, whatever the other lines are: an option, or none, and why.
+    /// What the configuration would not take of it, whatever the other lines are: an option, or none for its host and paths, and why.
     pub(super) fn refused(&self) -> Option<(String, String)> {
-        let text = format!("[server.s]\nhost = \"nas\"\n{}", self.share("s", "s"));
+        let text = format!("[server.s]\nhost = {}\n{}", quoted(&self.host), self.share("s", "s"));
         let invalid = config::load(&[SourceText::new("line", text)], &shipped_profiles()).err()?;
-        invalid.into_iter().find_map(|Invalid(notice)| {
-            let key = notice.key.strip_prefix("share.s.")?;
-            let option = key.strip_prefix("options.").unwrap_or_default().to_owned();
-            Some((option, format!("the line is left out: {}; mend that here, and try again", notice.message)))
+        invalid.into_iter().next().map(|Invalid(notice)| {
+            let option = notice.key.strip_prefix("share.s.options.").unwrap_or_default().to_owned();
+            (option, format!("the line is left out: {}; mend that here, and try again", notice.message))
         })
     }
 }
@@ -117,13 +113,6 @@ impl Around<'_> {
 /// Whether what stood within quotes goes on with another option; a name and an SELinux label may have a comma, and a password anything.
 fn is_several(option: &str) -> bool {
     !option.starts_with("pass") && option.split(',').skip(1).any(|piece| piece.contains('='))
-}
-
-/// Why no server of the configuration can have this host.
-fn refused_host(host: &str) -> Option<String> {
-    let text = format!("[server.s]\nhost = {}\n", quoted(host));
-    let invalid = config::load(&[SourceText::new("line", text)], &shipped_profiles()).err()?;
-    invalid.into_iter().find(|Invalid(notice)| notice.key == "server.s.host").map(|Invalid(notice)| notice.message)
 }
 
 fn is_already(at: &Place, share: &ShareSettings, fstab: &str) -> String {
