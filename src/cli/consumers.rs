@@ -17,6 +17,7 @@ use crate::share::consumers::Held;
 use crate::status::{ConsumerStatus, Holder, ShareStatus};
 use crate::sys::engine;
 use crate::sys::systemd::{Activity, Systemd};
+use crate::sys::user_manager;
 
 /// Version of the form of `--json`.
 const SCHEMA: u32 = 1;
@@ -57,7 +58,7 @@ struct Known {
     requiring: Vec<String>,
     /// Configured consumers that cannot be found, and why.
     unknown: BTreeMap<String, String>,
-    /// Configured containers by their scopes.
+    /// Configured containers by their scopes, and units of users by what their managers call them.
     scopes: BTreeMap<String, String>,
     /// Or why that is not known.
     holders: Result<Vec<Holder>, String>,
@@ -125,6 +126,11 @@ pub(super) async fn who_requires(systemd: &Systemd, share: &str, mount_point: &s
 async fn look_up(systemd: &Systemd, consumer: &ConsumerStatus) -> Result<Option<String>, String> {
     match Consumer::of(&consumer.unit) {
         Consumer::Unit(unit) => is_known(systemd, unit).await.map(|()| None),
+        Consumer::UserUnit { user, unit } => match user_manager::knows(user, unit).await {
+            Ok(true) => Ok(Some(unit.to_owned())),
+            Ok(false) => Err(format!("the service manager of {user} does not know it: is the name right?")),
+            Err(error) => Err(error.to_string()),
+        },
         Consumer::Container { engine, name } => match engine::find(engine, name).await {
             Ok(None) => Err("no container engine knows it: is the name right?".to_owned()),
             Ok(Some(found)) => found.scope().map_err(|error| error.to_string()),

@@ -23,6 +23,7 @@ use crate::sys::engine::{self, Container};
 use crate::sys::host_facts;
 use crate::sys::systemd::Systemd;
 use crate::sys::unit_files;
+use crate::sys::user_manager;
 use crate::sys::worker::{self, Answer, Request};
 
 /// Version of the form of `--json`.
@@ -176,6 +177,7 @@ async fn ask(settings: &Settings, generator: Generator) -> ServiceFacts {
     .map_err(|error| format!("{error:#}"));
     // what is not said is not known, and no finding
     let _ = tokio::time::timeout(ANSWERS_WITHIN, ask_engines(settings, &mut facts)).await;
+    let _ = tokio::time::timeout(ANSWERS_WITHIN, ask_managers_of_users(settings, &mut facts)).await;
     let _ = tokio::time::timeout(ANSWERS_WITHIN, ask_systemd(settings, &mut facts)).await;
     facts
 }
@@ -186,6 +188,7 @@ fn nothing_known(generator: Generator) -> ServiceFacts {
         daemon: Err(String::new()),
         consumers: BTreeMap::new(),
         containers: BTreeMap::new(),
+        user_units: BTreeMap::new(),
         generator,
         sandboxes: BTreeMap::new(),
         requiring: BTreeMap::new(),
@@ -217,6 +220,15 @@ async fn ask_engines(settings: &Settings, facts: &mut ServiceFacts) {
             let found = engine::find_all(engine, name).await.map_err(|error| error.to_string());
             let engines = |found: Vec<Container>| found.iter().map(|container| container.engine.name).collect();
             facts.containers.insert(consumer, found.map(engines));
+        }
+    }
+}
+
+async fn ask_managers_of_users(settings: &Settings, facts: &mut ServiceFacts) {
+    for consumer in units(settings).into_keys() {
+        if let Consumer::UserUnit { user, unit } = Consumer::of(&consumer) {
+            let known = user_manager::knows(user, unit).await.map_err(|error| error.to_string());
+            facts.user_units.insert(consumer, known);
         }
     }
 }

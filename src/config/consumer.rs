@@ -1,4 +1,5 @@
-//! Names of consumers, one word each wherever consumers have names: `jellyfin.service`, `container:tdarr`, `compose:mediastack`.
+//! Names of consumers, one word each wherever consumers have names: `jellyfin.service`, `user:anna/mpd.service`, `container:tdarr`,
+//! `compose:mediastack`.
 
 use super::units::{Pausable, parse_unit};
 use super::value::{BadValue, quoted};
@@ -12,8 +13,15 @@ pub const ENGINES: [&str; 2] = ["docker", "podman"];
 /// What a name stands for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Consumer<'name> {
-    /// A unit.
+    /// A unit of the system's.
     Unit(&'name str),
+    /// A unit of a user's own service manager.
+    UserUnit {
+        /// Whose: a name or a number.
+        user: &'name str,
+        /// As that manager calls it.
+        unit: &'name str,
+    },
     /// A container.
     Container {
         /// Whose it is: one of [`ENGINES`], or of the first that knows it.
@@ -35,6 +43,7 @@ impl<'name> Consumer<'name> {
             Some((engine, name)) if ENGINES.contains(&engine) => Self::Container { engine: Some(engine), name },
             Some(("label", label)) => Self::Label(label),
             Some(("compose", project)) => Self::Compose(project),
+            Some(("user", unit)) if let Some((user, unit)) = unit.split_once('/') => Self::UserUnit { user, unit },
             _ => Self::Unit(consumer),
         }
     }
@@ -43,6 +52,7 @@ impl<'name> Consumer<'name> {
     pub fn name(self) -> String {
         match self {
             Self::Unit(unit) => unit.to_owned(),
+            Self::UserUnit { user, unit } => format!("user:{user}/{unit}"),
             Self::Container { engine, name } => format!("{}:{name}", engine.unwrap_or("container")),
             Self::Label(label) => format!("label:{label}"),
             Self::Compose(project) => format!("compose:{project}"),
@@ -52,7 +62,7 @@ impl<'name> Consumer<'name> {
     /// The label that its containers have, if it stands for all that have one.
     pub fn label(self) -> Option<String> {
         match self {
-            Self::Unit(_) | Self::Container { .. } => None,
+            Self::Unit(_) | Self::UserUnit { .. } | Self::Container { .. } => None,
             Self::Label(label) => Some(label.to_owned()),
             Self::Compose(project) => Some(format!("{PROJECT}={project}")),
         }
@@ -62,6 +72,7 @@ impl<'name> Consumer<'name> {
     pub(super) fn keys(self) -> String {
         match self {
             Self::Unit(unit) => format!("unit = {}", quoted(unit)),
+            Self::UserUnit { user, unit } => format!("unit = {} and user = {}", quoted(unit), quoted(user)),
             Self::Container { engine: None, name } => format!("container = {}", quoted(name)),
             Self::Container { engine: Some(engine), name } => {
                 format!("container = {} and engine = {}", quoted(name), quoted(engine))
@@ -72,11 +83,11 @@ impl<'name> Consumer<'name> {
     }
 }
 
-/// The unit, if it is one.
+/// The unit, if it is one of the system's.
 pub fn system_unit(consumer: &str) -> Option<&str> {
     match Consumer::of(consumer) {
         Consumer::Unit(unit) => Some(unit),
-        Consumer::Container { .. } | Consumer::Label(_) | Consumer::Compose(_) => None,
+        Consumer::UserUnit { .. } | Consumer::Container { .. } | Consumer::Label(_) | Consumer::Compose(_) => None,
     }
 }
 
@@ -93,12 +104,22 @@ pub fn is_consumer_name(text: &str) -> bool {
 /// Checks a name.
 pub(super) fn parse_consumer(name: &str) -> Result<Pausable, BadValue> {
     match Consumer::of(name) {
-        Consumer::Unit(unit) => return parse_unit(unit),
+        Consumer::Unit(unit) | Consumer::UserUnit { unit, .. } => return parse_unit(unit),
         Consumer::Container { name, .. } => parse_container(name),
         Consumer::Label(label) => parse_label(label),
         Consumer::Compose(project) => parse_project(project),
     }?;
     Ok(Pausable::Yes)
+}
+
+/// By systemd's lax rules (`valid_user_group_name`, which accepts what other systems give out), as far as a name is one word.
+pub(super) fn parse_user(user: &str) -> Result<(), BadValue> {
+    let allowed = |letter: char| letter.is_alphanumeric() || "_.-@$".contains(letter);
+    if user.starts_with(|first: char| first.is_alphanumeric() || first == '_') && user.chars().all(allowed) {
+        return Ok(());
+    }
+    let help = "write the name or the number of whose unit it is, such as user = \"anna\"".to_owned();
+    Err(BadValue { message: format!("{} is not the name of a user", quoted(user)), help })
 }
 
 /// By the rules of Docker and Podman: `[a-zA-Z0-9][a-zA-Z0-9_.-]*`.
@@ -145,6 +166,8 @@ mod tests {
     fn a_name_says_what_it_stands_for() {
         for (name, consumer) in [
             ("a@b:c.service", Consumer::Unit("a@b:c.service")),
+            ("user:anna/mpd.service", Consumer::UserUnit { user: "anna", unit: "mpd.service" }),
+            ("user:x.service", Consumer::Unit("user:x.service")),
             ("container:a.service", Consumer::Container { engine: None, name: "a.service" }),
             ("podman:tdarr", Consumer::Container { engine: Some("podman"), name: "tdarr" }),
             ("label:nasmount.share=a:b", Consumer::Label("nasmount.share=a:b")),

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use toml::de::DeTable;
 
-use super::consumer::{Consumer, ENGINES};
+use super::consumer::{Consumer, ENGINES, parse_user};
 use super::invalid::{InvalidKind, Problems};
 use super::limits::{Limit, read_limits};
 use super::network::{HomeNetwork, parse_network};
@@ -43,6 +43,7 @@ pub(super) const CONSUMER_KEYS: &[&str] = &[
     "label",
     "compose",
     "engine",
+    "user",
     "on_outage",
     "after_hold",
     "order",
@@ -285,6 +286,7 @@ fn read_name(
     const KEYS: [&str; 4] = ["unit", "container", "label", "compose"];
     let mut given = KEYS.into_iter().filter_map(|key| Some((key, fields.string(key, problems)?))).collect::<Vec<_>>();
     let engine = fields.word("engine", &ENGINES.map(|engine| (engine, engine)), problems);
+    let user = fields.string("user", problems);
     if let [(first, _), (second, value), ..] = given.as_slice() {
         let message = format!("a consumer is named by {first} or {second}, not by both");
         let help = "remove one of the two; what runs in a unit of its own is paused with its unit";
@@ -304,13 +306,23 @@ fn read_name(
         let message = format!("an engine is chosen for a container by its name, not for a {key}");
         problems.refuse(InvalidKind::NotAllowed, engine.origin, fields.key("engine"), message, "remove it");
     }
+    if let Some(user) = &user
+        && let Err(bad) = parse_user(&user.value)
+    {
+        problems.refuse(InvalidKind::BadName, user.origin, fields.key("user"), bad.message, bad.help);
+    }
+    if let Some(user) = user.as_ref().filter(|_| key != "unit") {
+        let message = format!("a user is named beside a unit of theirs, not beside a {key}");
+        problems.refuse(InvalidKind::NotAllowed, user.origin, fields.key("user"), message, "remove it");
+    }
     let consumer = match key {
+        "unit" if let Some(user) = &user => Consumer::UserUnit { user: &user.value, unit: &value },
         "container" => Consumer::Container { engine: engine.map(|engine| engine.value), name: &value },
         "label" => Consumer::Label(&value),
         "compose" => Consumer::Compose(&value),
         _ => Consumer::Unit(&value),
     };
-    if key == "unit" && Consumer::of(&value) != consumer {
+    if key == "unit" && !matches!(Consumer::of(&value), Consumer::Unit(_)) {
         let message = format!("{} is not the name of a unit", quoted(&value));
         let help = format!("write {}", Consumer::of(&value).keys());
         problems.refuse(InvalidKind::BadName, origin, fields.key("unit"), message, help);

@@ -116,6 +116,10 @@ pub(super) fn validate_limits(
                 Consumer::Label(_) | Consumer::Compose(_) => {
                     ("the limits of containers are their engine's".to_owned(), OF_ENGINE)
                 }
+                Consumer::UserUnit { unit, .. } => (
+                    format!("{unit} is a user's, who sets its limits"),
+                    "have the user run `systemctl --user edit` for it",
+                ),
                 Consumer::Unit(unit) => {
                     (format!("{unit} has no processes that could be limited"), "limit the service that it starts")
                 }

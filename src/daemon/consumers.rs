@@ -6,12 +6,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
 use tracing::{Instrument as _, info, info_span, warn};
 
 use super::journal::{Covered, Journal};
 use super::share_actor::wait_until;
 use super::sleep::{News, Sleep};
 use super::units::{InFlight, Outcome, Units};
+use crate::config::consumer::Consumer;
 use crate::plan::units::{Members, expanded, named, presumed, replace};
 use crate::share::consumers::{Demand, Held, Progress, UnitEffect, UnitEvent, UnitSpec, UnitStep};
 use crate::share::failure::Failure;
@@ -21,6 +23,7 @@ use crate::sys::engine::{ENGINES, EngineError};
 use crate::sys::engine_watch;
 use crate::sys::state_file::StateFiles;
 use crate::sys::unit_watch::{self, Watched};
+use crate::sys::user_manager::UserError;
 
 /// Messages that may wait: a demand of every share, and more shares than anybody has.
 const MAX_QUEUED: usize = 256;
@@ -117,6 +120,8 @@ pub fn spawn(units: BTreeMap<String, UnitSpec>, files: StateFiles, sleep: Sleep)
         });
         tokio::spawn(watching.instrument(span.clone()));
     }
+    let (mut consumers, users_report) = (watched_units.clone(), report.clone());
+    tokio::spawn(async move { while watch_users(&mut consumers, &users_report).await {} }.instrument(span.clone()));
     let mut consumers = watched_units;
     let watching =
         keep_watching(RECONNECT_DELAY, report, async move |report| unit_watch::watch(&mut consumers, report).await);
@@ -321,6 +326,34 @@ impl ConsumersActor {
             *published = view;
             changed
         });
+    }
+}
+
+/// Has units of users watched, by the manager of each, until the set of consumers changes. Does anybody listen any more?
+async fn watch_users(consumers: &mut watch::Receiver<BTreeSet<String>>, report: &mpsc::Sender<Watched>) -> bool {
+    let mut by_user: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for name in consumers.borrow_and_update().iter() {
+        if let Consumer::UserUnit { user, unit } = Consumer::of(name) {
+            by_user.entry(user.to_owned()).or_default().insert(unit.to_owned());
+        }
+    }
+    let mut watching = JoinSet::new();
+    for (user, units) in by_user {
+        let watch_one = keep_watching(ABSENT_DELAY, report.clone(), async move |report| {
+            match unit_watch::watch_user(&user, &units, report).await {
+                // most users' ends with their last session
+                Err(UserError::Absent { .. }) => {
+                    tokio::time::sleep(ABSENT_DELAY).await;
+                    Ok(())
+                }
+                watched => watched,
+            }
+        });
+        watching.spawn(watch_one.in_current_span());
+    }
+    tokio::select! {
+        changed = consumers.changed() => changed.is_ok(),
+        () = report.closed() => false,
     }
 }
 

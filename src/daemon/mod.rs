@@ -24,6 +24,7 @@ mod share_actor;
 mod shutdown;
 mod sleep;
 mod units;
+mod users;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;

@@ -1,4 +1,4 @@
-//! What is done to consumers, through systemd and the engines of containers: one task per operation.
+//! What is done to consumers, through systemd, users' service managers and the engines of containers: one task per operation.
 //!
 //! The first message of each operation is sent in the order in which the operations were started: tasks are polled first in
 //! the order in which they were spawned, on this one thread, and the connection's queue is fair. Nothing waits in between.
@@ -12,11 +12,13 @@ use tokio::task::AbortHandle;
 use tracing::{debug, info, warn};
 
 use super::containers::{ContainerError, Containers, Named};
+use super::users::Users;
 use crate::config::consumer::Consumer;
 use crate::share::OpId;
 use crate::share::consumers::{UnitDone, UnitStep};
 use crate::share::failure::{Failure, FailureClass};
 use crate::sys::systemd::{Activity, Signal, Start, Systemd, is_opposed, is_unknown_unit};
+use crate::sys::user_manager::UserError;
 
 /// Pause between two looks how far a unit has got.
 const POLL: Duration = Duration::from_millis(100);
@@ -30,7 +32,36 @@ pub struct Units {
     systemd: AsyncMutex<Option<Systemd>>,
     /// The scopes of containers, which their watch keeps up to date.
     pub containers: Containers,
+    users: Users,
     unknown: Mutex<BTreeSet<String>>,
+}
+
+/// Why nothing came of an operation.
+#[derive(Debug, thiserror::Error)]
+enum UnitError {
+    #[error(transparent)]
+    Container(#[from] ContainerError),
+    #[error(transparent)]
+    User(#[from] UserError),
+}
+
+impl UnitError {
+    /// Will it be done as soon as something else is over that takes its time?
+    fn is_busy(&self) -> bool {
+        match self {
+            Self::Container(ContainerError::Systemd(error)) | Self::User(UserError::Systemd(error)) => {
+                is_opposed(error)
+            }
+            Self::User(UserError::Absent { lingers, .. }) => *lingers,
+            Self::Container(ContainerError::Engine(_)) | Self::User(_) => false,
+        }
+    }
+}
+
+impl From<zbus::Error> for UnitError {
+    fn from(error: zbus::Error) -> Self {
+        Self::Container(error.into())
+    }
 }
 
 /// The operations in flight, so that one can be abandoned.
@@ -75,16 +106,10 @@ impl Units {
 
     /// Carries out one step; ends when it has been done, and not before.
     pub async fn perform(&self, name: &str, step: UnitStep) -> Outcome {
-        let systemd = match self.systemd().await {
-            Ok(systemd) => systemd,
-            Err(error) => return Err(Failure::transient(format!("cannot reach systemd: {error}"))),
-        };
         let consumer = Consumer::of(name);
         let result = match consumer {
-            Consumer::Unit(unit) => perform_on_unit(&systemd, unit, step).await.map_err(ContainerError::from),
-            Consumer::Container { engine, name } => {
-                self.containers.perform(&systemd, Named { engine, name }, step).await
-            }
+            Consumer::UserUnit { user, unit } => self.users.perform(user, unit, step).await.map_err(UnitError::from),
+            Consumer::Unit(_) | Consumer::Container { .. } => self.perform_with_systemd(consumer, step).await?,
             // it is their containers that something is done to
             Consumer::Label(_) | Consumer::Compose(_) => Ok(None),
         };
@@ -93,16 +118,31 @@ impl Units {
         if step != UnitStep::Inspect && result.is_ok() {
             info!(name, ?step, "done");
         }
-        if let Err(ContainerError::Systemd(error)) = &result
+        result.map_err(|error| {
+            let class = if error.is_busy() { FailureClass::Busy } else { FailureClass::Transient };
+            Failure { class, ..Failure::transient(format!("cannot {} {name}: {error}", verb(step))) }
+        })
+    }
+
+    async fn perform_with_systemd(
+        &self,
+        consumer: Consumer<'_>,
+        step: UnitStep,
+    ) -> Result<Result<Option<UnitDone>, UnitError>, Failure> {
+        let reached = self.systemd().await;
+        let systemd = reached.map_err(|error| Failure::transient(format!("cannot reach systemd: {error}")))?;
+        let result = match consumer {
+            Consumer::Container { engine, name } => {
+                self.containers.perform(&systemd, Named { engine, name }, step).await.map_err(UnitError::from)
+            }
+            consumer => perform_on_unit(&systemd, &consumer.name(), step).await.map_err(UnitError::from),
+        };
+        if let Err(UnitError::Container(ContainerError::Systemd(error))) = &result
             && !matches!(error, zbus::Error::MethodError(..))
         {
             *self.systemd.lock().await = None;
         }
-        result.map_err(|error| {
-            let opposed = matches!(&error, ContainerError::Systemd(error) if is_opposed(error));
-            let class = if opposed { FailureClass::Busy } else { FailureClass::Transient };
-            Failure { class, ..Failure::transient(format!("cannot {} {name}: {error}", verb(step))) }
-        })
+        Ok(result)
     }
 
     /// Says once that nobody knows a consumer.
@@ -110,6 +150,7 @@ impl Units {
         if self.unknown.lock().unwrap_or_else(PoisonError::into_inner).insert(consumer.name()) {
             let who = match consumer {
                 Consumer::Unit(_) => "systemd does not know",
+                Consumer::UserUnit { .. } => "the user's service manager does not know",
                 Consumer::Container { .. } | Consumer::Label(_) | Consumer::Compose(_) => "no container engine knows",
             };
             warn!(consumer = consumer.name(), "{who} this consumer");
@@ -119,7 +160,7 @@ impl Units {
 }
 
 /// What comes of an operation on what is not there.
-fn nothing_runs(step: UnitStep) -> UnitDone {
+pub(super) fn nothing_runs(step: UnitStep) -> UnitDone {
     match step {
         UnitStep::Inspect | UnitStep::Stop | UnitStep::Kill => UnitDone::Found { running: false, run: None },
         UnitStep::Pause | UnitStep::Continue | UnitStep::Start | UnitStep::ContinueAndStart => UnitDone::Plainly,
@@ -127,7 +168,7 @@ fn nothing_runs(step: UnitStep) -> UnitDone {
 }
 
 /// `None`: systemd does not know it.
-async fn perform_on_unit(systemd: &Systemd, unit: &str, step: UnitStep) -> zbus::Result<Option<UnitDone>> {
+pub(super) async fn perform_on_unit(systemd: &Systemd, unit: &str, step: UnitStep) -> zbus::Result<Option<UnitDone>> {
     match step {
         UnitStep::Inspect => inspect(systemd, unit).await,
         UnitStep::Pause => systemd.pause(unit).await.map(plainly),

@@ -55,7 +55,7 @@ pub fn named(configured: &BTreeMap<String, UnitSpec>, members: &Members) -> Memb
             let plain = Consumer::Container { engine: None, name }.name();
             if configured.contains_key(&plain) { plain } else { member.clone() }
         }
-        Consumer::Unit(_) | Consumer::Label(_) | Consumer::Compose(_) => member.clone(),
+        Consumer::Unit(_) | Consumer::UserUnit { .. } | Consumer::Label(_) | Consumer::Compose(_) => member.clone(),
     };
     members.iter().map(|(consumer, members)| (consumer.clone(), members.iter().map(name).collect())).collect()
 }

@@ -53,7 +53,7 @@ pub async fn watch(
 /// Can the engine say something of it?
 fn is_of(engine: Engine, consumer: Consumer<'_>) -> bool {
     match consumer {
-        Consumer::Unit(_) => false,
+        Consumer::Unit(_) | Consumer::UserUnit { .. } => false,
         Consumer::Container { engine: key, .. } => key.is_none_or(|key| key == engine.key),
         Consumer::Label(_) | Consumer::Compose(_) => true,
     }

@@ -47,4 +47,5 @@ pub mod systemd;
 pub mod terminal;
 pub mod unit_files;
 pub mod unit_watch;
+pub mod user_manager;
 pub mod worker;

@@ -15,7 +15,8 @@ use zbus::message::Type;
 use zbus::{Connection, MatchRule, MessageStream, connection, fdo, proxy};
 
 use super::systemd::{Activity, Systemd};
-use crate::config::consumer::system_unit;
+use super::user_manager::{self, UserError};
+use crate::config::consumer::{Consumer, system_unit};
 use crate::share::consumers::RunId;
 
 const SYSTEMD: &str = "org.freedesktop.systemd1";
@@ -70,24 +71,41 @@ pub async fn watch(
 ) -> zbus::Result<()> {
     let systemd = Systemd::connect().await?;
     let signals = connection::Builder::system().build().await?;
-    let mut stream = MessageStream::from(&signals);
     let names: BTreeSet<String> =
         consumers.borrow_and_update().iter().filter_map(|name| system_unit(name)).map(str::to_owned).collect();
-    let mut watch = Watch { systemd, report, paths: BTreeMap::new(), known: BTreeMap::new() };
+    let mut watch = Watch::new(systemd, report, None);
     watch.subscribe(&signals, &names).await?;
-    if report.send(Watched::Reachable).await.is_err() {
-        return Ok(());
+    tokio::select! {
+        _ = consumers.changed() => Ok(()),
+        () = report.closed() => Ok(()),
+        ended = watch.report_all(&signals, &names) => ended,
     }
-    watch.look_at(names.iter().cloned()).await?;
-    loop {
-        let message = tokio::select! {
-            _ = consumers.changed() => return Ok(()),
-            () = report.closed() => return Ok(()),
-            message = stream.next() => message,
-        };
-        let Some(message) = message else { return Err(zbus::Error::InputOutput(lost().into())) };
-        let concerned = watch.concerned(&message?, &signals).await?;
-        watch.look_at(concerned.into_iter()).await?;
+}
+
+/// Reports what happens to these units of a user's manager until it ends: then none of them runs any more.
+pub async fn watch_user(user: &str, units: &BTreeSet<String>, report: &mpsc::Sender<Watched>) -> Result<(), UserError> {
+    let systemd = user_manager::manager(user).await;
+    let signals = user_manager::connect(user).await;
+    let (systemd, signals) = match (systemd, signals) {
+        (Ok(systemd), Ok(signals)) => (systemd, signals),
+        (Err(error), _) | (_, Err(error)) => {
+            if matches!(error, UserError::Absent { .. }) {
+                none_runs(user, units, report).await;
+            }
+            return Err(error);
+        }
+    };
+    let mut watch = Watch::new(systemd, report, Some(user));
+    watch.subscribe(&signals, units).await?;
+    let ended = watch.report_all(&signals, units).await;
+    none_runs(user, units, report).await;
+    Ok(ended?)
+}
+
+async fn none_runs(user: &str, units: &BTreeSet<String>, report: &mpsc::Sender<Watched>) {
+    for unit in units {
+        let unit = Consumer::UserUnit { user, unit }.name();
+        let _ = report.send(Watched::Unit { unit, running: false, run: None }).await;
     }
 }
 
@@ -117,13 +135,41 @@ fn lost() -> std::io::Error {
 struct Watch<'a> {
     systemd: Systemd,
     report: &'a mpsc::Sender<Watched>,
+    /// Whose manager it is, if not the system's.
+    user: Option<&'a str>,
     /// Units by the path of their object.
     paths: BTreeMap<String, String>,
     /// Whether each runs, and which run it is: a unit may be restarted between two looks.
     known: BTreeMap<String, (bool, Option<RunId>)>,
 }
 
-impl Watch<'_> {
+impl<'a> Watch<'a> {
+    fn new(systemd: Systemd, report: &'a mpsc::Sender<Watched>, user: Option<&'a str>) -> Self {
+        Self { systemd, report, user, paths: BTreeMap::new(), known: BTreeMap::new() }
+    }
+
+    /// The consumer that a unit is.
+    fn consumer(&self, unit: String) -> String {
+        match self.user {
+            Some(user) => Consumer::UserUnit { user, unit: &unit }.name(),
+            None => unit,
+        }
+    }
+
+    /// The present and then every change that a signal tells of; ends with the connection.
+    async fn report_all(&mut self, signals: &Connection, units: &BTreeSet<String>) -> zbus::Result<()> {
+        let mut stream = MessageStream::from(signals);
+        if self.report.send(Watched::Reachable).await.is_err() {
+            return Ok(());
+        }
+        self.look_at(units.iter().cloned()).await?;
+        while let Some(message) = stream.next().await {
+            let concerned = self.concerned(&message?, signals).await?;
+            self.look_at(concerned.into_iter()).await?;
+        }
+        Err(zbus::Error::InputOutput(lost().into()))
+    }
+
     /// Before anything is asked, so that nothing is missed in between.
     async fn subscribe(&mut self, signals: &Connection, units: &BTreeSet<String>) -> zbus::Result<()> {
         let bus = fdo::DBusProxy::new(signals).await?;
@@ -172,7 +218,7 @@ impl Watch<'_> {
                 let job = message.body().deserialize::<(u32, zbus::wire::OwnedObjectPath, String, String)>();
                 let unit = job.ok().filter(|(.., result)| result == "dependency").map(|(_, _, unit, _)| unit);
                 if let Some(unit) = unit.filter(|unit| self.paths.values().any(|known| known == unit)) {
-                    let _ = self.report.send(Watched::StartMissed { unit }).await;
+                    let _ = self.report.send(Watched::StartMissed { unit: self.consumer(unit) }).await;
                 }
                 Vec::new()
             }
@@ -197,7 +243,7 @@ impl Watch<'_> {
             let present = (running, run.clone());
             if self.known.get(&unit) != Some(&present) {
                 self.known.insert(unit.clone(), present);
-                let _ = self.report.send(Watched::Unit { unit, running, run }).await;
+                let _ = self.report.send(Watched::Unit { unit: self.consumer(unit), running, run }).await;
             }
         }
         Ok(())

@@ -9,14 +9,15 @@ set -euo pipefail
 readonly SUITE=${1:-trixie}
 readonly MIRROR=http://deb.debian.org/debian
 readonly SIZE=3G
-# What a guest needs: an init, a NAS, a CIFS client, a container engine, a transcoder, and the tools of the tests.
-readonly PACKAGES=systemd,systemd-sysv,dbus,udev,kmod,procps,psmisc,e2fsprogs,python3,iproute2,nftables,samba,cifs-utils,linux-image-amd64,initramfs-tools,autofs,podman,crun,ffmpeg
+# What a guest needs: an init, a NAS, a CIFS client, a container engine, a transcoder, Kerberos, users with sessions, and the tools of the tests.
+readonly PACKAGES=systemd,systemd-sysv,dbus,udev,kmod,procps,psmisc,e2fsprogs,python3,iproute2,nftables,samba,cifs-utils,linux-image-amd64,initramfs-tools,autofs,podman,crun,ffmpeg,krb5-kdc,krb5-admin-server,krb5-user,keyutils,libpam-systemd,dbus-user-session
 # linux-image-cloud-amd64 is smaller, but these have to be there; the build fails if one is not.
 readonly MODULES="cifs autofs4 9p 9pnet_virtio virtio_blk nf_tables nft_reject_inet nft_socket tcp_diag inet_diag veth sch_netem"
 # Units that cost boot time or touch the network and that no test needs.
 readonly MASKED="smbd.service nmbd.service samba-ad-dc.service winbind.service apt-daily.timer apt-daily-upgrade.timer
   dpkg-db-backup.timer e2scrub_all.timer e2scrub_reap.service fstrim.timer logrotate.timer man-db.timer
-  systemd-pstore.service systemd-networkd.service getty@tty1.service autofs.service"
+  systemd-pstore.service systemd-networkd.service getty@tty1.service autofs.service krb5-kdc.service
+  krb5-admin-server.service"
 
 here=$(cd "$(dirname "$0")" && pwd)
 VM_DIR=${VM_DIR:-$(cd "$here/../.." && pwd)/target/vm}

@@ -14,9 +14,14 @@ use crate::status::NamespaceCopy;
 pub(super) fn consumers(settings: &Settings, services: &ServiceFacts, found: &mut Vec<Finding>) {
     configured(settings, services, found);
     found.extend(services.containers.iter().filter_map(|(consumer, engines)| container(consumer, engines)));
+    found.extend(services.user_units.iter().filter_map(|(consumer, known)| user_unit(consumer, known)));
     for share in settings.shares.values() {
         let id = share.id.to_string();
-        let of = |unit: &String| share.consumers.iter().any(|consumer| consumer.unit == *unit);
+        let is_one = |unit: &String, consumer: &str| match Consumer::of(consumer) {
+            Consumer::UserUnit { unit: its, .. } => its == unit,
+            _ => consumer == unit,
+        };
+        let of = |unit: &String| share.consumers.iter().any(|consumer| is_one(unit, &consumer.unit));
         for consumer in &share.consumers {
             let sandbox = services.sandboxes.get(&consumer.unit);
             found.extend(sandbox.and_then(|sandbox| blind(&consumer.unit, share, sandbox)));
@@ -88,6 +93,25 @@ const NOTHING_IS_DONE: &str = "nothing is done to it in an outage: its calls wai
 
 fn as_consumer(unit: &str, share: &str) -> String {
     format!("add to the configuration: [[share.{share}.consumer]] unit = \"{unit}\"; then nasmount reload")
+}
+
+/// A unit of a user's that nothing can be done to.
+fn user_unit(consumer: &str, known: &Result<bool, String>) -> Option<Finding> {
+    let Consumer::UserUnit { user, unit } = Consumer::of(consumer) else { return None };
+    let (what, why, remedy) = match known {
+        Ok(true) => return None,
+        Ok(false) => (
+            format!("the service manager of {user} does not know {unit}, a consumer"),
+            "nothing is paused under that name in an outage; is it right?",
+            format!("systemctl --user --machine={user}@.host list-unit-files"),
+        ),
+        Err(error) => (
+            format!("{unit}, a consumer, cannot be found: {error}"),
+            "a unit of a user's whose manager does not run does not run either, and is not started when a share returns",
+            format!("loginctl enable-linger {user}"),
+        ),
+    };
+    Some(Finding::new("consumer-unknown", Severity::Warning, what, why, remedy))
 }
 
 /// It waits for the share, as after an import of fstab.

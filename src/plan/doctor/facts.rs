@@ -108,6 +108,8 @@ pub struct ServiceFacts {
     /// Of each consumer that is a container by its name: the engines that have one of that name, the one that is taken first; or why
     /// that is not known.
     pub containers: BTreeMap<String, Result<Vec<&'static str>, String>>,
+    /// Of each consumer that is a unit of a user's: whether that user's service manager knows it, or why that is not known.
+    pub user_units: BTreeMap<String, Result<bool, String>>,
     /// Whether the configuration is the one that nasmount's generator reads.
     pub generator: Generator,
     /// What consumers see of the host's mounts, of those that are services.

@@ -68,6 +68,7 @@ fn healthy() -> (HostFacts, ServiceFacts) {
         systemd: Some("257.13-1~deb13u1".into()),
         daemon: Ok(Daemon { version: "0.1.0".into(), addresses: [("tower".into(), "10.0.0.1".into())].into() }),
         containers: BTreeMap::new(),
+        user_units: BTreeMap::new(),
         consumers: [
             ("player.service".into(), after(&["basic.target", films])),
             ("scan.timer".into(), after(&["time-set.target"])),
@@ -431,6 +432,30 @@ fn a_container_should_be_known_to_one_engine() {
     assert!(remedy.starts_with("write engine = \"podman\" beside container = \"tdarr\""), "{remedy}");
     let known = after(|_, services| drop(services.containers.insert("container:tdarr".into(), Ok(vec!["Podman"]))));
     assert_eq!(known, []);
+}
+
+#[test]
+fn a_unit_of_a_users_should_be_known_to_their_manager() {
+    let insert = |known: Result<bool, String>| {
+        after(move |_, services| drop(services.user_units.insert("user:anna/mpd.service".into(), known.clone())))
+    };
+    assert_eq!(insert(Ok(true)), []);
+    for (known, what, remedy) in [
+        (
+            Ok(false),
+            "the service manager of anna does not know mpd.service, a consumer",
+            "systemctl --user --machine=anna@.host list-unit-files",
+        ),
+        (
+            Err("it does not run".to_owned()),
+            "mpd.service, a consumer, cannot be found: it does not run",
+            "loginctl enable-linger anna",
+        ),
+    ] {
+        let (id, severity, said, does) =
+            one(|_, services| drop(services.user_units.insert("user:anna/mpd.service".into(), known.clone())));
+        assert_eq!((id, severity, said.as_str(), does.as_str()), ("consumer-unknown", Severity::Warning, what, remedy));
+    }
 }
 
 #[test]

@@ -10,6 +10,7 @@ mod c20_hold_over;
 mod c21_containers;
 mod c22_engine;
 mod c23_film;
+mod c26_user_unit;
 mod c30_daemon_dies;
 mod c40_blocked;
 mod c41_without_nft;
@@ -59,6 +60,7 @@ pub const CASES: &[Case] = &[
     Case { name: "23-film", on: On::EverySuite, run: c23_film::short },
     Case { name: "24-long-film", on: On::Request, run: c23_film::long },
     Case { name: "25-hold-over-hard", on: On::Bookworm, run: c20_hold_over::hard },
+    Case { name: "26-user-unit", on: On::Bookworm, run: c26_user_unit::run },
     Case { name: "30-killed-while-holding", on: On::Bookworm, run: c30_daemon_dies::killed_while_holding },
     Case { name: "31-cannot-come-back", on: On::Bookworm, run: c30_daemon_dies::cannot_come_back },
     Case { name: "40-blocked", on: On::Trixie, run: c40_blocked::run },
