@@ -14,6 +14,12 @@ pub fn read() -> io::Result<Vec<Interface>> {
     Ok(gathered(getifaddrs()?))
 }
 
+/// The number of the interface that a zone names, as its name or as that number.
+pub fn of_zone(zone: &str) -> Option<u32> {
+    let number = zone.parse().ok().filter(|number| *number != 0);
+    number.or_else(|| nix::net::if_::if_nametoindex(zone).ok())
+}
+
 /// The kernel lists one entry for each address, and one for the interface itself.
 fn gathered(entries: impl Iterator<Item = InterfaceAddress>) -> Vec<Interface> {
     let is_up = |flags: InterfaceFlags| flags.contains(InterfaceFlags::IFF_UP | InterfaceFlags::IFF_RUNNING);

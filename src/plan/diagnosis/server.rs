@@ -4,8 +4,8 @@ use core::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use super::{
-    Diagnosis, Encryption, Greeting, Judged, Look, NoConnection, NoGreeting, Signing, Step, Trouble, Unfinished, option,
-    status, trouble,
+    Diagnosis, Encryption, Greeting, Judged, Look, NoConnection, NoGreeting, Signing, Step, Trouble, Unfinished,
+    option, status, trouble,
 };
 use crate::config::network::{HomeNetwork, listed};
 use crate::config::settings::ShareSettings;
@@ -45,12 +45,38 @@ pub fn of_name(host: &str, found: Result<&[IpAddr], &str>) -> Judged {
         "check `host`, and ask `getent ahosts {host}`; an address instead of the name needs no resolver, which may be away when the NAS is"
     );
     match found {
+        Ok(found) if !found.is_empty() && found.iter().all(is_link_local) => Err(trouble(
+            Step::Name,
+            format!("{host} has link-local addresses only, such as {}", found[0]),
+            "such an address means nothing without its interface, which a name does not tell",
+            format!(
+                "have the name lead to another address; `nasmount diagnose {}%INTERFACE` looks at the server",
+                found[0]
+            ),
+        )),
         Ok(found) => match first_of(found) {
             Some(address) if found.len() == 1 => Ok(format!("{host} is {address}")),
             Some(address) => Ok(format!("{host} has {} addresses; {address} is tried", found.len())),
             None => Err(trouble(Step::Name, format!("{host} has no address"), "the name has no address", fix)),
         },
         Err(error) => Err(trouble(Step::Name, error, "the server's name cannot be resolved", fix)),
+    }
+}
+
+fn is_link_local(address: &IpAddr) -> bool {
+    matches!(address, IpAddr::V6(address) if address.is_unicast_link_local())
+}
+
+/// What the zone of a link-local address is.
+pub fn of_zone(host: &str, zone: &str, index: Option<u32>) -> Judged {
+    match index {
+        Some(_) => Ok(format!("{host} is an address")),
+        None => Err(trouble(
+            Step::Name,
+            format!("this host has no interface {zone}"),
+            "a link-local address is one of the network behind the interface that follows its %",
+            "`ip -br address` lists the interfaces that there are",
+        )),
     }
 }
 
@@ -247,15 +273,18 @@ fn of_no_greeting(why: NoGreeting) -> (String, &'static str, &'static str) {
             };
         }
         NoGreeting::Tls => ("TLS answers on port 445", ANOTHER, WHICH),
-        NoGreeting::Http => {
-            ("a web server answers on port 445", "another service listens on the port of SMB, or a proxy is in between", WHICH)
-        }
+        NoGreeting::Http => (
+            "a web server answers on port 445",
+            "another service listens on the port of SMB, or a proxy is in between",
+            WHICH,
+        ),
         NoGreeting::Garbled => ("something that is not SMB answers on port 445", ANOTHER, WHICH),
     };
     (message.to_owned(), cause, fix)
 }
 
-const SLOW: &str = "its SMB service hangs in the middle of an answer, or the network loses what follows: larger packets, often (MTU)";
+const SLOW: &str =
+    "its SMB service hangs in the middle of an answer, or the network loses what follows: larger packets, often (MTU)";
 const LOOK_AT_WAY: &str =
     "restart its SMB service; over a VPN compare the MTU: `ping -M do -s 1400 ADDRESS` has to be answered";
 const BROKE_OFF: &str = "its SMB service broke off in the middle of an answer: it has crashed, or does not speak SMB";

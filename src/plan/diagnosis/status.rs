@@ -35,7 +35,8 @@ const TOO_MANY: &str = "the server has as many connections or sessions as it tak
 const ITS_OWN: &str = "something fails in the server itself, before anybody has logged in";
 const LOOK_THERE: &str = "look into its log, and restart its SMB service";
 const ENDED: &str = "the server, or something between it and this host, ends the connection instead of answering";
-const LOOK_BETWEEN: &str = "try again; if it stays so, look into the server's log and at what is between: VPN, proxy, firewall";
+const LOOK_BETWEEN: &str =
+    "try again; if it stays so, look into the server's log and at what is between: VPN, proxy, firewall";
 const GOING_DOWN: &str = "the server is going down, or its SMB service is";
 const WAIT: &str = "wait until it is up again, then try again";
 const BEFORE_LOGIN: &str = "the server refuses this host, not a login: none was sent";
@@ -66,7 +67,12 @@ pub const STATUSES: &[Status] = &[
     status(0xc000_0022, "STATUS_ACCESS_DENIED", BEFORE_LOGIN, LET_IN),
     status(0xc000_006d, "STATUS_LOGON_FAILURE", BEFORE_LOGIN, LET_IN),
     status(0xc000_009a, "STATUS_INSUFFICIENT_RESOURCES", OUT_OF_MEMORY, FREE),
-    status(0xc000_00b5, "STATUS_IO_TIMEOUT", "the server waited in vain for something of its own, often a disk", LOOK_THERE),
+    status(
+        0xc000_00b5,
+        "STATUS_IO_TIMEOUT",
+        "the server waited in vain for something of its own, often a disk",
+        LOOK_THERE,
+    ),
     status(NOT_SUPPORTED, "STATUS_NOT_SUPPORTED", NOT_IN_COMMON, ENABLE),
     status(0xc000_00ca, "STATUS_NETWORK_ACCESS_DENIED", BEFORE_LOGIN, LET_IN),
     status(0xc000_00ce, "STATUS_TOO_MANY_SESSIONS", TOO_MANY, SESSIONS),

@@ -49,6 +49,11 @@ fn a_name_has_an_address_or_a_reason() {
         assert_eq!(trouble.step, Step::Name);
         assert!(trouble.fix.contains("getent ahosts tower.lan"), "{trouble:?}");
     }
+    let trouble = of_name("tower.local", Ok(&all(&["fe80::35"]))).unwrap_err();
+    assert!(trouble.fix.contains("fe80::35%INTERFACE"), "{trouble:?}");
+    assert!(of_name("tower.local", Ok(&all(&["fe80::35", "fd00::35"]))).is_ok());
+    assert!(of_zone("fe80::1%eth0", "eth0", Some(2)).is_ok());
+    assert_eq!(of_zone("fe80::1%eth9", "eth9", None).unwrap_err().message, "this host has no interface eth9");
 }
 
 #[test]
