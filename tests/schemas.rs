@@ -80,7 +80,7 @@ fn each_command_with_json_has_a_schema_and_each_schema_a_command() {
         }
         command.get_subcommands().for_each(|command| walk(command, found));
     }
-    let mut commands = BTreeSet::new();
+    let mut commands = BTreeSet::from(["error".to_owned()]); // what any of them prints that fails
     walk(&Cli::command(), &mut commands);
     let names = files(directory().to_str().unwrap(), "json").into_iter();
     let schemas: BTreeSet<String> = names.map(|path| path.file_stem().unwrap().to_str().unwrap().to_owned()).collect();

@@ -7,6 +7,7 @@ use secrecy::{ExposeSecret as _, SecretString};
 use serde::Serialize;
 
 use super::is_root;
+pub(super) use super::report::in_one_line as chain;
 use super::report::{Exit, finish, write_error};
 use crate::config::credentials::{Credentials, Oddity, parse_credentials};
 use crate::config::settings::{CredentialSource, OptionValue, ShareSettings};
@@ -260,17 +261,6 @@ fn check_mount_points(loaded: &Loaded, mount_point: fn(&Path) -> MountPoint) -> 
     loaded.settings.shares.values().filter_map(warning).collect()
 }
 
-/// An error and its causes in one line.
-pub(super) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
-}
-
 #[derive(Clone, Copy, Debug, Default, Serialize)]
 #[serde(rename_all = "lowercase")]
 enum Severity {
@@ -314,8 +304,8 @@ struct Document {
 }
 
 fn write_json(out: &mut impl Write, problems: Vec<Finding>) -> io::Result<()> {
-    serde_json::to_writer_pretty(&mut *out, &Document { schema: JSON_SCHEMA, problems }).map_err(io::Error::from)?;
-    writeln!(out)
+    let text = serde_json::to_string_pretty(&Document { schema: JSON_SCHEMA, problems }).map_err(io::Error::from)?;
+    writeln!(out, "{}", config::escaped_lines(&text))
 }
 
 #[cfg(test)]

@@ -2,7 +2,6 @@
 //! is missing.
 
 use std::collections::BTreeMap;
-use std::io::Write as _;
 
 use anyhow::Context as _;
 use comfy_table::{ContentArrangement, Table, presets};
@@ -74,10 +73,10 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Exit> {
         if arguments.json { serde_json::to_string_pretty(&document(&dependents))? + "\n" } else { render(&dependents) };
     for Known { share, holders, .. } in &known {
         if let Err(why) = holders {
-            let _ = writeln!(std::io::stderr(), "{}: cannot see who has files open: {why}", share.name);
+            report::say(&format!("{}: cannot see who has files open: {why}\n", share.name));
         }
     }
-    Ok(report::finish(Exit::Done, std::io::stdout().write_all(text.as_bytes())))
+    Ok(report::print(Exit::Done, &text))
 }
 
 fn document(dependents: &[Dependent]) -> serde_json::Value {
@@ -105,7 +104,7 @@ async fn ask(only: Option<&str>) -> anyhow::Result<Result<Vec<Known>, Exit>> {
                 Err(why) => drop(unknown.insert(consumer.unit.clone(), why)),
             }
         }
-        let holders = client.holders(&share.name).await.map_err(|error| format!("{error:#}"));
+        let holders = client.holders(&share.name).await.map_err(|error| report::in_one_line(error.as_ref()));
         known.push(Known { share, requiring, unknown, scopes, holders });
     }
     Ok(Ok(known))

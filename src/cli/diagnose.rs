@@ -2,7 +2,7 @@
 //! what to do. Needs no daemon and leaves a mounted share alone: what it tries is a session of its own.
 
 use std::fmt::Write as _;
-use std::io::{self, Write as _};
+use std::io;
 use std::net::{IpAddr, SocketAddr, SocketAddrV6};
 use std::path::Path;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use serde::Serialize;
 
 use super::client::{Client, block_on};
 use super::configured::{Called as _, loaded, no_such, shares_of};
-use super::report::{Exit, finish, report};
+use super::report::{Exit, in_one_line, print, report};
 use super::{Hinted, is_root};
 use crate::config::credentials::parse_credentials;
 use crate::config::settings::{CredentialSource, ServerSettings, Settings, ShareSettings};
@@ -112,7 +112,7 @@ pub fn run(config: Option<&Path>, arguments: &Arguments) -> anyhow::Result<Exit>
         None if untried => Exit::Failed,
         None => Exit::Done,
     };
-    let exit = finish(exit, io::stdout().write_all(text.as_bytes()));
+    let exit = print(exit, &text);
     if untried && diagnosis.cause.is_none() {
         let error = Hinted::new("the server is fine, and only root may try the share", "run it with sudo");
         report(&error, Some(&error.hint));
@@ -377,7 +377,7 @@ fn login(credentials: &CredentialSource) -> Result<(Login, String), Trouble> {
         CredentialSource::Guest => return Ok((Login::Guest, "none are configured".to_owned())),
         CredentialSource::File(path) => {
             let unfit = |error: CredentialsFileError| {
-                failed(super::check::chain(&error), "the credentials file cannot be used", error.help())
+                failed(in_one_line(&error), "the credentials file cannot be used", error.help())
             };
             check_credentials_file(path).map_err(unfit)?;
             path.clone()

@@ -3,7 +3,6 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::io::Write as _;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
 
@@ -13,7 +12,7 @@ use serde::Serialize;
 
 use super::check::{MissingAccount, missing_accounts};
 use super::configured;
-use super::report::{Exit, finish};
+use super::report::{Exit, print};
 use crate::config::settings::{HoldFor, OptionValue, ShareSettings};
 use crate::config::{Loaded, OptionOrigin};
 use crate::plan::bounds::{KERNEL_DEFAULTS, bounds};
@@ -110,7 +109,7 @@ pub fn run(config: Option<&Path>, arguments: &Arguments) -> anyhow::Result<Exit>
     let host = Host { options: &options, version, limits, mounted: mounted.as_deref(), is_missing };
     let explanation = explain(&loaded, share, &host)?;
     let text = if arguments.json { serde_json::to_string_pretty(&explanation)? + "\n" } else { render(&explanation) };
-    Ok(finish(Exit::Done, std::io::stdout().write_all(text.as_bytes())))
+    Ok(print(Exit::Done, &text))
 }
 
 /// What the options meet.

@@ -1,14 +1,14 @@
 //! `nasmount profiles [NAME]`: what a share can name as its profile, and what one says.
 
 use std::collections::BTreeSet;
-use std::io::Write as _;
+use std::io::{IsTerminal as _, Write as _};
 use std::path::Path;
 
 use anyhow::{Context as _, bail};
 use comfy_table::{ContentArrangement, Table, presets};
 
 use super::Hinted;
-use super::report::{Exit, finish, report};
+use super::report::{Exit, finish, print, report};
 use crate::config::{Invalid, Listed, SourceText, list_profiles, load};
 use crate::sys::config_dir::{ConfigRoots, read_profiles};
 
@@ -45,7 +45,11 @@ pub fn run(config: Option<&Path>, arguments: &Arguments) -> anyhow::Result<Exit>
         (false, None) => render(&profiles, &problems),
         (false, Some(_)) => profiles.into_iter().map(|profile| profile.text).collect(),
     };
-    Ok(finish(exit, std::io::stdout().write_all(text.as_bytes())))
+    // a copy is the file, byte for byte
+    if arguments.name.is_some() && !arguments.json && !std::io::stdout().is_terminal() {
+        return Ok(finish(exit, std::io::stdout().write_all(text.as_bytes())));
+    }
+    Ok(print(exit, &text))
 }
 
 /// Why these cannot be used, whether a share names them or not.

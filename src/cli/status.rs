@@ -1,7 +1,6 @@
 //! `nasmount status`.
 
 use std::collections::BTreeMap;
-use std::io::Write as _;
 
 use comfy_table::{ContentArrangement, Table, presets};
 
@@ -61,7 +60,7 @@ pub fn run(arguments: &Arguments, detail: Detail) -> anyhow::Result<Exit> {
     };
     let online = report.shares.iter().all(|share| share.state == State::Online);
     let exit = if online { Exit::Done } else { Exit::Refused };
-    Ok(report::finish(exit, std::io::stdout().write_all(text.as_bytes())))
+    Ok(report::print(exit, &text))
 }
 
 fn ask() -> anyhow::Result<StatusReport> {

@@ -42,7 +42,7 @@ pub use profile::{Listed, list_profiles, shipped_profiles};
 pub use settings::Settings;
 pub use source::{Place, SourceText};
 pub(crate) use timeouts::same_host;
-pub(crate) use value::{closest, is_name, shown};
+pub(crate) use value::{closest, escaped, escaped_lines, is_name, shown};
 
 use invalid::Problems;
 use settings::{ServerId, ShareId};

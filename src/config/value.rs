@@ -143,15 +143,40 @@ pub(crate) fn quoted(text: &str) -> String {
 
 /// A path for a message: its control characters are escaped, or a file name could write what it likes on a terminal.
 pub(crate) fn shown(path: &std::path::Path) -> String {
-    let mut text = String::new();
-    for letter in path.to_string_lossy().chars() {
-        if letter.is_control() { text.extend(letter.escape_default()) } else { text.push(letter) }
+    escaped(&path.to_string_lossy())
+}
+
+/// A text as a terminal may have it, in one line: what the terminal would obey (control characters, and those that turn the direction of
+/// writing) is escaped, as in JSON.
+pub(crate) fn escaped(text: &str) -> String {
+    escaped_but(text, &[])
+}
+
+/// The same of a text with lines and tabs of its own.
+pub(crate) fn escaped_lines(text: &str) -> String {
+    escaped_but(text, &['\n', '\t'])
+}
+
+fn escaped_but(text: &str, kept: &[char]) -> String {
+    let turns =
+        |letter: char| matches!(letter, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    let mut escaped = String::with_capacity(text.len());
+    for letter in text.chars() {
+        match letter {
+            letter if kept.contains(&letter) => escaped.push(letter),
+            '\n' | '\t' | '\r' => escaped.extend(letter.escape_default()),
+            letter if letter.is_control() || turns(letter) => escaped += &format!("\\u{:04x}", u32::from(letter)),
+            letter => escaped.push(letter),
+        }
     }
-    text
+    escaped
 }
 
 /// The known word that was probably meant: close in letters, or the same but for case and `-`/`_`.
 pub(crate) fn closest<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    if word.trim().is_empty() {
+        return None;
+    }
     let plain = word.to_ascii_lowercase().replace('-', "_");
     known
         .map(|candidate| (strsim::damerau_levenshtein(&plain, candidate), candidate))
@@ -211,5 +236,6 @@ mod tests {
         assert_eq!(closest("hold-for", known.into_iter()), Some("hold_for"));
         assert_eq!(closest("mountpoint", known.into_iter()), Some("mount_point"));
         assert_eq!(closest("colour", known.into_iter()), None);
+        assert_eq!(closest("", ["g"].into_iter()), None);
     }
 }
