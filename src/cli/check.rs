@@ -87,7 +87,8 @@ fn say_unreadable(
     }
     let (file, message) = (error.path().to_string_lossy().into_owned(), chain(error));
     let kind = Some(InvalidKind::Unreadable);
-    let finding = Finding { severity: Severity::Error, kind, file, message, help, ..Finding::default() };
+    let (line, column) = error.place().unwrap_or_default();
+    let finding = Finding { severity: Severity::Error, kind, file, line, column, message, help, ..Finding::default() };
     write_json(stdout, vec![finding])
 }
 
@@ -218,7 +219,10 @@ fn check_credentials(
         let CredentialSource::File(path) = &server.credentials else { continue };
         let shown = path.display();
         match look(path) {
-            Err((message, help)) => invalid.extend(loaded.invalid_credentials(id, message, help)),
+            Err((message, help)) => {
+                let help = help.replace("login SERVER", &format!("login {id}"));
+                invalid.extend(loaded.invalid_credentials(id, message, help));
+            }
             Ok(None) => {
                 let message = format!("{shown} was not checked: only root can read it");
                 warnings.extend(loaded.doubtful_credentials(id, message, "`sudo nasmount check` does".to_owned()));

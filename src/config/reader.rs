@@ -12,9 +12,7 @@ use toml::de::{DeTable, DeValue};
 use super::hints;
 use super::invalid::{InvalidKind, Problems};
 use super::source::{Origin, Sourced, is_secret_key, mentions_secret};
-use super::value::{
-    BadValue, DURATION_FORMS, closest, is_name, list, parse_duration, parse_size, quoted, suggest_size,
-};
+use super::value::{BadValue, DURATION_FORMS, SizeRange, closest, is_name, list, parse_duration, parse_size, quoted};
 
 /// Where a login belongs; the help for every key that tries to hold one.
 pub(crate) const LOGIN_HELP: &str = "put user name and password into a file of their own (mount.cifs's grammar, mode 0600) \
@@ -154,20 +152,21 @@ impl<'t> Fields<'t> {
         }
     }
 
-    /// A size in bytes; `"none"` is `None` where `none` allows it.
+    /// A size in bytes, with a range for what is suggested; `"none"` is `None` where `none` allows it.
     pub(crate) fn size(
         &mut self,
         name: &'static str,
         none: NoneWord,
+        range: SizeRange,
         problems: &mut Problems<'_>,
     ) -> Option<Sourced<Option<u64>>> {
         let (origin, value) = self.raw(name)?;
         let Some(text) = value.as_str() else {
             let help = match value.as_integer() {
                 Some(number) => {
-                    format!("sizes are written in quotes, with KiB, MiB or GiB: {}", suggest_size(number.as_str()))
+                    format!("sizes are written in quotes, with KiB, MiB or GiB: {}", range.suggest(number.as_str()))
                 }
-                None => "write a whole number with KiB, MiB or GiB, such as \"2MiB\"".to_owned(),
+                None => range.forms(),
             };
             self.wrong_type(name, origin, "a size in quotes", value, help, problems);
             return None;
@@ -175,7 +174,7 @@ impl<'t> Fields<'t> {
         if none == NoneWord::Allowed && text == "none" {
             return Some(Sourced { value: None, origin });
         }
-        match parse_size(text) {
+        match parse_size(text, range) {
             Ok(bytes) => Some(Sourced { value: Some(bytes), origin }),
             Err(bad) => {
                 self.bad(name, origin, bad, problems);
