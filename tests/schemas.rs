@@ -170,6 +170,31 @@ fn what_looks_at_configuration_and_host_prints_what_its_schema_says() {
 }
 
 #[test]
+fn what_fails_before_it_has_a_document_says_why_in_one() {
+    let nowhere = ["--config", "/nonexistent/nasmount.toml"];
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("nasmount.toml");
+    fs::write(&file, CONFIGURATION).unwrap();
+    let config = ["--config", file.to_str().unwrap()];
+    for (arguments, word) in [
+        ([&nowhere[..], &["explain", "films", "--json"]].concat(), "no configuration"),
+        ([&nowhere[..], &["rescue", "--json"]].concat(), "no configuration"),
+        ([&nowhere[..], &["login", "tower", "--json"]].concat(), "no configuration"),
+        ([&config[..], &["explain", "music", "--json"]].concat(), "no share music"),
+        ([&config[..], &["profiles", "none", "--json"]].concat(), "no profile none"),
+        ([&config[..], &["diagnose", "1.2.3", "--json"]].concat(), "four numbers"),
+        (vec!["diagnose", "", "--json"], "empty"),
+        (vec!["replay", "/nonexistent", "--json"], "/nonexistent"),
+        (vec!["import-fstab", "--fstab", "/nonexistent", "--json"], "/nonexistent"),
+        (vec!["status", "--json", "--bogus"], "--bogus"),
+    ] {
+        let document = output(&arguments);
+        conforms("error", &document);
+        assert!(document["error"]["message"].as_str().unwrap().contains(word), "{arguments:?}: {document:#}");
+    }
+}
+
+#[test]
 fn a_replay_prints_what_its_schema_says() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("share.jsonl");

@@ -4,12 +4,12 @@
 use std::collections::BTreeMap;
 
 use anyhow::Context as _;
-use comfy_table::{ContentArrangement, Table, presets};
 use serde::Serialize;
 
 use super::client::{Client, block_on};
 use super::configured;
 use super::report::{self, Exit};
+use super::table::Rows;
 use crate::config::consumer::Consumer;
 use crate::plan::dependency::{can_wait, required};
 use crate::share::consumers::Held;
@@ -182,9 +182,7 @@ fn missing(dependent: &Dependent, unknown: &BTreeMap<String, String>) -> Vec<Str
 }
 
 fn render(dependents: &[Dependent]) -> String {
-    let mut table = Table::new();
-    table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
-    table.set_header(["SHARE", "UNIT", "CONFIGURED", "WAITS FOR IT", "FILES OPEN", "HELD"]);
+    let mut table = Rows::new(["SHARE", "UNIT", "CONFIGURED", "WAITS FOR IT", "FILES OPEN", "HELD"]);
     for dependent in dependents {
         let said = |so: bool| if so { "yes" } else { "no" };
         let held = match dependent.held {
@@ -193,7 +191,7 @@ fn render(dependents: &[Dependent]) -> String {
             Some(Held::PausedAndStopped) => "being stopped",
             Some(Held::Stopped) => "stopped",
         };
-        table.add_row([
+        table.add([
             dependent.share.as_str(),
             &dependent.unit,
             said(dependent.configured),
@@ -202,7 +200,7 @@ fn render(dependents: &[Dependent]) -> String {
             held,
         ]);
     }
-    let mut text: String = table.lines().map(|line| line.trim_end().to_owned() + "\n").collect();
+    let mut text = table.render();
     for Dependent { share, unit, containers, missing, .. } in dependents {
         if let Some(containers) = containers.as_ref().filter(|containers| !containers.is_empty()) {
             text.push_str(&format!("\n{unit} ({share}): stands for {}\n", containers.join(", ")));

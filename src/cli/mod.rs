@@ -23,6 +23,7 @@ pub mod report;
 pub mod rescue;
 pub mod status;
 pub mod succession;
+mod table;
 pub mod takeover;
 pub mod trust;
 #[cfg(test)]

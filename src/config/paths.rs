@@ -244,7 +244,7 @@ pub(crate) fn parse_host(text: &str) -> Result<String, BadValue> {
 }
 
 /// What an IPv4 address has.
-pub(crate) const FOUR_NUMBERS: &str = "that has four numbers from 0 to 255, with dots between and no zeros before them";
+pub(crate) const FOUR_NUMBERS: &str = "one has four numbers from 0 to 255, with dots between and no zeros before them";
 
 /// Whether a text is none, and a resolver would take it for one all the same: `1.2.3` is 1.2.0.3 to it, `010.0.0.1` is 8.0.0.1, and `0x7f.1`
 /// this host itself (inet_aton(3)).
