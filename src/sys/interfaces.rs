@@ -16,7 +16,7 @@ pub fn read() -> io::Result<Vec<Interface>> {
 
 /// The number of the interface that a zone names, as its name or as that number.
 pub fn of_zone(zone: &str) -> Option<u32> {
-    let number = zone.parse().ok().filter(|number| *number != 0);
+    let number = zone.parse().ok().filter(|number| nix::net::if_::if_indextoname(*number).is_ok());
     number.or_else(|| nix::net::if_::if_nametoindex(zone).ok())
 }
 
@@ -56,6 +56,13 @@ mod tests {
             broadcast: None,
             destination: None,
         }
+    }
+
+    #[test]
+    fn a_zone_is_an_interface_that_is_there() {
+        let number = of_zone("lo").unwrap();
+        assert_eq!(of_zone(&number.to_string()), Some(number));
+        assert_eq!((of_zone("0"), of_zone("no-such-interface"), of_zone("4000000000")), (None, None, None));
     }
 
     #[test]

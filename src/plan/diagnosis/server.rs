@@ -267,7 +267,7 @@ fn of_no_greeting(why: NoGreeting) -> (String, &'static str, &'static str) {
             };
             return match ending {
                 Unfinished::Late => {
-                    (format!("the server says {part} and does not come to an end in time"), SLOW, LOOK_AT_WAY)
+                    (format!("the server says {part} and does not come to an end in time"), SLOW, RESTART)
                 }
                 Unfinished::Closed => (format!("the server says {part} and ends the connection"), BROKE_OFF, RESTART),
             };
@@ -284,9 +284,7 @@ fn of_no_greeting(why: NoGreeting) -> (String, &'static str, &'static str) {
 }
 
 const SLOW: &str =
-    "its SMB service hangs in the middle of an answer, or the network loses what follows: larger packets, often (MTU)";
-const LOOK_AT_WAY: &str =
-    "restart its SMB service; over a VPN compare the MTU: `ping -M do -s 1400 ADDRESS` has to be answered";
+    "its SMB service hangs in the middle of an answer, or is overloaded, or the network loses what follows";
 const BROKE_OFF: &str = "its SMB service broke off in the middle of an answer: it has crashed, or does not speak SMB";
 
 /// What is demanded of signatures and encryption.

@@ -26,7 +26,8 @@ pub const INVALID_PARAMETER: u32 = 0xc000_000d;
 
 pub(super) const ENABLE: &str =
     "switch SMB 2 or 3 on at the server (often `maximum protocol`), and restart its SMB service";
-const LET_IN: &str = "look on the server whether it has blocked this host (`hosts allow`, automatic blocking, a firewall's list), and into its log";
+const LET_IN: &str = "look on the server whether it has blocked this host (`hosts allow`, automatic blocking, a firewall's list), and \
+     into its log";
 const FREE: &str = "restart its SMB service, and look what uses it up";
 const SESSIONS: &str = "end some on the server; Windows for desktops takes twenty";
 const NOT_IN_COMMON: &str = "the server speaks no version of SMB that was offered";
