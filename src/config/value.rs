@@ -269,7 +269,7 @@ mod tests {
         for (text, suggested) in [
             ("1", "1GiB"),
             ("0", "64MiB"),
-            ("2097152", "64MiB"),
+            ("2097152", "2GiB"), // of KiB
             ("33554432", "32MiB"),
             ("64", "64MiB"),
             ("4MB", "64MiB"),

@@ -142,10 +142,7 @@ impl ReadError {
 
     /// Line and column, if it is a place in the file.
     pub fn place(&self) -> Option<(usize, usize)> {
-        match self {
-            Self::NotText { line, column, .. } => Some((*line, *column)),
-            _ => None,
-        }
+        if let Self::NotText { line, column, .. } = self { Some((*line, *column)) } else { None }
     }
 
     /// What to do about it.

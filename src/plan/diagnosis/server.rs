@@ -208,13 +208,11 @@ pub fn of_dialect(look: &Look, share: Option<&ShareSettings>, speaks: Option<u16
         Look::NoGreeting { why, .. } => *why,
     };
     let vers = share.and_then(|share| option(share, "vers"));
-    match why {
-        NoGreeting::Status(number) => Err(of_status(number, speaks, vers)),
-        why => {
-            let (message, cause, fix) = of_no_greeting(why);
-            Err(trouble(Step::Dialect, message, cause, fix))
-        }
+    if let NoGreeting::Status(number) = why {
+        return Err(of_status(number, speaks, vers));
     }
+    let (message, cause, fix) = of_no_greeting(why);
+    Err(trouble(Step::Dialect, message, cause, fix))
 }
 
 /// An NT status instead of a version.
