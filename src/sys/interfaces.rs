@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io;
 
 use nix::ifaddrs::{InterfaceAddress, getifaddrs};
-use nix::net::if_::InterfaceFlags;
+use nix::net::if_::{InterfaceFlags, if_nameindex, if_nametoindex};
 
 use super::route::address;
 use crate::share::detector::network::Interface;
@@ -16,8 +16,11 @@ pub fn read() -> io::Result<Vec<Interface>> {
 
 /// The number of the interface that a zone names, as its name or as that number.
 pub fn of_zone(zone: &str) -> Option<u32> {
-    let number = zone.parse().ok().filter(|number| nix::net::if_::if_indextoname(*number).is_ok());
-    number.or_else(|| nix::net::if_::if_nametoindex(zone).ok())
+    if let Ok(number) = if_nametoindex(zone) {
+        return Some(number);
+    }
+    let number = zone.parse().ok()?;
+    if_nameindex().ok()?.iter().any(|interface| interface.index() == number).then_some(number)
 }
 
 /// The kernel lists one entry for each address, and one for the interface itself.
