@@ -243,7 +243,7 @@ fn a_missing_credentials_file_is_reported_where_it_is_named() {
     assert_eq!(exit, Exit::Usage);
     assert!(stderr.contains("server.tower.credentials: cannot use the credentials file"), "{stderr}");
     assert!(stderr.contains("nasmount.toml:4:15"), "{stderr}");
-    assert!(stderr.contains("chmod 600"), "{stderr}");
+    assert!(stderr.contains("nasmount login tower") && stderr.contains("chmod 600"), "{stderr}");
 }
 
 /// A configuration in a directory of its own, with a share on `mount_point` and this credentials file.
@@ -318,6 +318,42 @@ fn a_file_that_cannot_be_read_is_named() {
     assert_eq!(problem["file"], drop_in.to_str().unwrap());
     assert_eq!(problem["kind"], "unreadable");
     assert!(!problem["help"].as_str().unwrap().is_empty());
+}
+
+#[test]
+fn what_is_no_utf_8_has_its_line() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("nasmount.toml");
+    fs::write(&file, b"[server.tower]\n# gr\xfc\xdfe\nhost = \"10.10.0.35\"\n").unwrap();
+    let (exit, stdout, _) = run_check(&file, Output::Json);
+    let said: serde_json::Value = serde_json::from_str(&stdout).unwrap();
+    let problem = &said["problems"][0];
+    assert_eq!((exit, &problem["line"], &problem["column"]), (Exit::Usage, &2.into(), &5.into()));
+    assert!(run_check(&file, Output::Text).2.contains("line 2 is not UTF-8 text"));
+}
+
+/// What is printed of arguments that a terminal would obey, and whether stdout has JSON where it was asked for.
+#[test]
+fn no_argument_reaches_a_terminal_as_it_is() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("nasmount.toml");
+    fs::write(&file, EXAMPLE).unwrap();
+    for arguments in [
+        &["explain", "a\u{1b}[2J\nerror: b"][..],
+        &["profiles", "a\u{1b}[2J\nerror: b"],
+        &["diagnose", "a\u{1b}[2J\nerror: b"],
+        &["diagnose", "//a.b/\u{1b}[2J\nerror: b"],
+        &["a\u{1b}[2J\nerror: b"],
+        &["--config", "a\u{1b}[2J\nerror: b", "check"],
+    ] {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_nasmount"));
+        let example = ["--config", file.to_str().unwrap()];
+        let more = if arguments[0] == "--config" { &[][..] } else { &example[..] };
+        let output = command.args(more).args(arguments).output().unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(!output.status.success(), "{arguments:?}");
+        assert!(!said.contains('\u{1b}') && !said.contains("\nerror: b"), "{arguments:?}: {said}");
+    }
 }
 
 #[test]

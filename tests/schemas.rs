@@ -80,7 +80,7 @@ fn each_command_with_json_has_a_schema_and_each_schema_a_command() {
         }
         command.get_subcommands().for_each(|command| walk(command, found));
     }
-    let mut commands = BTreeSet::new();
+    let mut commands = BTreeSet::from(["error".to_owned()]); // what any of them prints that fails
     walk(&Cli::command(), &mut commands);
     let names = files(directory().to_str().unwrap(), "json").into_iter();
     let schemas: BTreeSet<String> = names.map(|path| path.file_stem().unwrap().to_str().unwrap().to_owned()).collect();
@@ -167,6 +167,31 @@ fn what_looks_at_configuration_and_host_prints_what_its_schema_says() {
     conforms("doctor", &output(&["--config", "/nonexistent/nasmount.toml", "doctor", "--json"]));
     // nobody listens at the port of SMB on this host, or somebody does
     conforms("diagnose", &output(&["diagnose", "127.0.0.1", "--json"]));
+}
+
+#[test]
+fn what_fails_before_it_has_a_document_says_why_in_one() {
+    let nowhere = ["--config", "/nonexistent/nasmount.toml"];
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("nasmount.toml");
+    fs::write(&file, CONFIGURATION).unwrap();
+    let config = ["--config", file.to_str().unwrap()];
+    for (arguments, word) in [
+        ([&nowhere[..], &["explain", "films", "--json"]].concat(), "no configuration"),
+        ([&nowhere[..], &["rescue", "--json"]].concat(), "no configuration"),
+        ([&nowhere[..], &["login", "tower", "--json"]].concat(), "no configuration"),
+        ([&config[..], &["explain", "music", "--json"]].concat(), "no share music"),
+        ([&config[..], &["profiles", "none", "--json"]].concat(), "no profile none"),
+        ([&config[..], &["diagnose", "1.2.3", "--json"]].concat(), "four numbers"),
+        (vec!["diagnose", "", "--json"], "empty"),
+        (vec!["replay", "/nonexistent", "--json"], "/nonexistent"),
+        (vec!["import-fstab", "--fstab", "/nonexistent", "--json"], "/nonexistent"),
+        (vec!["status", "--json", "--bogus"], "--bogus"),
+    ] {
+        let document = output(&arguments);
+        conforms("error", &document);
+        assert!(document["error"]["message"].as_str().unwrap().contains(word), "{arguments:?}: {document:#}");
+    }
 }
 
 #[test]

@@ -7,6 +7,7 @@ use secrecy::{ExposeSecret as _, SecretString};
 use serde::Serialize;
 
 use super::is_root;
+pub(super) use super::report::in_one_line as chain;
 use super::report::{Exit, finish, write_error};
 use crate::config::credentials::{Credentials, Oddity, parse_credentials};
 use crate::config::settings::{CredentialSource, OptionValue, ShareSettings};
@@ -86,7 +87,8 @@ fn say_unreadable(
     }
     let (file, message) = (error.path().to_string_lossy().into_owned(), chain(error));
     let kind = Some(InvalidKind::Unreadable);
-    let finding = Finding { severity: Severity::Error, kind, file, message, help, ..Finding::default() };
+    let (line, column) = error.place().unwrap_or_default();
+    let finding = Finding { severity: Severity::Error, kind, file, line, column, message, help, ..Finding::default() };
     write_json(stdout, vec![finding])
 }
 
@@ -217,7 +219,10 @@ fn check_credentials(
         let CredentialSource::File(path) = &server.credentials else { continue };
         let shown = path.display();
         match look(path) {
-            Err((message, help)) => invalid.extend(loaded.invalid_credentials(id, message, help)),
+            Err((message, help)) => {
+                let help = help.replace("login SERVER", &format!("login {id}"));
+                invalid.extend(loaded.invalid_credentials(id, message, help));
+            }
             Ok(None) => {
                 let message = format!("{shown} was not checked: only root can read it");
                 warnings.extend(loaded.doubtful_credentials(id, message, "`sudo nasmount check` does".to_owned()));
@@ -258,17 +263,6 @@ fn check_mount_points(loaded: &Loaded, mount_point: fn(&Path) -> MountPoint) -> 
         loaded.doubtful_mount_point(&share.id, message, help)
     };
     loaded.settings.shares.values().filter_map(warning).collect()
-}
-
-/// An error and its causes in one line.
-pub(super) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
 }
 
 #[derive(Clone, Copy, Debug, Default, Serialize)]
@@ -314,8 +308,8 @@ struct Document {
 }
 
 fn write_json(out: &mut impl Write, problems: Vec<Finding>) -> io::Result<()> {
-    serde_json::to_writer_pretty(&mut *out, &Document { schema: JSON_SCHEMA, problems }).map_err(io::Error::from)?;
-    writeln!(out)
+    let text = serde_json::to_string_pretty(&Document { schema: JSON_SCHEMA, problems }).map_err(io::Error::from)?;
+    writeln!(out, "{}", config::escaped_lines(&text))
 }
 
 #[cfg(test)]

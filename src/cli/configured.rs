@@ -90,8 +90,20 @@ pub(super) fn shares_of(settings: &Settings) -> Vec<String> {
 /// Says that there is no such share, or whatever `what` is, and which was probably meant, or else where they are listed.
 pub(super) fn no_such(what: &str, name: &str, known: &[String], listed: &str) -> Exit {
     let hint = hint(name, known, listed);
-    report(&Hinted::new(format!("there is no {what} {name}"), hint.as_str()), Some(&hint));
+    let message = match name.trim() {
+        "" => format!("the name of the {what} is empty"),
+        _ => format!("there is no {what} {}", without_login(name)),
+    };
+    report(&Hinted::new(message, hint.as_str()), Some(&hint));
     Exit::NoSuchShare
+}
+
+/// What was typed, if it can be a name; else up to where a password may begin: `bob%…`.
+fn without_login(name: &str) -> String {
+    match name.split_once(['%', '=', ':']) {
+        Some((before, _)) => format!("{}…", config::escaped(before)),
+        None => config::escaped(name),
+    }
 }
 
 fn hint(name: &str, known: &[String], listed: &str) -> String {
@@ -111,6 +123,7 @@ mod tests {
         let known = ["films".to_owned(), "media".to_owned()];
         assert_eq!(hint("medai", &known, "look there"), "did you mean `media`?");
         assert_eq!(hint("attic", &known, "look there"), "look there");
+        assert_eq!((without_login("bob%Secret").as_str(), without_login("a\u{1b}").as_str()), ("bob…", "a\\u001b"));
     }
 
     #[test]

@@ -2,15 +2,14 @@
 //! is missing.
 
 use std::collections::BTreeMap;
-use std::io::Write as _;
 
 use anyhow::Context as _;
-use comfy_table::{ContentArrangement, Table, presets};
 use serde::Serialize;
 
 use super::client::{Client, block_on};
 use super::configured;
 use super::report::{self, Exit};
+use super::table::Rows;
 use crate::config::consumer::Consumer;
 use crate::plan::dependency::{can_wait, required};
 use crate::share::consumers::Held;
@@ -75,10 +74,10 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Exit> {
         if arguments.json { serde_json::to_string_pretty(&document(&dependents))? + "\n" } else { render(&dependents) };
     for Known { share, holders, .. } in &known {
         if let Err(why) = holders {
-            let _ = writeln!(std::io::stderr(), "{}: cannot see who has files open: {why}", share.name);
+            report::say(&format!("{}: cannot see who has files open: {why}\n", share.name));
         }
     }
-    Ok(report::finish(Exit::Done, std::io::stdout().write_all(text.as_bytes())))
+    Ok(report::print(Exit::Done, &text))
 }
 
 fn document(dependents: &[Dependent]) -> serde_json::Value {
@@ -106,7 +105,7 @@ async fn ask(only: Option<&str>) -> anyhow::Result<Result<Vec<Known>, Exit>> {
                 Err(why) => drop(unknown.insert(consumer.unit.clone(), why)),
             }
         }
-        let holders = client.holders(&share.name).await.map_err(|error| format!("{error:#}"));
+        let holders = client.holders(&share.name).await.map_err(|error| report::in_one_line(error.as_ref()));
         known.push(Known { share, requiring, unknown, scopes, holders });
     }
     Ok(Ok(known))
@@ -189,9 +188,7 @@ fn missing(dependent: &Dependent, unknown: &BTreeMap<String, String>) -> Vec<Str
 }
 
 fn render(dependents: &[Dependent]) -> String {
-    let mut table = Table::new();
-    table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
-    table.set_header(["SHARE", "UNIT", "CONFIGURED", "WAITS FOR IT", "FILES OPEN", "HELD"]);
+    let mut table = Rows::new(["SHARE", "UNIT", "CONFIGURED", "WAITS FOR IT", "FILES OPEN", "HELD"]);
     for dependent in dependents {
         let said = |so: bool| if so { "yes" } else { "no" };
         let held = match dependent.held {
@@ -200,7 +197,7 @@ fn render(dependents: &[Dependent]) -> String {
             Some(Held::PausedAndStopped) => "being stopped",
             Some(Held::Stopped) => "stopped",
         };
-        table.add_row([
+        table.add([
             dependent.share.as_str(),
             &dependent.unit,
             said(dependent.configured),
@@ -209,7 +206,7 @@ fn render(dependents: &[Dependent]) -> String {
             held,
         ]);
     }
-    let mut text: String = table.lines().map(|line| line.trim_end().to_owned() + "\n").collect();
+    let mut text = table.render();
     for Dependent { share, unit, containers, missing, .. } in dependents {
         if let Some(containers) = containers.as_ref().filter(|containers| !containers.is_empty()) {
             text.push_str(&format!("\n{unit} ({share}): stands for {}\n", containers.join(", ")));

@@ -1,7 +1,6 @@
 //! `nasmount mount|unmount|remount|hold|release|maintenance|wait`: put a wish, wait until it has come true, say so.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::Write as _;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -281,12 +280,12 @@ fn say(command: &str, outcomes: &BTreeMap<String, Outcome>, after: &StatusReport
     for (share, outcome) in outcomes {
         lines.push_str(&line(share, outcome, find(after, share)));
     }
-    let _ = std::io::stderr().lock().write_all(lines.as_bytes()); // nobody reads it: no reason to fail
+    report::say(&lines);
     if !json {
         return Ok(exit);
     }
     let text = serde_json::to_string_pretty(&document(command, outcomes, after)?)?;
-    Ok(report::finish(exit, writeln!(std::io::stdout(), "{text}")))
+    Ok(report::print(exit, &(text + "\n")))
 }
 
 fn document(

@@ -2,8 +2,8 @@
 //! what to do. Needs no daemon and leaves a mounted share alone: what it tries is a session of its own.
 
 use std::fmt::Write as _;
-use std::io::{self, Write as _};
-use std::net::{IpAddr, SocketAddr};
+use std::io;
+use std::net::{IpAddr, SocketAddr, SocketAddrV6};
 use std::path::Path;
 use std::time::Duration;
 
@@ -12,14 +12,15 @@ use serde::Serialize;
 
 use super::client::{Client, block_on};
 use super::configured::{Called as _, loaded, no_such, shares_of};
-use super::report::{Exit, finish, report};
+use super::report::{Exit, in_one_line, print, report};
 use super::{Hinted, is_root};
 use crate::config::credentials::parse_credentials;
-use crate::config::settings::{CredentialSource, ServerSettings, ShareSettings};
-use crate::config::{self, SourceText, shipped_profiles};
+use crate::config::settings::{CredentialSource, ServerSettings, Settings, ShareSettings};
+use crate::config::{self, SourceText, is_name, shipped_profiles};
 use crate::plan::diagnosis::{
     Diagnosis, Ending, Finding, Look, Named, Outcome, Step, Subject, Trial, TrialFailure, Trouble, Writing, add_trial,
     add_way, dialects_of, named, next_part, of_clock, of_dialect, of_latency, of_name, of_network, of_port, of_signing,
+    of_zone, zoned,
 };
 use crate::plan::layers;
 use crate::plan::options::{self, DirtyLimitSupport, KernelOptions};
@@ -31,7 +32,7 @@ use crate::sys::config_dir::{
 use crate::sys::kernel_log::KernelLog;
 use crate::sys::probe::SMB_PORT;
 use crate::sys::worker::{self, Answer, Ended, Failed, Login, MountRequest, Request, TrialRequest};
-use crate::sys::{clock, examine};
+use crate::sys::{clock, examine, interfaces};
 
 /// Version of the form of `--json`.
 const SCHEMA: u32 = 1;
@@ -111,7 +112,7 @@ pub fn run(config: Option<&Path>, arguments: &Arguments) -> anyhow::Result<Exit>
         None if untried => Exit::Failed,
         None => Exit::Done,
     };
-    let exit = finish(exit, io::stdout().write_all(text.as_bytes()));
+    let exit = print(exit, &text);
     if untried && diagnosis.cause.is_none() {
         let error = Hinted::new("the server is fine, and only root may try the share", "run it with sudo");
         report(&error, Some(&error.hint));
@@ -126,9 +127,14 @@ fn find(config: Option<&Path>, subject: &str) -> Result<Asked, Exit> {
         Exit::Usage
     };
     match named(subject) {
+        Some(Ok(Named { source: None, .. })) if is_configured(config, subject) => {} // `localhost` can be a share's name, too
         Some(Ok(Named { host, source: None })) => return Ok(Asked::Host(host)),
+        Some(Ok(Named { host, source: Some(_) })) if zoned(&host).is_some() => {
+            let hint = "name an address or a name of the network; `nasmount diagnose ADDRESS%INTERFACE` looks at the server alone";
+            return Err(wrong("a share of a link-local address cannot be mounted", hint));
+        }
         Some(Ok(Named { host, source: Some(source) })) => return of_address(config, &host, &source),
-        Some(Err((message, hint))) => return Err(wrong(message, hint)),
+        Some(Err((message, hint))) => return Err(wrong(&message, hint)),
         None => {}
     }
     let mut settings = loaded(config)?.settings;
@@ -155,12 +161,24 @@ fn find(config: Option<&Path>, subject: &str) -> Result<Asked, Exit> {
     Err(no_such("share or server", subject, &known, listed))
 }
 
+/// Without a word if there is no configuration, or none that is valid.
+fn settings_if_any(config: Option<&Path>) -> Option<Settings> {
+    let texts = read_config(&ConfigRoots::system(config)).ok()?;
+    config::load(&texts.fragments, &texts.profiles).ok().map(|loaded| loaded.settings)
+}
+
+fn is_configured(config: Option<&Path>, name: &str) -> bool {
+    let is_one = |settings: Settings| {
+        let mut servers = settings.servers.keys().map(ToString::to_string);
+        shares_of(&settings).iter().any(|share| share == name) || servers.any(|server| server == name)
+    };
+    is_name(name) && settings_if_any(config).is_some_and(is_one)
+}
+
 /// The share of the configuration that an address names; else one with a profile's options, and with the login of the configured server,
 /// if there is one. Without a configuration it is tried as a guest.
 fn of_address(config: Option<&Path>, host: &str, source: &str) -> Result<Asked, Exit> {
-    let texts = read_config(&ConfigRoots::system(config)).ok();
-    let known = texts.and_then(|texts| config::load(&texts.fragments, &texts.profiles).ok());
-    let settings = known.map(|known| known.settings);
+    let settings = settings_if_any(config);
     let servers = settings.iter().flat_map(|settings| settings.servers.values());
     let of_host: Vec<&ServerSettings> = servers.filter(|server| server.host.eq_ignore_ascii_case(host)).collect();
     for share in settings.iter().flat_map(|settings| settings.shares.values()) {
@@ -246,25 +264,10 @@ async fn look_at_server(
 }
 
 async fn look_at_host(diagnosis: &mut Diagnosis, host: &str, share: Option<&ShareSettings>) -> Option<IpAddr> {
+    let server = look_at_name(diagnosis, host).await?;
+    let address = server.ip();
     let begun = clock::now();
-    let address = match host.parse::<IpAddr>() {
-        Ok(address) => {
-            diagnosis.judge(Step::Name, Ok(format!("{host} is an address")), None);
-            address.to_canonical()
-        }
-        Err(_) => {
-            let found = match worker::ask(&Request::Resolve { host: host.to_owned() }, RESOLVE_WITHIN).await {
-                Ok(Answer::Addresses(found)) => Ok(found),
-                Ok(other) => Err(format!("a worker answered something else: {other:?}")),
-                Err(error) => Err(error.to_string()),
-            };
-            let judged = of_name(host, found.as_deref().map_err(String::as_str));
-            diagnosis.judge(Step::Name, judged, Some(clock::now().since(begun)));
-            first_of(&found.ok()?)?
-        }
-    };
-    let begun = clock::now();
-    let way = match worker::ask(&Request::LookAtRoute { server: address }, layers::LOCAL_STEP).await {
+    let way = match worker::ask(&Request::LookAtRoute { server }, layers::LOCAL_STEP).await {
         Ok(Answer::Route { trouble }) => Ok(trouble),
         Ok(other) => Err(format!("a worker answered something else: {other:?}")),
         Err(error) => Err(error.to_string()),
@@ -273,8 +276,31 @@ async fn look_at_host(diagnosis: &mut Diagnosis, host: &str, share: Option<&Shar
     if !add_way(diagnosis, address, found, clock::now().since(begun)) {
         return None;
     }
-    let server = SocketAddr::new(address, SMB_PORT);
     look_at_port(diagnosis, server, share).await.then_some(address)
+}
+
+/// Where the server is, if that is known.
+async fn look_at_name(diagnosis: &mut Diagnosis, host: &str) -> Option<SocketAddr> {
+    if let Some((address, zone)) = zoned(host) {
+        let index = interfaces::of_zone(zone);
+        diagnosis.judge(Step::Name, of_zone(host, zone, index), None);
+        return Some(SocketAddrV6::new(address, SMB_PORT, 0, index?).into());
+    }
+    if let Ok(address) = host.parse::<IpAddr>() {
+        diagnosis.judge(Step::Name, Ok(format!("{host} is an address")), None);
+        return Some(SocketAddr::new(address.to_canonical(), SMB_PORT));
+    }
+    let begun = clock::now();
+    let found = match worker::ask(&Request::Resolve { host: host.to_owned() }, RESOLVE_WITHIN).await {
+        Ok(Answer::Addresses(found)) => Ok(found),
+        Ok(other) => Err(format!("a worker answered something else: {other:?}")),
+        Err(error) => Err(error.to_string()),
+    };
+    let judged = of_name(host, found.as_deref().map_err(String::as_str));
+    if !diagnosis.judge(Step::Name, judged, Some(clock::now().since(begun))) {
+        return None;
+    }
+    Some(SocketAddr::new(first_of(&found.ok()?)?, SMB_PORT))
 }
 
 async fn look_at_port(diagnosis: &mut Diagnosis, server: SocketAddr, share: Option<&ShareSettings>) -> bool {
@@ -351,7 +377,7 @@ fn login(credentials: &CredentialSource) -> Result<(Login, String), Trouble> {
         CredentialSource::Guest => return Ok((Login::Guest, "none are configured".to_owned())),
         CredentialSource::File(path) => {
             let unfit = |error: CredentialsFileError| {
-                failed(super::check::chain(&error), "the credentials file cannot be used", error.help())
+                failed(in_one_line(&error), "the credentials file cannot be used", error.help())
             };
             check_credentials_file(path).map_err(unfit)?;
             path.clone()
@@ -497,6 +523,12 @@ mod tests {
             assert!(matches!(find(nowhere, host), Ok(Asked::Host(found)) if found == host));
         }
         assert!(matches!(find(nowhere, "films"), Err(Exit::Usage)), "a share does");
+        for host in ["localhost", "fe80::35%eth0"] {
+            assert!(matches!(find(nowhere, host), Ok(Asked::Host(found)) if found == host));
+        }
+        for none in ["", " ", "1.2.3", "255.255.255.255", "fe80::35", "//[fe80::35%eth0]/films"] {
+            assert!(matches!(find(nowhere, none), Err(Exit::Usage)), "{none}");
+        }
     }
 
     #[test]

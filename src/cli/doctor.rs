@@ -1,7 +1,6 @@
 //! `nasmount doctor`: what is wrong with this host, or will hurt, and what to do. Changes nothing, and touches no share.
 
 use std::collections::BTreeMap;
-use std::io::{self, Write};
 use std::path::Path;
 use std::time::Duration;
 
@@ -9,7 +8,7 @@ use super::check::load_and_check;
 use super::client::{Client, block_on};
 use super::consumers::who_requires;
 use super::records::Unfinished;
-use super::report::{Exit, finish};
+use super::report::{Exit, in_one_line, print, say};
 use super::takeover::{self, Places};
 use crate::config::consumer::{Consumer, system_unit};
 use crate::config::{self, Invalid, Settings};
@@ -70,9 +69,9 @@ pub fn run(config: Option<&Path>, arguments: &Arguments) -> Exit {
         Arguments { json: false, nagios: false } => Form::Text,
     };
     if form == Form::Text && findings.is_empty() {
-        let _ = writeln!(io::stderr(), "nothing found");
+        say("nothing found\n");
     }
-    finish(exit(scope, form, worst(&findings)), io::stdout().write_all(render(&findings, form).as_bytes()))
+    print(exit(scope, form, worst(&findings)), &render(&findings, form))
 }
 
 fn look(config: Option<&Path>) -> (Scope, Vec<Finding>) {
@@ -97,7 +96,7 @@ fn look(config: Option<&Path>) -> (Scope, Vec<Finding>) {
     });
     let generator = if roots == ConfigRoots::system(None) { Generator::ReadsIt } else { Generator::ReadsAnother };
     let services = block_on(async { Ok(ask(settings, generator).await) })
-        .unwrap_or_else(|error| ServiceFacts { daemon: Err(format!("{error:#}")), ..nothing_known(generator) });
+        .unwrap_or_else(|error| ServiceFacts { daemon: Err(in_one_line(error.as_ref())), ..nothing_known(generator) });
     let mut findings = examine(settings, &host, &services, env!("CARGO_PKG_VERSION"));
     if let Some(first) = warnings.first() {
         let what = format!("`nasmount check` has a warning: {}", first.0.message);
@@ -148,7 +147,7 @@ fn not_readable(error: ReadError) -> Finding {
     } else {
         error.hint()
     };
-    let what = format!("{:#}", anyhow::Error::new(error));
+    let what = in_one_line(&error);
     Finding::new("configuration-unreadable", Severity::Error, what, "nothing is known of any share", remedy)
 }
 
@@ -174,7 +173,7 @@ async fn ask(settings: &Settings, generator: Generator) -> ServiceFacts {
         }
         Err(error) => Err(error),
     }
-    .map_err(|error| format!("{error:#}"));
+    .map_err(|error| in_one_line(error.as_ref()));
     // what is not said is not known, and no finding
     let _ = tokio::time::timeout(ANSWERS_WITHIN, ask_engines(settings, &mut facts)).await;
     let _ = tokio::time::timeout(ANSWERS_WITHIN, ask_managers_of_users(settings, &mut facts)).await;

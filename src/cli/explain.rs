@@ -3,17 +3,16 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::io::Write as _;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
 
 use anyhow::{Context as _, bail};
-use comfy_table::{ContentArrangement, Table, presets};
 use serde::Serialize;
 
 use super::check::{MissingAccount, missing_accounts};
 use super::configured;
-use super::report::{Exit, finish};
+use super::report::{Exit, print};
+use super::table::Rows;
 use crate::config::settings::{HoldFor, OptionValue, ShareSettings};
 use crate::config::{Loaded, OptionOrigin};
 use crate::plan::bounds::{KERNEL_DEFAULTS, bounds};
@@ -110,7 +109,7 @@ pub fn run(config: Option<&Path>, arguments: &Arguments) -> anyhow::Result<Exit>
     let host = Host { options: &options, version, limits, mounted: mounted.as_deref(), is_missing };
     let explanation = explain(&loaded, share, &host)?;
     let text = if arguments.json { serde_json::to_string_pretty(&explanation)? + "\n" } else { render(&explanation) };
-    Ok(finish(Exit::Done, std::io::stdout().write_all(text.as_bytes())))
+    Ok(print(Exit::Done, &text))
 }
 
 /// What the options meet.
@@ -222,14 +221,12 @@ fn render(explanation: &Explanation) -> String {
         );
     }
     text.push('\n');
-    let mut table = Table::new();
-    table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
-    table.set_header(["OPTION", "VALUE", "IN FORCE", "FROM", "WHAT IT BOUNDS"]);
+    let mut table = Rows::new(["OPTION", "VALUE", "IN FORCE", "FROM", "WHAT IT BOUNDS"]);
     for Explained { name, value, from, in_force, bounds } in options {
         let (value, in_force) = (value.as_deref().unwrap_or("yes"), in_force.as_deref().unwrap_or("-"));
-        table.add_row([name, value, in_force, from, bounds.unwrap_or_default()]);
+        table.add([name, value, in_force, from, bounds.unwrap_or_default()]);
     }
-    text.extend(table.lines().map(|line| line.trim_end().to_owned() + "\n"));
+    text += &table.render();
     text.extend(adjusted.iter().map(|adjusted| format!("\n{adjusted}\n")));
     for Warned { option, why, instead } in warnings {
         let _ = writeln!(text, "\n{option}: {why}\n  do: {instead}");

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::check::{Output, check_texts, look_if_in_sight, parsed, say_notices};
 use super::records::Unfinished;
-use super::report::{Exit, Talk, finish, write_error};
+use super::report::{Exit, Talk, finish, report};
 use super::takeover::{self, Places, numbered};
 use crate::config::credentials::Credentials;
 use crate::config::{self, Colour, Invalid, InvalidKind, Notice, Place, Settings, Warning};
@@ -59,7 +59,7 @@ pub fn run(config: Option<&Path>, arguments: &Arguments, colour: Colour, talk: T
     let (text, units, texts) = match places.read() {
         Ok(read) => read,
         Err(error) => {
-            let _ = write_error(&mut io::stderr().lock(), &error, Some(&error.hint()));
+            report(&error, Some(&error.hint()));
             return Ok(Exit::Usage);
         }
     };

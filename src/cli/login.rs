@@ -4,7 +4,7 @@
 //! credentials file. The login is tried in a session of its own, so nothing that is mounted notices; and once, so that no server locks
 //! the account. What is refused is not written.
 
-use std::io::{self, Write as _};
+use std::io;
 use std::path::Path;
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use secrecy::{ExposeSecret as _, SecretString};
 use super::client::{Client, block_on};
 use super::configured::{loaded, no_such};
 use super::diagnose::try_login;
-use super::report::{Exit, finish, report, write_error};
+use super::report::{Exit, print, report};
 use super::{Hinted, control, is_root};
 use crate::config::settings::{CredentialSource, ServerSettings, Settings, ShareSettings};
 use crate::daemon::reload::Outcome;
@@ -104,7 +104,7 @@ fn log_in(config: Option<&Path>, arguments: &Arguments) -> Result<Exit, Exit> {
     if !arguments.json {
         return Ok(in_force.exit);
     }
-    Ok(finish(in_force.exit, writeln!(io::stdout(), "{:#}", in_force.document(place))))
+    Ok(print(in_force.exit, &format!("{:#}\n", in_force.document(place))))
 }
 
 fn refuse(exit: Exit, message: impl ToString, hint: impl Into<String>) -> Exit {
@@ -114,7 +114,7 @@ fn refuse(exit: Exit, message: impl ToString, hint: impl Into<String>) -> Exit {
 }
 
 fn say(line: &str) {
-    let _ = writeln!(io::stderr(), "{line}"); // nobody reads it: no reason to stop half-way
+    super::report::say(&format!("{line}\n"));
 }
 
 fn place<'settings>(
@@ -258,10 +258,10 @@ fn try_once(server: &ServerSettings, share: Option<&ShareSettings>, text: &Secre
 
 fn say_why(what: &str, Why { message, cause, fix }: Why, kernel: &[String], more: &str) {
     let error = anyhow::Error::msg(cause).context(message).context(what.to_owned());
-    let mut err = io::stderr().lock();
-    let _ = write_error(&mut err, error.as_ref(), None); // nobody reads it: no reason to fail in another way
-    kernel.iter().for_each(|line| drop(writeln!(err, "  the kernel: {line}")));
-    let _ = writeln!(err, "\nhint: {fix}; {more}");
+    report(error.as_ref(), Some(&format!("{fix}; {more}")));
+    if !kernel.is_empty() {
+        say(&format!("\nthe kernel's log:\n  {}", kernel.join("\n  ")));
+    }
 }
 
 /// Who answers in the server's place, if the daemon runs and has seen it.

@@ -23,13 +23,14 @@ pub mod report;
 pub mod rescue;
 pub mod status;
 pub mod succession;
+mod table;
 pub mod takeover;
 pub mod trust;
 #[cfg(test)]
 #[path = "../../tests/schemas/validate.rs"]
 mod validate;
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::io::{IsTerminal as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -183,9 +184,16 @@ pub fn run() -> ExitCode {
         Some("nasmount-generator") => return ended(generator::run(&arguments.collect::<Vec<_>>())).into(),
         _ => {}
     }
-    let cli = parse();
+    let arguments: Vec<OsString> = std::env::args_os().collect();
+    if asks_for_json(&arguments) {
+        report::expect_json();
+    }
+    let cli = match parse(&arguments) {
+        Ok(cli) => cli,
+        Err(exit) => return report::conclude(exit).into(),
+    };
     start_log(&cli);
-    ended(dispatch(cli)).into()
+    report::conclude(ended(dispatch(cli))).into()
 }
 
 fn ended(result: anyhow::Result<Exit>) -> Exit {
@@ -196,11 +204,34 @@ fn ended(result: anyhow::Result<Exit>) -> Exit {
 }
 
 /// What was typed; a mistake in it is said without colour, too, if that was asked for.
-fn parse() -> Cli {
-    let plain = std::env::args_os().any(|argument| argument == "--no-color");
+fn parse(arguments: &[OsString]) -> Result<Cli, Exit> {
+    let plain = arguments.iter().any(|argument| argument == "--no-color");
     let colour = if plain { clap::ColorChoice::Never } else { clap::ColorChoice::Auto };
-    let matches = command(std::env::var_os("NASMOUNT_CONFIG").as_deref()).color(colour).get_matches();
-    Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
+    let command = command(std::env::var_os("NASMOUNT_CONFIG").as_deref()).color(colour);
+    let read = |arguments: &[OsString]| {
+        command.clone().try_get_matches_from(arguments).and_then(|matches| Cli::from_arg_matches(&matches))
+    };
+    let error = match read(arguments) {
+        Ok(cli) => return Ok(cli),
+        Err(error) => error,
+    };
+    if !error.use_stderr() {
+        error.exit(); // help or version, which were asked for
+    }
+    // it repeats what was typed, and what a terminal would obey is the same mistake when it is escaped
+    let harmless: Vec<OsString> =
+        arguments.iter().map(|argument| crate::config::escaped(&argument.to_string_lossy()).into()).collect();
+    let error = if harmless == arguments { error } else { read(&harmless).err().unwrap_or(error) };
+    let _ = error.print();
+    let text = error.render().to_string();
+    let first = text.lines().next().unwrap_or_default();
+    report::keep(first.strip_prefix("error: ").unwrap_or(first), "`--help` says what can be typed");
+    Err(Exit::Usage)
+}
+
+/// Before anything is known of the command: a mistake in what was typed is told as JSON, too.
+fn asks_for_json(arguments: &[OsString]) -> bool {
+    arguments.iter().skip(1).take_while(|argument| *argument != "--").any(|argument| argument == "--json")
 }
 
 /// An empty variable is none.
@@ -313,14 +344,23 @@ fn talk(quiet: bool) -> report::Talk {
 }
 
 fn colour(no_color: bool) -> Colour {
-    let set = |name| std::env::var_os(name).filter(|value| !value.is_empty());
-    let wanted = !no_color && takes_colours(set("NO_COLOR").as_deref(), set("TERM").as_deref());
-    if wanted && std::io::stderr().is_terminal() { Colour::Always } else { Colour::Never }
+    let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
+    match !no_color && takes_colours(set, std::io::stderr().is_terminal()) {
+        true => Colour::Always,
+        false => Colour::Never,
+    }
 }
 
-/// What the environment says of a terminal.
-fn takes_colours(no_color: Option<&OsStr>, term: Option<&OsStr>) -> bool {
-    no_color.is_none() && term != Some(OsStr::new("dumb"))
+/// What the environment says (<https://no-color.org>, <https://bixense.com/clicolors>): the first of these that is set counts.
+fn takes_colours(set: impl Fn(&str) -> Option<OsString>, is_terminal: bool) -> bool {
+    let is = |name: &str, value: &str| set(name).is_some_and(|set| set == value);
+    if set("NO_COLOR").is_some() {
+        false
+    } else if set("CLICOLOR_FORCE").is_some() && !is("CLICOLOR_FORCE", "0") {
+        true
+    } else {
+        is_terminal && !is("CLICOLOR", "0") && !is("TERM", "dumb")
+    }
 }
 
 /// A panic is a bug of ours. One in a task would leave units paused behind a watchdog that is fed all the same, so it ends the
@@ -422,10 +462,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_dumb_terminal_has_no_colours() {
-        assert!(takes_colours(None, None) && takes_colours(None, Some(OsStr::new("xterm"))));
-        assert!(!takes_colours(None, Some(OsStr::new("dumb"))));
-        assert!(!takes_colours(Some(OsStr::new("1")), Some(OsStr::new("xterm"))));
+    fn the_environment_has_a_say_in_colours() {
+        let takes = |set: &[(&str, &str)], is_terminal| {
+            takes_colours(|name| set.iter().find(|(set, _)| *set == name).map(|(_, value)| value.into()), is_terminal)
+        };
+        assert!(takes(&[], true) && takes(&[("TERM", "xterm"), ("CLICOLOR", "1")], true) && !takes(&[], false));
+        assert!(!takes(&[("TERM", "dumb")], true) && !takes(&[("CLICOLOR", "0")], true));
+        assert!(
+            takes(&[("CLICOLOR_FORCE", "1"), ("CLICOLOR", "0")], false) && !takes(&[("CLICOLOR_FORCE", "0")], false)
+        );
+        assert!(!takes(&[("NO_COLOR", "1"), ("CLICOLOR_FORCE", "1")], true));
+    }
+
+    #[test]
+    fn json_is_asked_for_before_the_dashes() {
+        let asks = |line: &str| asks_for_json(&line.split(' ').map(OsString::from).collect::<Vec<_>>());
+        assert!(asks("nasmount status --json films") && !asks("nasmount status") && !asks("nasmount status -- --json"));
     }
 
     /// The commands in the examples of a help, without what a shell makes of the rest of their lines.

@@ -1,14 +1,14 @@
 //! `nasmount profiles [NAME]`: what a share can name as its profile, and what one says.
 
 use std::collections::BTreeSet;
-use std::io::Write as _;
+use std::io::{IsTerminal as _, Write as _};
 use std::path::Path;
 
 use anyhow::{Context as _, bail};
-use comfy_table::{ContentArrangement, Table, presets};
 
 use super::Hinted;
-use super::report::{Exit, finish, report};
+use super::report::{Exit, finish, print, report};
+use super::table::Rows;
 use crate::config::{Invalid, Listed, SourceText, list_profiles, load};
 use crate::sys::config_dir::{ConfigRoots, read_profiles};
 
@@ -45,7 +45,11 @@ pub fn run(config: Option<&Path>, arguments: &Arguments) -> anyhow::Result<Exit>
         (false, None) => render(&profiles, &problems),
         (false, Some(_)) => profiles.into_iter().map(|profile| profile.text).collect(),
     };
-    Ok(finish(exit, std::io::stdout().write_all(text.as_bytes())))
+    // a copy is the file, byte for byte
+    if arguments.name.is_some() && !arguments.json && !std::io::stdout().is_terminal() {
+        return Ok(finish(exit, std::io::stdout().write_all(text.as_bytes())));
+    }
+    Ok(print(exit, &text))
 }
 
 /// Why these cannot be used, whether a share names them or not.
@@ -57,24 +61,16 @@ fn problems(texts: &[SourceText], profiles: &[Listed]) -> Vec<Invalid> {
 
 fn render(profiles: &[Listed], problems: &[Invalid]) -> String {
     let broken: BTreeSet<&Path> = problems.iter().map(|Invalid(notice)| notice.place.file.as_path()).collect();
-    let mut table = Table::new();
-    table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
-    table.set_header(["PROFILE", "FOR", "FILE"]);
+    let mut table = Rows::new(["PROFILE", "FOR", "FILE"]).with_wrapped(1);
     for Listed { name, description, file, .. } in profiles {
         let purpose = match description {
             _ if broken.contains(Path::new(file)) => "nothing: it cannot be used".to_owned(),
-            Some(description) => escaped(description),
+            Some(description) => description.clone(),
             None => "-".to_owned(),
         };
-        table.add_row([name, &purpose, file]);
+        table.add([name, &purpose, file]);
     }
-    table.lines().map(|line| line.trim_end().to_owned() + "\n").collect()
-}
-
-/// Whatever a profile says, a terminal does nothing but show it.
-fn escaped(text: &str) -> String {
-    let letter = |letter: char| if letter.is_control() { letter.escape_default().to_string() } else { letter.into() };
-    text.chars().map(letter).collect()
+    table.render()
 }
 
 #[cfg(test)]
@@ -91,7 +87,6 @@ mod tests {
         assert_eq!(lines.len(), 5, "{text}");
         assert!(lines.contains(&vec!["media", "mine", "/etc/nasmount/profiles/media.toml"]), "{text}");
         assert!(text.contains("built-in:backup.toml"), "{text}");
-        assert_eq!(escaped("a\u{1b}[31mb\n"), "a\\u{1b}[31mb\\n");
     }
 
     #[test]

@@ -1,7 +1,5 @@
 //! `nasmount reload`: has the daemon take over a changed configuration.
 
-use std::io::Write as _;
-
 use super::client::{Client, block_on};
 use super::report::{self, Exit};
 use crate::daemon::reload::Outcome;
@@ -30,11 +28,11 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Exit> {
     };
     if arguments.json {
         let text = serde_json::to_string_pretty(&document(&outcome)?)? + "\n";
-        return Ok(report::finish(exit, std::io::stdout().write_all(text.as_bytes())));
+        return Ok(report::print(exit, &text));
     }
     let (out, err) = told(&outcome, arguments.dry_run);
-    let written = std::io::stderr().write_all(err.as_bytes());
-    Ok(report::finish(exit, written.and_then(|()| std::io::stdout().write_all(out.as_bytes()))))
+    report::say(&err);
+    Ok(report::print(exit, &out))
 }
 
 fn document(outcome: &Outcome) -> serde_json::Result<serde_json::Value> {

@@ -75,10 +75,13 @@ pub fn run(arguments: &Arguments, detail: Detail) -> Exit {
     if by != env!("CARGO_PKG_VERSION") {
         tracing::warn!("recorded by nasmount {by}, replayed by {}: it may decide otherwise", env!("CARGO_PKG_VERSION"));
     }
-    let mut out = io::BufWriter::new(io::stdout().lock());
+    let mut out = Vec::new();
     let written =
         if arguments.json { write_json(&mut out, recording) } else { write_text(&mut out, recording, detail) };
-    report::finish(Exit::Done, written.and_then(|()| out.flush()))
+    match written {
+        Ok(()) => report::print(Exit::Done, &String::from_utf8_lossy(&out)),
+        Err(error) => report::finish(Exit::Done, Err(error)),
+    }
 }
 
 fn read(arguments: &Arguments) -> Result<Recording, CannotReplay> {

@@ -1,7 +1,6 @@
 //! `nasmount rescue [SHARE]`: files that lie beside a share, in the bare directory under its mount point, where it hides them: listed, moved
 //! aside, or merged onto the share.
 
-use std::io::Write as _;
 use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
@@ -11,7 +10,7 @@ use serde::Serialize;
 use super::Hinted;
 use super::client::{Client, block_on};
 use super::configured;
-use super::report::{Exit, finish, report};
+use super::report::{Exit, in_one_line, print, report};
 use crate::config::settings::ShareSettings;
 use crate::plan::beside::{Doing, Found, Left, Tally};
 use crate::plan::doctor::size;
@@ -113,7 +112,7 @@ pub fn run(config: Option<&Path>, arguments: &Arguments) -> anyhow::Result<Exit>
     } else {
         render(&all, to.as_ref(), doing)
     };
-    Ok(finish(exit(&all), std::io::stdout().write_all(text.as_bytes())))
+    Ok(print(exit(&all), &text))
 }
 
 /// The share in which a directory lies, by its path alone: looking at it could wait for the share's server. The worker finds out about
@@ -188,7 +187,7 @@ fn fail(of: OfShare, error: String, hint: Option<String>) -> OfShare {
 async fn is_online(share: &str) -> Result<(), (String, String)> {
     let asked = async { Client::connect().await?.status().await }.await;
     let hint = format!("`nasmount wait {share}`, then again; --aside DIR needs no share");
-    let report = asked.map_err(|error| (format!("{error:#}"), hint.clone()))?;
+    let report = asked.map_err(|error| (in_one_line(error.as_ref()), hint.clone()))?;
     match report.shares.iter().find(|status| status.name == share) {
         Some(status) if status.state == State::Online => Ok(()),
         Some(status) => Err((format!("the share is {}, not online", status.state), hint)),

@@ -1,13 +1,11 @@
 //! `nasmount status`.
 
 use std::collections::BTreeMap;
-use std::io::Write as _;
-
-use comfy_table::{ContentArrangement, Table, presets};
 
 use super::client::{Client, block_on};
 use super::configured;
 use super::report::{self, Exit};
+use super::table::Rows;
 use crate::share::State;
 use crate::share::command::{HoldReason, Wanted};
 use crate::share::consumers::{Held, Progress};
@@ -61,7 +59,7 @@ pub fn run(arguments: &Arguments, detail: Detail) -> anyhow::Result<Exit> {
     };
     let online = report.shares.iter().all(|share| share.state == State::Online);
     let exit = if online { Exit::Done } else { Exit::Refused };
-    Ok(report::finish(exit, std::io::stdout().write_all(text.as_bytes())))
+    Ok(report::print(exit, &text))
 }
 
 fn ask() -> anyhow::Result<StatusReport> {
@@ -172,12 +170,10 @@ fn render_holders(holders: &Found<Holder>) -> String {
 }
 
 fn render(report: &StatusReport) -> String {
-    let mut table = Table::new();
-    table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
-    table.set_header(["SHARE", "STATE", "SINCE", "MOUNT POINT", "SERVER", "CONSUMERS"]);
+    let mut table = Rows::new(["SHARE", "STATE", "SINCE", "MOUNT POINT", "SERVER", "CONSUMERS"]);
     for share in &report.shares {
         let server = report.servers.iter().find(|server| server.name == share.server);
-        table.add_row([
+        table.add([
             share.name.clone(),
             share.state.to_string(),
             since(share.since),
@@ -186,7 +182,7 @@ fn render(report: &StatusReport) -> String {
             consumers_cell(&share.consumers),
         ]);
     }
-    let mut text: String = table.lines().map(|line| line.trim_end().to_owned() + "\n").collect();
+    let mut text = table.render();
     for share in &report.shares {
         let lines = more(share);
         if share.state != State::Online || !lines.is_empty() {

@@ -1,7 +1,5 @@
 //! `nasmount trust SERVER`: what ssh-keygen -R is to a host that was installed anew.
 
-use std::io::Write as _;
-
 use super::client::{Client, block_on};
 use super::report::{self, Exit};
 use crate::share::Verdict;
@@ -25,15 +23,14 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Exit> {
     let verdict = block_on(async { Client::connect().await?.trust(server).await })?;
     let Some(verdict) = verdict else {
         let hint = "`nasmount status --json` lists them under `servers`";
-        report::report(&super::Hinted::new(format!("there is no server {server}"), hint), Some(hint));
-        return Ok(Exit::NoSuchShare);
+        return Ok(super::configured::no_such("server", server, &[], hint));
     };
     let text = match (arguments.json, verdict) {
         (true, _) => format!("{}\n", document(server, verdict)),
         (false, Verdict::Accepted) => format!("{server}: the machine that answers now is trusted\n"),
         (false, Verdict::AlreadySo) => format!("{server}: nobody else answers in its place\n"),
     };
-    Ok(report::finish(Exit::Done, std::io::stdout().write_all(text.as_bytes())))
+    Ok(report::print(Exit::Done, &text))
 }
 
 fn document(server: &str, verdict: Verdict) -> serde_json::Value {

@@ -16,6 +16,7 @@ use super::options::{OptionEntry, read_options};
 use super::reader::{Fields, NoneWord, join, parse};
 use super::settings::{AfterHold, HoldFor, IdentityPolicy, OnAccess, OnOutage, OnSleep};
 use super::source::{Origin, Sourced};
+use super::validate::{DIRTY_LIMITS, READ_AHEADS};
 use super::value::{parse_on_access, quoted};
 
 pub(super) const SERVER_KEYS: &[&str] = &["host", "credentials", "identity", "only_on", "probe"];
@@ -219,8 +220,8 @@ fn read_share(origin: Origin, mut fields: Fields<'_>, problems: &mut Problems<'_
         on_sleep: fields.word("on_sleep", &[("hold", OnSleep::Hold), ("none", OnSleep::None)], problems),
         marker: fields.string("marker", problems),
         kill_holders: fields.boolean("kill_holders", problems),
-        dirty_limit: fields.size("dirty_limit", NoneWord::Allowed, problems),
-        read_ahead: fields.size("read_ahead", NoneWord::Allowed, problems),
+        dirty_limit: fields.size("dirty_limit", NoneWord::Allowed, DIRTY_LIMITS, problems),
+        read_ahead: fields.size("read_ahead", NoneWord::Allowed, READ_AHEADS, problems),
         consumers: read_consumers(&mut fields, problems),
         broken: fields.into_broken(),
     }

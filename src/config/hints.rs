@@ -45,6 +45,9 @@ pub(super) fn syntax(line: &str, message: &str) -> &'static str {
     let value = plain.split_once('=').map_or("", |(_, value)| value.trim());
     if message.contains("duplicate") {
         "every key and every table may appear once in a file; join the two, or use a file in conf.d to override"
+    } else if plain.starts_with('[') || plain.ends_with(']') && !plain.contains('=') {
+        "a table begins with [share.NAME], one of a list with [[share.NAME.consumer]]: as many brackets behind the name as before it, and \
+         nothing after them"
     } else if message.contains("leading zero") {
         "a number does not begin with a zero; a file mode is text: \"0644\""
     } else if plain.contains(['“', '”', '„', '‘', '’']) {

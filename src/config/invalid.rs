@@ -5,8 +5,8 @@ use std::fmt;
 use annotate_snippets::renderer::DecorStyle;
 use annotate_snippets::{AnnotationKind, Element, Level, Origin as SnippetOrigin, Renderer, Snippet};
 
-use super::shown;
 use super::source::{Files, Origin, Place};
+use super::{escaped, escaped_lines, shown};
 
 /// Kind of a problem; stable words for `--json`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
@@ -120,10 +120,11 @@ impl fmt::Display for Warning {
 
 impl Notice {
     fn title(&self) -> String {
-        if self.key.is_empty() { self.message.clone() } else { format!("{}: {}", self.key, self.message) }
+        if self.key.is_empty() { escaped(&self.message) } else { escaped(&format!("{}: {}", self.key, self.message)) }
     }
 
     fn render(&self, level: Level<'_>, colour: Colour) -> String {
+        let help = escaped_lines(&self.help);
         let mut group = level.primary_title(self.title()).element(element(&self.place, AnnotationKind::Primary, None));
         if let Some((place, label)) = &self.related {
             group = group.element(element(place, AnnotationKind::Context, Some(label)));
@@ -131,7 +132,7 @@ impl Notice {
                 group = group.element(Level::NOTE.message(label.as_str()));
             }
         }
-        group = group.element(Level::HELP.message(self.help.as_str()));
+        group = group.element(Level::HELP.message(help.as_str()));
         let renderer = match colour {
             Colour::Always => Renderer::styled(),
             Colour::Never => Renderer::plain(),

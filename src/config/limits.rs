@@ -7,7 +7,7 @@ use super::fragment::ConsumerFragment;
 use super::invalid::{InvalidKind, Problems};
 use super::reader::{Fields, NoneWord};
 use super::source::Sourced;
-use super::value::show_size;
+use super::value::{SizeRange, show_size};
 
 /// A limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -26,6 +26,8 @@ pub enum Limit {
 const WEIGHTS: std::ops::RangeInclusive<i64> = 1..=10_000;
 /// With less no program that uses a share gets anywhere.
 const MEMORY_MIN: u64 = 16 << 20;
+/// What is no limit to any host is a slip of the pen: not suggested.
+const MEMORY: SizeRange = SizeRange { least: MEMORY_MIN, most: 16 << 40 };
 
 const OF_ENGINE: &str = "give it --memory or --cpu-shares (`docker update`, `podman update`, compose)";
 
@@ -73,7 +75,7 @@ impl Limit {
     fn read(self, fields: &mut Fields<'_>, problems: &mut Problems<'_>) -> Option<Sourced<u64>> {
         match self {
             Self::MemoryHigh | Self::MemoryMax => {
-                let Sourced { value, origin } = fields.size(self.key(), NoneWord::Refused, problems)?;
+                let Sourced { value, origin } = fields.size(self.key(), NoneWord::Refused, MEMORY, problems)?;
                 value.map(|value| Sourced { value, origin })
             }
             Self::CpuWeight | Self::IoWeight => {

@@ -37,11 +37,12 @@ use std::collections::BTreeMap;
 
 pub use invalid::{Colour, Invalid, InvalidKind, Notice, Warning};
 pub(crate) use options::opposite;
+pub(crate) use paths::{FOUR_NUMBERS, is_almost_ipv4, unusable_address};
 pub use profile::{Listed, list_profiles, shipped_profiles};
 pub use settings::Settings;
 pub use source::{Place, SourceText};
 pub(crate) use timeouts::same_host;
-pub(crate) use value::{closest, shown};
+pub(crate) use value::{closest, escaped, escaped_lines, is_name, shown};
 
 use invalid::Problems;
 use settings::{ServerId, ShareId};

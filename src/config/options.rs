@@ -9,7 +9,7 @@ use super::invalid::{Finding, InvalidKind, Problems};
 use super::reader::{Fields, LOGIN_HELP, join, type_message};
 use super::settings::OptionValue;
 use super::source::{Origin, is_plain_name, is_secret_key};
-use super::value::{BadValue, closest, list, parse_duration, parse_size, quoted};
+use super::value::{BadValue, SizeRange, closest, list, parse_duration, parse_size, quoted};
 use crate::plan::catalogue::{self, Form, KnownOption, VALUE_MAX};
 use crate::plan::hazards::{self, Hazard, Weight};
 
@@ -225,7 +225,7 @@ fn number_with_unit(name: &str, text: &str) -> Option<u64> {
         ("actimeo" | "acregmax" | "acdirmax" | "closetimeo" | "echo_interval", Ok(time)) => Some(time.as_secs()),
         ("handletimeout", Ok(time)) => u64::try_from(time.as_millis()).ok(),
         (_, Ok(_)) => text.trim_end_matches(|letter: char| letter.is_ascii_alphabetic()).parse().ok(), // a count
-        (_, Err(_)) => parse_size(text).ok(),
+        (_, Err(_)) => parse_size(text, SizeRange::ANY).ok(),
     }
 }
 

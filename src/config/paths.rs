@@ -212,8 +212,12 @@ pub(crate) fn parse_host(text: &str) -> Result<String, BadValue> {
     if unbracketed != text && unbracketed.parse::<core::net::IpAddr>().is_ok() {
         return bad("an address has no brackets here", format!("write host = {}", quoted(unbracketed)));
     }
-    if text.contains('%') {
-        return bad("a link-local address with a zone is not supported", example);
+    if let Some((address, _)) = text.split_once('%') {
+        let message = match address.parse::<core::net::Ipv6Addr>() {
+            Ok(_) => "a link-local address with a zone is not supported",
+            Err(_) => "this is not an address or a name", // maybe a login: not repeated
+        };
+        return bad(message, example);
     }
     if let Some((name, port)) = text.rsplit_once(':')
         && port.bytes().all(|byte| byte.is_ascii_digit())
@@ -225,22 +229,41 @@ pub(crate) fn parse_host(text: &str) -> Result<String, BadValue> {
             && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
             && !label.starts_with('-')
     };
-    let digits = text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
-    if text.len() > 253 || digits || !text.strip_suffix('.').unwrap_or(text).split('.').all(label) {
+    if is_almost_ipv4(text) {
+        return bad(format!("{} is no IPv4 address: {FOUR_NUMBERS}", quoted(text)), example);
+    }
+    if !text.is_ascii() && !text.contains(|c: char| c.is_control() || c.is_whitespace()) {
+        let message = format!("{} has letters that names of hosts do not have", quoted(text));
+        let help = "write the address, or the name as DNS has it: each part with such letters as `xn--…` (`idn2 NAME` prints it)";
+        return bad(message, help);
+    }
+    if text.len() > 253 || !text.strip_suffix('.').unwrap_or(text).split('.').all(label) {
         return bad(format!("{} is neither an address nor a name", quoted(text)), example);
     }
     Ok(text.to_owned())
 }
 
+/// What an IPv4 address has.
+pub(crate) const FOUR_NUMBERS: &str = "one has four numbers from 0 to 255, with dots between and no zeros before them";
+
+/// Whether a text is none, and a resolver would take it for one all the same: `1.2.3` is 1.2.0.3 to it, `010.0.0.1` is 8.0.0.1, and `0x7f.1`
+/// this host itself (inet_aton(3)).
+pub(crate) fn is_almost_ipv4(text: &str) -> bool {
+    let is_number = |part: &str| match part.strip_prefix("0x").or_else(|| part.strip_prefix("0X")) {
+        Some(digits) => digits.bytes().all(|byte| byte.is_ascii_hexdigit()),
+        None => part.bytes().all(|byte| byte.is_ascii_digit()),
+    };
+    !text.is_empty() && text.split('.').all(is_number) && text.parse::<core::net::Ipv4Addr>().is_err()
+}
+
 /// Why nobody's server can be at an address.
-fn unusable_address(address: core::net::IpAddr) -> Option<&'static str> {
+pub(crate) fn unusable_address(address: core::net::IpAddr) -> Option<&'static str> {
     use core::net::IpAddr;
-    let link_local = |address: core::net::Ipv6Addr| address.segments()[0] & 0xffc0 == 0xfe80;
     match address {
         _ if address.is_unspecified() => Some("no address of a server"),
         _ if address.is_multicast() => Some("an address of a group, not of a server"),
         IpAddr::V4(address) if address.is_broadcast() => Some("the address of everybody, not of a server"),
-        IpAddr::V6(address) if link_local(address) => {
+        IpAddr::V6(address) if address.is_unicast_link_local() => {
             Some("a link-local address, which means nothing without its interface")
         }
         IpAddr::V4(_) | IpAddr::V6(_) => None,

@@ -10,6 +10,7 @@ use super::invalid::Problems;
 use super::options::{OptionEntry, read_options};
 use super::reader::{Fields, NoneWord, parse};
 use super::source::{SourceText, Sourced};
+use super::validate::{DIRTY_LIMITS, READ_AHEADS};
 use super::value::is_name;
 
 const PROFILE_KEYS: &[&str] = &["description", "patience", "dirty_limit", "read_ahead", "options"];
@@ -96,8 +97,8 @@ fn read_profile(file: usize, problems: &mut Problems<'_>) -> Option<Profile> {
     Some(Profile {
         description: fields.string("description", problems).map(|text| text.value),
         patience: fields.duration("patience", problems),
-        dirty_limit: fields.size("dirty_limit", NoneWord::Refused, problems),
-        read_ahead: fields.size("read_ahead", NoneWord::Refused, problems),
+        dirty_limit: fields.size("dirty_limit", NoneWord::Refused, DIRTY_LIMITS, problems),
+        read_ahead: fields.size("read_ahead", NoneWord::Refused, READ_AHEADS, problems),
         options: read_options(&mut fields, problems),
     })
 }

@@ -12,9 +12,7 @@ use toml::de::{DeTable, DeValue};
 use super::hints;
 use super::invalid::{InvalidKind, Problems};
 use super::source::{Origin, Sourced, is_secret_key, mentions_secret};
-use super::value::{
-    BadValue, DURATION_FORMS, closest, is_name, list, parse_duration, parse_size, quoted, suggest_size,
-};
+use super::value::{BadValue, DURATION_FORMS, SizeRange, closest, is_name, list, parse_duration, parse_size, quoted};
 
 /// Where a login belongs; the help for every key that tries to hold one.
 pub(crate) const LOGIN_HELP: &str = "put user name and password into a file of their own (mount.cifs's grammar, mode 0600) \
@@ -154,20 +152,21 @@ impl<'t> Fields<'t> {
         }
     }
 
-    /// A size in bytes; `"none"` is `None` where `none` allows it.
+    /// A size in bytes, with a range for what is suggested; `"none"` is `None` where `none` allows it.
     pub(crate) fn size(
         &mut self,
         name: &'static str,
         none: NoneWord,
+        range: SizeRange,
         problems: &mut Problems<'_>,
     ) -> Option<Sourced<Option<u64>>> {
         let (origin, value) = self.raw(name)?;
         let Some(text) = value.as_str() else {
             let help = match value.as_integer() {
                 Some(number) => {
-                    format!("sizes are written in quotes, with KiB, MiB or GiB: {}", suggest_size(number.as_str()))
+                    format!("sizes are written in quotes, with KiB, MiB or GiB: {}", range.suggest(number.as_str()))
                 }
-                None => "write a whole number with KiB, MiB or GiB, such as \"2MiB\"".to_owned(),
+                None => range.forms(),
             };
             self.wrong_type(name, origin, "a size in quotes", value, help, problems);
             return None;
@@ -175,7 +174,7 @@ impl<'t> Fields<'t> {
         if none == NoneWord::Allowed && text == "none" {
             return Some(Sourced { value: None, origin });
         }
-        match parse_size(text) {
+        match parse_size(text, range) {
             Ok(bytes) => Some(Sourced { value: Some(bytes), origin }),
             Err(bad) => {
                 self.bad(name, origin, bad, problems);
@@ -373,7 +372,19 @@ pub(crate) fn parse<'t>(text: &'t str, file: usize, problems: &mut Problems<'_>)
         return Some(table);
     }
     problems.files.hide_if_suspicious(file);
-    for error in errors {
+    let is_duplicate = |error: &toml::de::Error| error.message().contains("duplicate");
+    let start = |error: &toml::de::Error| error.span().map_or(0, |span| span.start);
+    let headers: Vec<usize> = errors
+        .iter()
+        .filter(|error| !is_duplicate(error))
+        .map(start)
+        .filter(|at| is_header(line_at(text, *at)))
+        .collect();
+    for error in &errors {
+        // the keys behind a broken header are not those of the table before it
+        if is_duplicate(error) && headers.iter().any(|header| is_in_table_of(text, *header, start(error))) {
+            continue;
+        }
         let span = error.span().unwrap_or(0..0);
         // Only the first line: what follows may be a list of tokens.
         let message = error.message().lines().next().unwrap_or_default().to_owned();
@@ -391,15 +402,35 @@ pub(crate) fn parse<'t>(text: &'t str, file: usize, problems: &mut Problems<'_>)
 }
 
 fn syntax_help(text: &str, at: usize, message: &str) -> String {
-    let start = text.get(..at).and_then(|before| before.rfind('\n')).map_or(0, |start| start + 1);
-    hints::syntax(text[start..].lines().next().unwrap_or_default(), message).to_owned()
+    hints::syntax(line_at(text, at), message).to_owned()
+}
+
+fn line_start(text: &str, at: usize) -> usize {
+    text.get(..at).and_then(|before| before.rfind('\n')).map_or(0, |start| start + 1)
+}
+
+fn line_at(text: &str, at: usize) -> &str {
+    text[line_start(text, at)..].lines().next().unwrap_or_default()
+}
+
+/// Whether a line was to begin a table: `[share.films`, `share.films]`, `(share.films)`.
+pub(super) fn is_header(line: &str) -> bool {
+    let line = line.split('#').next().unwrap_or_default().trim();
+    line.starts_with('[') || !line.is_empty() && !line.contains(['=', '"'])
+}
+
+/// Whether no other table begins between a header and a position behind it.
+fn is_in_table_of(text: &str, header: usize, at: usize) -> bool {
+    let behind = text.get(header..at).and_then(|between| between.split_once('\n'));
+    behind.is_some_and(|(_, lines)| !lines.lines().any(|line| line.trim_start().starts_with('[')))
 }
 
 /// The last table header before a position: the best guess of what a broken line belongs to.
 fn enclosing_table(text: &str, at: usize) -> String {
     let before = text.get(..at).unwrap_or(text);
     let header = before.lines().rev().map(str::trim).find(|line| line.starts_with('[') && line.contains(']'));
-    let name = header.map(|line| line.trim_matches(['[', ']', ' '])).unwrap_or_default();
-    let plain = name.split('.').all(super::value::is_name);
-    if plain { name.to_owned() } else { String::new() }
+    // a broken header belongs to none before it
+    let broken = Some(line_at(text, at)).filter(|line| is_header(line) && line.contains(['[', ']']));
+    let names = [broken, header].into_iter().flatten().map(|line| line.trim().trim_matches(['[', ']', ' ']));
+    names.into_iter().find(|name| name.split('.').all(super::value::is_name)).unwrap_or_default().to_owned()
 }

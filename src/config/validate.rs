@@ -19,7 +19,7 @@ use super::settings::{
 };
 use super::source::{Origin, Place, Sourced, names_credentials};
 use super::timeouts::{settle_patience, warn_about_hold};
-use super::value::{BadValue, closest, is_name, list, quoted, show_duration, show_size};
+use super::value::{BadValue, SizeRange, closest, is_name, list, quoted, show_duration, show_size};
 use super::{Loaded, OptionOrigin};
 use crate::plan::layers;
 
@@ -36,11 +36,9 @@ const TIMEOUT_LIMITS: (Duration, Duration) = (Duration::from_millis(100), Durati
 /// More requests through a share than one a second are load and no detection; fewer than one in ten minutes are none.
 const PROBE_INTERVAL_LIMITS: (Duration, Duration) = (SECOND, Duration::from_secs(600));
 /// What the kernel takes for `rasize`, which is the same thing by another name.
-const READ_AHEAD_MAX: u64 = 32 << 20;
-/// Smaller limits than this stop every writer after each block.
-const DIRTY_LIMIT_MIN: u64 = 128 << 10;
-/// Larger ones are no limit.
-const DIRTY_LIMIT_MAX: u64 = 1 << 30;
+pub(super) const READ_AHEADS: SizeRange = SizeRange { least: 0, most: 32 << 20 };
+/// Smaller limits stop every writer after each block; larger ones are no limit.
+pub(super) const DIRTY_LIMITS: SizeRange = SizeRange { least: 128 << 10, most: 1 << 30 };
 /// Up to here nothing was lost in any measurement: it fits into the kernel's send buffer. With 384 KiB, 2 MiB and 8 MiB it was.
 const DIRTY_LIMIT_MEASURED: u64 = 160 << 10;
 
@@ -377,9 +375,9 @@ fn checked_probe_interval(path: &str, given: Option<&Sourced<Duration>>, problem
 
 fn checked_read_ahead(path: &str, given: &Sourced<Option<u64>>, problems: &mut Problems<'_>) -> Option<u64> {
     let bytes = given.value?;
-    if bytes > READ_AHEAD_MAX {
+    if bytes > READ_AHEADS.most {
         let message = format!("{} is out of range", show_size(bytes));
-        let help = format!("use at most {}, or \"none\" to leave it to the kernel", show_size(READ_AHEAD_MAX));
+        let help = format!("use at most {}, or \"none\" to leave it to the kernel", show_size(READ_AHEADS.most));
         problems.refuse(InvalidKind::OutOfRange, given.origin, format!("{path}.read_ahead"), message, help);
     }
     Some(bytes)
@@ -388,9 +386,9 @@ fn checked_read_ahead(path: &str, given: &Sourced<Option<u64>>, problems: &mut P
 fn checked_dirty_limit(path: &str, given: &Sourced<Option<u64>>, problems: &mut Problems<'_>) -> Option<u64> {
     let bytes = given.value?;
     let key = format!("{path}.dirty_limit");
-    if !(DIRTY_LIMIT_MIN..=DIRTY_LIMIT_MAX).contains(&bytes) {
+    if !(DIRTY_LIMITS.least..=DIRTY_LIMITS.most).contains(&bytes) {
         let message = format!("{} is out of range", show_size(bytes));
-        let help = format!("use {} to {}", show_size(DIRTY_LIMIT_MIN), show_size(DIRTY_LIMIT_MAX));
+        let help = format!("use {} to {}", show_size(DIRTY_LIMITS.least), show_size(DIRTY_LIMITS.most));
         problems.refuse(InvalidKind::OutOfRange, given.origin, key, message, help);
         return None;
     }

@@ -63,6 +63,10 @@ pub(crate) fn parse_on_access(text: &str) -> Result<OnAccess, BadValue> {
     let Some(duration) = text.strip_prefix("wait").map(str::trim_start) else {
         return Err(BadValue { message: format!("there is no choice {}", quoted(text)), help: forms() });
     };
+    if duration.is_empty() {
+        let message = "how long to wait is missing".to_owned();
+        return Err(BadValue { message, help: "write \"wait 30s\"; \"fail\" does not wait".to_owned() });
+    }
     let wait = parse_duration(duration).map_err(|bad| BadValue { help: forms(), ..bad })?;
     if wait < ACCESS_WAIT_LIMITS.0 || wait > ACCESS_WAIT_LIMITS.1 {
         let (least, most) = (show_duration(ACCESS_WAIT_LIMITS.0), show_duration(ACCESS_WAIT_LIMITS.1));
@@ -77,12 +81,49 @@ pub(crate) fn show_duration(duration: Duration) -> String {
     humantime::format_duration(duration).to_string()
 }
 
+/// The sizes that a place takes: nothing else is suggested for it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct SizeRange {
+    pub(crate) least: u64,
+    pub(crate) most: u64,
+}
+
+impl SizeRange {
+    /// Any.
+    pub(crate) const ANY: Self = Self { least: 0, most: u64::MAX };
+
+    fn has(self, bytes: u64) -> bool {
+        (self.least..=self.most).contains(&bytes)
+    }
+
+    fn example(self) -> String {
+        const USUAL: u64 = 2 << 20;
+        show_size(if self.has(USUAL) { USUAL } else { self.least.saturating_mul(4).min(self.most) })
+    }
+
+    pub(crate) fn forms(self) -> String {
+        format!("write a whole number with KiB, MiB or GiB, such as \"{}\"", self.example())
+    }
+
+    /// What somebody who wrote plain bytes meant: `2097152` is `"2MiB"`.
+    pub(crate) fn suggest(self, number: &str) -> String {
+        let number = number.parse().unwrap_or(0_u64);
+        let bytes = Some(number).filter(|bytes| *bytes >= 1 << 10);
+        let of_unit = |shift: u32| number.checked_mul(1 << shift);
+        let fits = |bytes: &u64| *bytes > 0 && self.has(*bytes);
+        match [bytes, of_unit(20), of_unit(30), of_unit(10)].into_iter().flatten().find(fits) {
+            Some(bytes) => format!("write \"{}\"", show_size(bytes)),
+            None => format!("write how much it is, such as \"{}\"", self.example()),
+        }
+    }
+}
+
 /// Parses `"2MiB"`. Only binary units, because "MB" means two different numbers to different programs.
-pub(crate) fn parse_size(text: &str) -> Result<u64, BadValue> {
+pub(crate) fn parse_size(text: &str, range: SizeRange) -> Result<u64, BadValue> {
     let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
     let (number, unit) = text.split_at(digits);
     let bad = |message: String, help: String| Err(BadValue { message, help });
-    let forms = "write a whole number with KiB, MiB or GiB, such as \"2MiB\"".to_owned();
+    let forms = range.forms();
     if number.is_empty() {
         return bad(format!("cannot understand the size {}", quoted(text)), forms);
     }
@@ -91,30 +132,20 @@ pub(crate) fn parse_size(text: &str) -> Result<u64, BadValue> {
         "MiB" => 1 << 20,
         "GiB" => 1 << 30,
         "" => {
-            let help = format!("sizes are written with KiB, MiB or GiB: {}", suggest_size(number));
+            let help = format!("sizes are written with KiB, MiB or GiB: {}", range.suggest(number));
             return bad(format!("size {} has no unit", quoted(text)), help);
         }
         other => {
             let letter = other.chars().next().map(|c| c.to_ascii_uppercase());
-            let help = match letter {
-                Some('K' | 'M' | 'G') => format!("write \"{number}{}iB\"", letter.unwrap_or('M')),
-                _ => forms,
-            };
+            let meant = letter.map(|letter| format!("{number}{letter}iB"));
+            let meant = meant.filter(|meant| parse_size(meant, range).is_ok_and(|bytes| range.has(bytes)));
+            let help = meant.map_or(forms, |meant| format!("write \"{meant}\""));
             return bad(format!("size {} has an unknown unit", quoted(text)), help);
         }
     };
     match number.parse::<u64>().ok().and_then(|number| number.checked_mul(factor)) {
         Some(bytes) => Ok(bytes),
         None => bad(format!("size {} is too large", quoted(text)), forms),
-    }
-}
-
-/// What somebody who wrote plain bytes meant: `2097152` is `"2MiB"`.
-pub(crate) fn suggest_size(number: &str) -> String {
-    match number.parse::<u64>() {
-        Ok(bytes) if bytes >= 1 << 10 => format!("write \"{}\"", show_size(bytes)),
-        Ok(0) => "write how much it is, such as \"2MiB\"".to_owned(),
-        _ => format!("write \"{number}MiB\""),
     }
 }
 
@@ -143,15 +174,40 @@ pub(crate) fn quoted(text: &str) -> String {
 
 /// A path for a message: its control characters are escaped, or a file name could write what it likes on a terminal.
 pub(crate) fn shown(path: &std::path::Path) -> String {
-    let mut text = String::new();
-    for letter in path.to_string_lossy().chars() {
-        if letter.is_control() { text.extend(letter.escape_default()) } else { text.push(letter) }
+    escaped(&path.to_string_lossy())
+}
+
+/// A text as a terminal may have it, in one line: what the terminal would obey (control characters, and those that turn the direction of
+/// writing) is escaped, as in JSON.
+pub(crate) fn escaped(text: &str) -> String {
+    escaped_but(text, &[])
+}
+
+/// The same of a text with lines and tabs of its own.
+pub(crate) fn escaped_lines(text: &str) -> String {
+    escaped_but(text, &['\n', '\t'])
+}
+
+fn escaped_but(text: &str, kept: &[char]) -> String {
+    let turns =
+        |letter: char| matches!(letter, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    let mut escaped = String::with_capacity(text.len());
+    for letter in text.chars() {
+        match letter {
+            letter if kept.contains(&letter) => escaped.push(letter),
+            '\n' | '\t' | '\r' => escaped.extend(letter.escape_default()),
+            letter if letter.is_control() || turns(letter) => escaped += &format!("\\u{:04x}", u32::from(letter)),
+            letter => escaped.push(letter),
+        }
     }
-    text
+    escaped
 }
 
 /// The known word that was probably meant: close in letters, or the same but for case and `-`/`_`.
 pub(crate) fn closest<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    if word.trim().is_empty() {
+        return None;
+    }
     let plain = word.to_ascii_lowercase().replace('-', "_");
     known
         .map(|candidate| (strsim::damerau_levenshtein(&plain, candidate), candidate))
@@ -193,6 +249,7 @@ mod tests {
 
     #[test]
     fn sizes_are_binary() {
+        let parse_size = |text| parse_size(text, SizeRange::ANY);
         assert_eq!(parse_size("2MiB").unwrap(), 2 << 20);
         assert_eq!(parse_size("64 KiB").unwrap(), 64 << 10);
         assert_eq!(parse_size("1GiB").unwrap(), 1 << 30);
@@ -206,10 +263,29 @@ mod tests {
     }
 
     #[test]
+    fn what_is_suggested_can_be_written() {
+        let range = SizeRange { least: 16 << 20, most: 32 << 30 };
+        let help = |text| parse_size(text, range).unwrap_err().help;
+        for (text, suggested) in [
+            ("1", "1GiB"),
+            ("0", "64MiB"),
+            ("2097152", "2GiB"), // of KiB
+            ("33554432", "32MiB"),
+            ("64", "64MiB"),
+            ("4MB", "64MiB"),
+            ("40MB", "40MiB"),
+            ("lots", "64MiB"),
+        ] {
+            assert!(help(text).ends_with(&format!("\"{suggested}\"")), "{text}: {}", help(text));
+        }
+    }
+
+    #[test]
     fn a_slip_of_the_pen_is_recognised() {
         let known = ["hold_for", "mount_point", "profile"];
         assert_eq!(closest("hold-for", known.into_iter()), Some("hold_for"));
         assert_eq!(closest("mountpoint", known.into_iter()), Some("mount_point"));
         assert_eq!(closest("colour", known.into_iter()), None);
+        assert_eq!(closest("", ["g"].into_iter()), None);
     }
 }

@@ -1,6 +1,6 @@
 //! The loop of one server: probe, look at this host's way to it, tell the detector, publish what it believes.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -510,6 +510,7 @@ async fn look(only_on: &[HomeNetwork], server: Option<IpAddr>) -> Result<Trouble
         return Ok(Some((LocalTrouble::OffNetwork, why)));
     }
     let Some(server) = server else { return Ok(None) };
+    let server = SocketAddr::new(server, probe::SMB_PORT);
     match worker::ask(&Request::LookAtRoute { server }, LOOK_WITHIN).await {
         Ok(Answer::Route { trouble }) => Ok(trouble),
         Ok(_) => Ok(None),

@@ -107,10 +107,14 @@ pub enum ReadError {
         path: PathBuf,
     },
     /// Not UTF-8.
-    #[error("cannot read {path}: it is not UTF-8 text", path = shown(.path))]
+    #[error("cannot read {path}: line {line} is not UTF-8 text", path = shown(.path))]
     NotText {
         /// Which.
         path: PathBuf,
+        /// The first line that is none, from 1.
+        line: usize,
+        /// And where in it, in characters from 1.
+        column: usize,
     },
     /// More than [`FILES_MAX`].
     #[error("cannot read {path}: it has more than {FILES_MAX} files", path = shown(.path))]
@@ -131,9 +135,14 @@ impl ReadError {
             | Self::NotOwnedByRoot { path, .. }
             | Self::OpenToGroup { path, .. }
             | Self::TooLarge { path }
-            | Self::NotText { path }
+            | Self::NotText { path, .. }
             | Self::TooMany { path } => path,
         }
+    }
+
+    /// Line and column, if it is a place in the file.
+    pub fn place(&self) -> Option<(usize, usize)> {
+        if let Self::NotText { line, column, .. } = self { Some((*line, *column)) } else { None }
     }
 
     /// What to do about it.
@@ -147,7 +156,7 @@ impl ReadError {
             Self::NotOwnedByRoot { path, .. } => return format!("run `chown root {}`", shown(path)),
             Self::OpenToGroup { path, .. } => return format!("run `chmod g-w {}`", shown(path)),
             Self::TooLarge { .. } => "see what is in it: a file of this kind has less than a tenth of that",
-            Self::NotText { .. } => "save it as UTF-8",
+            Self::NotText { .. } => "save it as UTF-8: an editor that shows its letters rightly can convert it",
             Self::TooMany { .. } => "put several tables into one file",
         }
         .to_owned()
@@ -275,7 +284,18 @@ pub(super) fn read_text(path: &Path) -> Result<String, ReadError> {
 }
 
 fn as_text(path: &Path, mut bytes: Zeroizing<Vec<u8>>) -> Result<String, ReadError> {
-    String::from_utf8(std::mem::take(&mut *bytes)).map_err(|_| ReadError::NotText { path: path.to_owned() })
+    String::from_utf8(std::mem::take(&mut *bytes)).map_err(|error| {
+        let bytes = Zeroizing::new(error.into_bytes()); // they may have a password
+        not_text(path, &bytes)
+    })
+}
+
+/// The place is that of the first byte which is no text.
+fn not_text(path: &Path, bytes: &[u8]) -> ReadError {
+    let before = bytes.utf8_chunks().next().map(|chunk| chunk.valid()).unwrap_or_default();
+    let line = before.matches('\n').count() + 1;
+    let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
+    ReadError::NotText { path: path.to_owned(), line, column }
 }
 
 fn read_bytes(
@@ -381,7 +401,8 @@ pub fn files_of(directory: &Path) -> io::Result<BTreeSet<PathBuf>> {
 
 /// A text that has passwords.
 pub fn read_private(path: &Path) -> Result<SecretString, ReadError> {
-    as_secret(&read_bytes(path, refuse_open_to_all)?).ok_or_else(|| ReadError::NotText { path: path.to_owned() })
+    let bytes = read_bytes(path, refuse_open_to_all)?;
+    as_secret(&bytes).ok_or_else(|| not_text(path, &bytes))
 }
 
 /// The permission bits of a file that somebody besides its owner may read or change; `None` if nobody may.
@@ -438,7 +459,8 @@ impl CredentialsFileError {
         match self {
             Self::Unreachable { path, source } if source.kind() == io::ErrorKind::NotFound => {
                 let path = path.display();
-                format!("create it with the lines `username=NAME` and `password=…`, then `chmod 600 {path}`")
+                let by_hand = "or create it with the lines `username=NAME` and `password=…`, then";
+                format!("`nasmount login SERVER` writes it; {by_hand} `chmod 600 {path}`")
             }
             Self::Unreachable { .. } => "run the check as root".to_owned(),
             Self::NotAFile { .. } => "write the path of the file itself, not of a directory or a link".to_owned(),

@@ -116,8 +116,8 @@ fn whatever_is_read_has_to_be_roots() {
 
 #[test]
 fn a_name_cannot_write_on_the_terminal() {
-    let error = ReadError::NotText { path: "/etc/a\n\u{1b}[31mb.toml".into() };
-    assert_eq!(error.to_string(), r"cannot read /etc/a\n\u{1b}[31mb.toml: it is not UTF-8 text");
+    let error = ReadError::NotText { path: "/etc/a\n\u{1b}[31mb.toml".into(), line: 3, column: 1 };
+    assert_eq!(error.to_string(), r"cannot read /etc/a\n\u001b[31mb.toml: line 3 is not UTF-8 text");
 }
 
 #[test]

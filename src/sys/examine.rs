@@ -10,7 +10,7 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 
 use super::probe::{CAN_ENCRYPT, ENCRYPTION_CONTEXT, HEADER, SMB_3_1_1, connect, negotiate_request};
-use crate::plan::diagnosis::{Encryption, Greeting, Look, NoConnection, NoGreeting, Signing};
+use crate::plan::diagnosis::{Encryption, Greeting, Look, NoConnection, NoGreeting, Signing, Unfinished};
 
 /// AES-128-GCM, AES-128-CCM, AES-256-GCM, AES-256-CCM: what the kernel can.
 const CIPHERS: [u16; 4] = [2, 1, 4, 3];
@@ -28,9 +28,9 @@ pub async fn examine(server: SocketAddr, dialects: &[u16], within: Duration) -> 
     };
     let connect = begun.elapsed();
     let asked = Instant::now();
-    let said = timeout_at(asked + within, ask(&mut stream, &negotiate_request(dialects, &CIPHERS))).await;
+    let said = ask(&mut stream, &negotiate_request(dialects, &CIPHERS), asked + within).await;
     let answer = asked.elapsed();
-    let why = match said.unwrap_or(Err(NoGreeting::Silent)).and_then(|message| greeting(&message)) {
+    let why = match said.and_then(|message| greeting(&message)) {
         Ok(greeting) => return Look::Greeted { connect, answer, ahead: ahead(greeting.system_time, answer), greeting },
         Err(why) => why,
     };
@@ -55,27 +55,62 @@ fn no_connection(error: &io::Error) -> NoConnection {
     }
 }
 
-async fn ask(stream: &mut TcpStream, request: &[u8]) -> Result<Vec<u8>, NoGreeting> {
-    stream.write_all(request).await.map_err(|_| NoGreeting::Closed)?;
-    let said = read_message(stream).await;
+async fn ask(stream: &mut TcpStream, request: &[u8], until: Instant) -> Result<Vec<u8>, NoGreeting> {
+    match timeout_at(until, stream.write_all(request)).await {
+        Ok(Ok(())) => {}
+        Ok(Err(_)) => return Err(NoGreeting::Closed),
+        Err(_) => return Err(NoGreeting::Silent),
+    }
+    let said = read_message(stream, until).await;
     let _ = stream.set_zero_linger(); // as the probe does
     said
 }
 
-/// The message behind a length, as a NetBIOS session message has it.
-async fn read_message(stream: &mut (impl AsyncRead + Unpin)) -> Result<Vec<u8>, NoGreeting> {
-    let mut first = [0_u8; 4];
-    stream.read_exact(&mut first).await.map_err(|_| NoGreeting::Closed)?;
-    match &first {
-        b"HTTP" => return Err(NoGreeting::Http),
-        [0x14..=0x17, 3, 0..=4, _] => return Err(NoGreeting::Tls), // type, then the version
-        [0, ..] => {}
+/// The message behind a length, as a NetBIOS session message has it. What is no SMB is told as soon as that can be seen: it may claim a
+/// length that never comes.
+async fn read_message(stream: &mut (impl AsyncRead + Unpin), until: Instant) -> Result<Vec<u8>, NoGreeting> {
+    let mut heard = Vec::new();
+    loop {
+        let length = length_of(&heard)?;
+        if let Some(length) = length
+            && heard.len() >= LENGTH + length
+        {
+            return Ok(heard.drain(LENGTH..LENGTH + length).collect());
+        }
+        let ending = match timeout_at(until, stream.read_buf(&mut heard)).await {
+            Ok(Ok(1..)) => continue,
+            Ok(Ok(0) | Err(_)) => Unfinished::Closed,
+            Err(_) => Unfinished::Late,
+        };
+        return Err(match (ending, heard.len()) {
+            (Unfinished::Closed, 0) => NoGreeting::Closed,
+            (Unfinished::Late, 0) => NoGreeting::Silent,
+            (ending, bytes) => NoGreeting::Incomplete { bytes, of: length.map(|length| LENGTH + length), ending },
+        });
+    }
+}
+
+/// Bytes of the length that a message begins with.
+const LENGTH: usize = 4;
+
+/// How long the message is that begins so, once that is known; or what it is instead of SMB.
+fn length_of(heard: &[u8]) -> Result<Option<usize>, NoGreeting> {
+    match heard {
+        [b'H', b'T', b'T', b'P', ..] => return Err(NoGreeting::Http),
+        [0x14..=0x17, 3, 0..=4, _, ..] => return Err(NoGreeting::Tls), // type, then the version
+        [] | [0 | b'H' | 0x14..=0x17] | [b'H', b'T'] | [b'H', b'T', b'T'] | [0x14..=0x17, 3] => return Ok(None),
+        [0x14..=0x17, 3, _] | [0, _] | [0, _, _] => return Ok(None),
+        [0, _, _, _, ..] => {}
         _ => return Err(NoGreeting::Garbled),
     }
-    let length = usize::try_from(u32::from_be_bytes(first)).unwrap_or(MOST).min(MOST);
-    let mut message = vec![0; length];
-    stream.read_exact(&mut message).await.map_err(|_| NoGreeting::Closed)?;
-    Ok(message)
+    let Some((length, message)) = heard.split_first_chunk::<LENGTH>() else { return Ok(None) };
+    let length = usize::try_from(u32::from_be_bytes(*length)).unwrap_or(MOST).min(MOST);
+    // the first byte tells 2 and newer from 1; the others are the same
+    let is_smb = |(at, byte): (usize, &u8)| if at == 0 { matches!(byte, 0xfc..=0xff) } else { *byte == b"\xffSMB"[at] };
+    if length < LENGTH || !message.iter().take(LENGTH).enumerate().all(is_smb) {
+        return Err(NoGreeting::Garbled);
+    }
+    Ok(Some(length))
 }
 
 /// Of the response to NEGOTIATE ([MS-SMB2] 2.2.4).
@@ -161,7 +196,7 @@ fn smb1_request() -> Vec<u8> {
 async fn speaks_smb1(server: SocketAddr, within: Duration) -> bool {
     let asking = async {
         let mut stream = connect(server).await.map_err(|_| NoGreeting::Closed)?;
-        ask(&mut stream, &smb1_request()).await
+        ask(&mut stream, &smb1_request(), Instant::now() + within).await
     };
     match tokio::time::timeout(within, asking).await {
         // no error, and of the dialects the first was chosen
@@ -281,6 +316,36 @@ mod tests {
         assert_eq!(why(vec![b"HTTP/1.1 400 Bad Request\r\n".to_vec()]).await, NoGreeting::Http);
         assert_eq!(why(vec![vec![0x15, 3, 3, 0, 2, 2, 70]]).await, NoGreeting::Tls);
         assert_eq!(why(vec![b"SSH-2.0-OpenSSH".to_vec(), vec![]]).await, NoGreeting::Garbled);
+    }
+
+    /// What a server means that says this much and then goes on saying nothing.
+    async fn late(said: &'static [u8]) -> NoGreeting {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let server = listener.local_addr().unwrap();
+        let held = tokio::spawn(async move {
+            let mut streams = Vec::new();
+            while let Ok((mut stream, _)) = listener.accept().await {
+                stream.write_all(said).await.unwrap();
+                streams.push(stream);
+            }
+        });
+        let look = examine(server, &ALL, Duration::from_millis(100)).await;
+        held.abort();
+        let Look::NoGreeting { why, .. } = look else { panic!("{look:?}") };
+        why
+    }
+
+    #[tokio::test]
+    async fn a_beginning_is_told_from_nothing_and_from_what_is_no_smb() {
+        let part = |bytes, of, ending| NoGreeting::Incomplete { bytes, of, ending };
+        assert_eq!(late(b"\0\0").await, part(2, None, Unfinished::Late));
+        assert_eq!(late(b"\0\0\0\x80\xfeSM").await, part(7, Some(132), Unfinished::Late));
+        assert_eq!(why(vec![b"\0\0\0\x80\xfeSMB".to_vec()]).await, part(8, Some(132), Unfinished::Closed));
+        // these claim a length that never comes, or none
+        assert_eq!(late(b"\0\0\xff\xffNAS").await, NoGreeting::Garbled);
+        assert_eq!(late(b"\0\0\0\0").await, NoGreeting::Garbled);
+        assert_eq!(late(b"S").await, NoGreeting::Garbled);
+        assert_eq!(late(b"HTTP").await, NoGreeting::Http);
     }
 
     #[tokio::test]

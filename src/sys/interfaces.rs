@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io;
 
 use nix::ifaddrs::{InterfaceAddress, getifaddrs};
-use nix::net::if_::InterfaceFlags;
+use nix::net::if_::{InterfaceFlags, if_nameindex, if_nametoindex};
 
 use super::route::address;
 use crate::share::detector::network::Interface;
@@ -12,6 +12,15 @@ use crate::share::detector::network::Interface;
 /// All of them, by name.
 pub fn read() -> io::Result<Vec<Interface>> {
     Ok(gathered(getifaddrs()?))
+}
+
+/// The number of the interface that a zone names, as its name or as that number.
+pub fn of_zone(zone: &str) -> Option<u32> {
+    if let Ok(number) = if_nametoindex(zone) {
+        return Some(number);
+    }
+    let number = zone.parse().ok()?;
+    if_nameindex().ok()?.iter().any(|interface| interface.index() == number).then_some(number)
 }
 
 /// The kernel lists one entry for each address, and one for the interface itself.
@@ -50,6 +59,13 @@ mod tests {
             broadcast: None,
             destination: None,
         }
+    }
+
+    #[test]
+    fn a_zone_is_an_interface_that_is_there() {
+        let number = of_zone("lo").unwrap();
+        assert_eq!(of_zone(&number.to_string()), Some(number));
+        assert_eq!((of_zone("0"), of_zone("no-such-interface"), of_zone("4000000000")), (None, None, None));
     }
 
     #[test]

@@ -9,14 +9,13 @@ use std::net::{IpAddr, SocketAddr, UdpSocket};
 use nix::ifaddrs::getifaddrs;
 use nix::net::if_::InterfaceFlags;
 
-use super::probe::SMB_PORT;
 use crate::share::detector::LocalTrouble;
 
 /// What is wrong with the way, and where.
-pub fn look(server: IpAddr) -> io::Result<Option<(LocalTrouble, String)>> {
+pub fn look(server: SocketAddr) -> io::Result<Option<(LocalTrouble, String)>> {
     let source = match source_of(server) {
         Ok(source) => source,
-        Err(error) => return trouble_of(&error, server).map(Some).ok_or(error),
+        Err(error) => return trouble_of(&error, server.ip()).map(Some).ok_or(error),
     };
     let of_source = getifaddrs()?.filter(|interface| interface.address.as_ref().and_then(address) == Some(source));
     let troubles = of_source.map(|interface| no_link(&interface.interface_name, interface.flags));
@@ -38,10 +37,10 @@ fn unless_one_works(troubles: impl Iterator<Item = Option<String>>) -> Option<St
 }
 
 /// The address from which this host would speak to the server.
-fn source_of(server: IpAddr) -> io::Result<IpAddr> {
+fn source_of(server: SocketAddr) -> io::Result<IpAddr> {
     let any = if server.is_ipv4() { IpAddr::from([0; 4]) } else { IpAddr::from([0; 16]) };
     let socket = UdpSocket::bind(SocketAddr::new(any, 0))?;
-    socket.connect(SocketAddr::new(server, SMB_PORT))?;
+    socket.connect(server)?;
     Ok(socket.local_addr()?.ip())
 }
 
@@ -69,7 +68,7 @@ mod tests {
 
     #[test]
     fn the_way_to_oneself_is_fine() {
-        assert!(matches!(look(IpAddr::from([127, 0, 0, 1])), Ok(None)));
+        assert!(matches!(look(SocketAddr::from(([127, 0, 0, 1], 445))), Ok(None)));
     }
 
     #[test]

@@ -1,19 +1,81 @@
 //! Addresses of shares as people copy them: `smb://host/share`, `//host/share`, `\\host\share`.
 
-use core::net::IpAddr;
+use core::net::{IpAddr, Ipv6Addr};
+
+use crate::config::{FOUR_NUMBERS, is_almost_ipv4, unusable_address};
+
+/// A message, and what to do.
+type Unusable = (String, &'static str);
 
 /// What an address names.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Named {
-    /// A name or an address, without brackets.
+    /// A name or an address, without brackets; a link-local one has a zone, and no other has.
     pub host: String,
     /// `share[/directory]`, if it names one.
     pub source: Option<String>,
 }
 
 /// Reads it; `None` if the text is a bare word or a path of this host, or why it cannot be used: a message, and what to do.
-pub fn named(text: &str) -> Option<Result<Named, (&'static str, &'static str)>> {
+///
+/// `localhost` is a host as it is: nobody gives it a dot.
+pub fn named(text: &str) -> Option<Result<Named, (String, &'static str)>> {
+    named_or(text).map(|named| {
+        let Named { host, source } = named.map_err(|(message, hint)| (message.to_owned(), hint))?;
+        unless_unusable(&host)?;
+        Ok(Named { host, source })
+    })
+}
+
+fn unless_unusable(host: &str) -> Result<(), Unusable> {
+    let wrong = |message: String, hint| Err((message, hint));
+    if host.contains(|c: char| c.is_control() || c.is_whitespace()) {
+        return wrong("no host has blanks or control characters in its name".to_owned(), "write the host without them");
+    }
+    match (host.split_once('%'), host.parse::<IpAddr>()) {
+        (Some((address, zone)), _) => match address.parse::<Ipv6Addr>() {
+            Ok(address) if address.is_unicast_link_local() && !zone.is_empty() => Ok(()),
+            Ok(address) if address.is_unicast_link_local() => {
+                wrong(format!("{address}% names no interface"), WITH_ZONE)
+            }
+            Ok(address) => wrong(
+                format!("{address} is no link-local address, and only those have a zone"),
+                "leave out what follows the %",
+            ),
+            // maybe a login: not repeated
+            Err(_) => wrong(
+                "this is not an address or a name".to_owned(),
+                "write an address or a name; logins are in credentials files",
+            ),
+        },
+        (None, Ok(IpAddr::V6(address))) if address.is_unicast_link_local() => {
+            wrong(format!("{address} is a link-local address, which means nothing without its interface"), WITH_ZONE)
+        }
+        (None, Ok(address)) => match unusable_address(address) {
+            Some(why) => wrong(format!("{address} is {why}"), "write the server's own address, or its name"),
+            None => Ok(()),
+        },
+        (None, Err(_)) if is_almost_ipv4(host) => wrong(
+            format!("{host} is no IPv4 address: {FOUR_NUMBERS}"),
+            "write it whole, such as 192.168.1.10, or a name",
+        ),
+        (None, Err(_)) => Ok(()),
+    }
+}
+
+const WITH_ZONE: &str = "write the interface behind it, such as fe80::1%eth0; `ip -br address` lists what there is";
+
+/// A link-local address and its zone, an interface: `fe80::1%eth0`.
+pub fn zoned(host: &str) -> Option<(Ipv6Addr, &str)> {
+    let (address, zone) = host.split_once('%')?;
+    Some((address.parse().ok()?, zone))
+}
+
+fn named_or(text: &str) -> Option<Result<Named, (&'static str, &'static str)>> {
     const SCHEMES: [&str; 2] = ["smb:", "cifs:"];
+    if text.trim().is_empty() {
+        return Some(Err(("the name is empty", "write a share, its mount point, a host, or //HOST/SHARE")));
+    }
     let plain = text.replace('\\', "/");
     let of_scheme =
         SCHEMES.iter().find(|scheme| plain.get(..scheme.len()).is_some_and(|start| start.eq_ignore_ascii_case(scheme)));
@@ -35,7 +97,10 @@ pub fn named(text: &str) -> Option<Result<Named, (&'static str, &'static str)>> 
         return Some(if rest.contains('/') { parts(rest, false) } else { Err(eaten) });
     }
     let host = plain.split('/').next().unwrap_or_default();
-    let is_host = host.contains(':') || host.starts_with('[') || (host.contains('.') && !host.starts_with('.'));
+    let is_host = host.contains(':')
+        || host.starts_with('[')
+        || (host.contains('.') && !host.starts_with('.'))
+        || host.eq_ignore_ascii_case("localhost");
     is_host.then(|| parts(&plain, false))
 }
 
@@ -143,6 +208,8 @@ mod tests {
             ("10.10.0.35/films", "10.10.0.35", Some("films")),
             (r"10.10.0.35\films", "10.10.0.35", Some("films")),
             ("[::1]/films", "::1", Some("films")),
+            ("localhost", "localhost", None),
+            ("localhost/films", "localhost", Some("films")),
         ] {
             let expected = Named { host: host.to_owned(), source: source.map(str::to_owned) };
             assert_eq!(named(text), Some(Ok(expected)), "{text}");
@@ -166,5 +233,34 @@ mod tests {
         assert!(why("smb://tower/%ff").contains("%-code"));
         assert!(why("http://tower/films").contains("no address of a share"));
         assert!(why(r"\towerfilms").contains("no share"));
+        for text in ["", " ", "\t\n"] {
+            assert!(why(text).contains("empty"), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_address_of_a_server_is_told_before_anything_is_sent() {
+        let why = |text: &str| named(text).unwrap().unwrap_err().0;
+        for text in ["1.2.3", "10.0.0.256", "1.2.3.4.5", "010.0.0.1", "0x7f.1", "smb://1", "//1.2.3/films"] {
+            assert!(why(text).contains("four numbers"), "{text}: {}", why(text));
+        }
+        for (text, word) in [
+            ("0.0.0.0", "no address of a server"),
+            ("::", "no address of a server"),
+            ("255.255.255.255", "everybody"),
+            ("224.0.0.1", "group"),
+            ("//[ff02::1]/films", "group"),
+            ("fe80::1", "interface"),
+            ("fe80::1%", "interface"),
+            ("fd00::1%eth0", "only those have a zone"),
+            ("bob%Secret.lan", "not an address or a name"),
+            ("tower.l\u{1b}an", "control characters"),
+            ("my nas.lan", "blanks"),
+        ] {
+            assert!(why(text).contains(word) && !why(text).contains("Secret"), "{text}: {}", why(text));
+        }
+        let zone = "fe80::35%eth0".to_owned();
+        assert_eq!(zoned(&named("[fe80::35%eth0]:445").unwrap().unwrap().host), zoned(&zone));
+        assert_eq!((zoned("fd00::1"), zoned("tower.lan")), (None, None));
     }
 }

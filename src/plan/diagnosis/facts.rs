@@ -57,8 +57,26 @@ pub enum NoGreeting {
     Closed,
     /// Nothing in time.
     Silent,
-    /// An NT status: of the versions that were offered it speaks none.
+    /// The beginning of an answer, and not the rest of it.
+    Incomplete {
+        /// How many bytes came.
+        bytes: usize,
+        /// How many the answer has, if so many came that this is known.
+        of: Option<usize>,
+        /// Why there are no more.
+        ending: Unfinished,
+    },
+    /// An NT status ([`super::STATUSES`]).
     Status(u32),
+}
+
+/// Why an answer has no end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unfinished {
+    /// The server ended the connection.
+    Closed,
+    /// Time was over.
+    Late,
 }
 
 /// What a NEGOTIATE response says ([MS-SMB2] 2.2.4).

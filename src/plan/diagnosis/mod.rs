@@ -7,6 +7,7 @@
 mod address;
 mod facts;
 mod server;
+mod status;
 mod table;
 mod trial;
 
@@ -17,13 +18,16 @@ use serde::Serialize;
 
 use crate::config::settings::{OptionValue, ShareSettings};
 
-pub use address::{Named, named};
+pub use address::{Named, named, zoned};
 pub use facts::{
     Encryption, Ending, Greeting, Look, NoConnection, NoGreeting, Part, Passed, Signing, Trial, TrialFailure,
+    Unfinished,
 };
 pub use server::{
     add_way, dialect_name, dialects_of, of_clock, of_dialect, of_latency, of_name, of_network, of_port, of_signing,
+    of_zone,
 };
+pub use status::{STATUSES, Status};
 pub use table::{NUMBERS, Number, WORDS, Word};
 pub use trial::{Subject, Writing, add_trial, next_part};
 

@@ -3,8 +3,10 @@
 use core::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use super::Greeting;
-use super::{Diagnosis, Encryption, Judged, Look, NoConnection, NoGreeting, Signing, Step, Trouble, option, trouble};
+use super::{
+    Diagnosis, Encryption, Greeting, Judged, Look, NoConnection, NoGreeting, Signing, Step, Trouble, Unfinished,
+    option, status, trouble,
+};
 use crate::config::network::{HomeNetwork, listed};
 use crate::config::settings::ShareSettings;
 use crate::share::detector::LocalTrouble;
@@ -43,12 +45,38 @@ pub fn of_name(host: &str, found: Result<&[IpAddr], &str>) -> Judged {
         "check `host`, and ask `getent ahosts {host}`; an address instead of the name needs no resolver, which may be away when the NAS is"
     );
     match found {
+        Ok(found) if !found.is_empty() && found.iter().all(is_link_local) => Err(trouble(
+            Step::Name,
+            format!("{host} has link-local addresses only, such as {}", found[0]),
+            "such an address means nothing without its interface, which a name does not tell",
+            format!(
+                "have the name lead to another address; `nasmount diagnose {}%INTERFACE` looks at the server",
+                found[0]
+            ),
+        )),
         Ok(found) => match first_of(found) {
             Some(address) if found.len() == 1 => Ok(format!("{host} is {address}")),
             Some(address) => Ok(format!("{host} has {} addresses; {address} is tried", found.len())),
             None => Err(trouble(Step::Name, format!("{host} has no address"), "the name has no address", fix)),
         },
         Err(error) => Err(trouble(Step::Name, error, "the server's name cannot be resolved", fix)),
+    }
+}
+
+fn is_link_local(address: &IpAddr) -> bool {
+    matches!(address, IpAddr::V6(address) if address.is_unicast_link_local())
+}
+
+/// What the zone of a link-local address is.
+pub fn of_zone(host: &str, zone: &str, index: Option<u32>) -> Judged {
+    match index {
+        Some(_) => Ok(format!("{host} is an address")),
+        None => Err(trouble(
+            Step::Name,
+            format!("this host has no interface {zone}"),
+            "a link-local address is one of the network behind the interface that follows its %",
+            "`ip -br address` lists the interfaces that there are",
+        )),
     }
 }
 
@@ -162,8 +190,6 @@ pub fn of_port(look: &Look, server: SocketAddr) -> Judged {
 
 /// Whether SMB is spoken. `speaks` is what the server chooses if it may choose freely.
 pub fn of_dialect(look: &Look, share: Option<&ShareSettings>, speaks: Option<u16>) -> Judged {
-    let fails = |message: &str, cause: &str, fix: &str| Err(trouble(Step::Dialect, message, cause, fix));
-    const ENABLE: &str = "switch SMB 2 or 3 on at the server (often `maximum protocol`), and restart its SMB service";
     let why = match look {
         Look::Greeted { greeting, .. } if !dialects_of(share).contains(&greeting.dialect) => {
             let message = format!("the server chose SMB {}, which was not offered", dialect_name(greeting.dialect));
@@ -181,51 +207,83 @@ pub fn of_dialect(look: &Look, share: Option<&ShareSettings>, speaks: Option<u16
         Look::NoConnection(_) => NoGreeting::Silent,
         Look::NoGreeting { why, .. } => *why,
     };
-    match (why, speaks, share.and_then(|share| option(share, "vers"))) {
-        (NoGreeting::Status(_), Some(speaks), Some(vers)) => {
-            let (speaks, message) = (dialect_name(speaks), format!("the server does not speak SMB {vers}"));
-            let cause = format!("`vers` is {vers}, and the server speaks {speaks}");
-            let fix = format!("set `vers = \"{speaks}\"` in the share's `options`, or switch {vers} on at the server");
-            Err(trouble(Step::Dialect, message, cause, fix))
+    let vers = share.and_then(|share| option(share, "vers"));
+    if let NoGreeting::Status(number) = why {
+        return Err(of_status(number, speaks, vers));
+    }
+    let (message, cause, fix) = of_no_greeting(why);
+    Err(trouble(Step::Dialect, message, cause, fix))
+}
+
+/// An NT status instead of a version.
+fn of_status(number: u32, speaks: Option<u16>, vers: Option<&str>) -> Trouble {
+    let about_versions = matches!(number, status::NOT_SUPPORTED | status::INVALID_PARAMETER);
+    if let (true, Some(speaks), Some(vers)) = (about_versions, speaks, vers) {
+        let (speaks, message) = (dialect_name(speaks), format!("the server does not speak SMB {vers}"));
+        let cause = format!("`vers` is {vers}, and the server speaks {speaks}");
+        let fix = format!("set `vers = \"{speaks}\"` in the share's `options`, or switch {vers} on at the server");
+        return trouble(Step::Dialect, message, cause, fix);
+    }
+    match status::lookup(number) {
+        Some(known) => {
+            let message = format!("the server answers with {} ({number:#010x})", known.name);
+            trouble(Step::Dialect, message, known.cause, known.fix)
         }
-        (NoGreeting::Status(status), ..) => Err(trouble(
+        None => trouble(
             Step::Dialect,
-            format!("the server answers with status {status:#010x}"),
-            "the server speaks no version of SMB that was offered",
-            ENABLE,
-        )),
-        (NoGreeting::Smb1, ..) => fails(
+            format!("the server answers with the NT status {number:#010x}"),
+            "that is an error of the server's, which nasmount has no words for; no login was sent yet",
+            "look into the server's log, and look the number up in [MS-ERREF] 2.3.1",
+        ),
+    }
+}
+
+/// What came instead of SMB 2, why, and what to do.
+fn of_no_greeting(why: NoGreeting) -> (String, &'static str, &'static str) {
+    const HANGS: &str = "its SMB service hangs, or is overloaded";
+    const RESTART: &str = "restart its SMB service; a server that has just started may need minutes";
+    const ANOTHER: &str = "another service listens on the port of SMB";
+    const WHICH: &str = "is this the right address? Look what listens on port 445 there";
+    let (message, cause, fix) = match why {
+        NoGreeting::Smb1 => (
             "the server speaks SMB 1 only",
             "SMB 1 is all that it speaks; Linux says \"Host is down\" of such a server, and nasmount does not mount it",
-            ENABLE,
+            status::ENABLE,
         ),
-        (NoGreeting::Closed, ..) => fails(
+        NoGreeting::Closed => (
             "the server takes the connection and ends it",
             "it speaks no SMB 2 or 3, or does not let this host in",
             "switch SMB 2 or 3 on at the server; look whether it has blocked this host (`hosts allow`, automatic blocking)",
         ),
-        (NoGreeting::Silent, ..) => fails(
-            "the server takes the connection and says nothing",
-            "its SMB service hangs, or is overloaded",
-            "restart its SMB service; a server that has just started may need minutes",
-        ),
-        (NoGreeting::Tls, ..) => fails(
-            "TLS answers on port 445",
-            "another service listens on the port of SMB",
-            "is this the right address? Look what listens on port 445 there",
-        ),
-        (NoGreeting::Http, ..) => fails(
+        NoGreeting::Silent | NoGreeting::Status(_) => {
+            ("the server takes the connection and says nothing", HANGS, RESTART)
+        }
+        NoGreeting::Incomplete { bytes, of, ending } => {
+            let part = match of {
+                Some(of) => format!("{bytes} of the {of} bytes of its answer"),
+                None => format!("{bytes} bytes, which is no whole answer"),
+            };
+            return match ending {
+                Unfinished::Late => {
+                    (format!("the server says {part} and does not come to an end in time"), SLOW, RESTART)
+                }
+                Unfinished::Closed => (format!("the server says {part} and ends the connection"), BROKE_OFF, RESTART),
+            };
+        }
+        NoGreeting::Tls => ("TLS answers on port 445", ANOTHER, WHICH),
+        NoGreeting::Http => (
             "a web server answers on port 445",
             "another service listens on the port of SMB, or a proxy is in between",
-            "is this the right address? Look what listens on port 445 there",
+            WHICH,
         ),
-        (NoGreeting::Garbled, ..) => fails(
-            "something that is not SMB answers on port 445",
-            "another service listens on the port of SMB",
-            "is this the right address? Look what listens on port 445 there",
-        ),
-    }
+        NoGreeting::Garbled => ("something that is not SMB answers on port 445", ANOTHER, WHICH),
+    };
+    (message.to_owned(), cause, fix)
 }
+
+const SLOW: &str =
+    "its SMB service hangs in the middle of an answer, or is overloaded, or the network loses what follows";
+const BROKE_OFF: &str = "its SMB service broke off in the middle of an answer: it has crashed, or does not speak SMB";
 
 /// What is demanded of signatures and encryption.
 pub fn of_signing(greeting: &Greeting, share: Option<&ShareSettings>) -> Judged {

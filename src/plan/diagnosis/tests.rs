@@ -49,6 +49,11 @@ fn a_name_has_an_address_or_a_reason() {
         assert_eq!(trouble.step, Step::Name);
         assert!(trouble.fix.contains("getent ahosts tower.lan"), "{trouble:?}");
     }
+    let trouble = of_name("tower.local", Ok(&all(&["fe80::35"]))).unwrap_err();
+    assert!(trouble.fix.contains("fe80::35%INTERFACE"), "{trouble:?}");
+    assert!(of_name("tower.local", Ok(&all(&["fe80::35", "fd00::35"]))).is_ok());
+    assert!(of_zone("fe80::1%eth0", "eth0", Some(2)).is_ok());
+    assert_eq!(of_zone("fe80::1%eth9", "eth9", None).unwrap_err().message, "this host has no interface eth9");
 }
 
 #[test]
@@ -115,11 +120,30 @@ fn what_is_not_smb_2_is_named() {
         (NoGreeting::Tls, "another service"),
         (NoGreeting::Http, "proxy"),
         (NoGreeting::Garbled, "another service"),
+        (NoGreeting::Incomplete { bytes: 3, of: None, ending: Unfinished::Late }, "hangs in the middle"),
+        (NoGreeting::Incomplete { bytes: 7, of: Some(236), ending: Unfinished::Closed }, "broke off"),
         (NoGreeting::Status(0xc000_00bb), "no version of SMB"),
+        (NoGreeting::Status(0xc000_0022), "refuses this host, not a login"),
+        (NoGreeting::Status(0xc000_009a), "out of memory"),
+        (NoGreeting::Status(0xc000_1234), "has no words for"),
     ] {
         assert!(trouble(why).cause.contains(cause), "{:?}", trouble(why));
         assert_eq!(trouble(why).step, Step::Dialect);
     }
+}
+
+#[test]
+fn a_status_has_its_name_and_its_number_and_a_beginning_its_length() {
+    let message = |why| of_dialect(&strange(why), None, None).unwrap_err().message;
+    let refused = message(NoGreeting::Status(0xc000_0022));
+    assert_eq!(refused, "the server answers with STATUS_ACCESS_DENIED (0xc0000022)");
+    assert!(message(NoGreeting::Status(0xc000_1234)).ends_with("the NT status 0xc0001234"));
+    let part = |bytes, of, ending| message(NoGreeting::Incomplete { bytes, of, ending });
+    assert!(part(7, Some(236), Unfinished::Closed).contains("7 of the 236 bytes of its answer and ends"));
+    assert!(part(3, None, Unfinished::Late).contains("3 bytes, which is no whole answer"));
+    // whatever it speaks otherwise: what it refuses is no version
+    let busy = of_dialect(&strange(NoGreeting::Status(0xc000_009a)), Some(&films()), Some(0x0311)).unwrap_err();
+    assert!(!busy.fix.contains("vers"), "{busy:?}");
 }
 
 #[test]

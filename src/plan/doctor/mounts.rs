@@ -73,6 +73,14 @@ impl Others<'_> {
             } else if let Some(share) = self.share_around(&place) {
                 let what = format!("line {number} of /etc/fstab mounts {place}, inside the share {}", share.id);
                 found.push(Finding::new("fstab-mount-point", Severity::Error, what, INSIDE, off));
+            } else if let Some(share) = self.share_below(&source, &options)
+                && (kind == "swap" || place == "none")
+            {
+                let what =
+                    format!("line {number} of /etc/fstab uses {source}, which lies on the share {}, as swap", share.id);
+                let why = "memory that was moved there is gone while the share's server is away: all that needs it hangs, nasmount, too";
+                let remedy = format!("have swap on a disk of this host; {off}");
+                found.push(Finding::new("fstab-over-share", Severity::Warning, what, why, remedy));
             } else if let Some(share) = self.share_below(&source, &options) {
                 let what = format!("line {number} of /etc/fstab mounts on {place} what lies on the share {}", share.id);
                 let why = "it is a mount of its own: it keeps what the share was when it was made, dead after the next outage, or waits for \

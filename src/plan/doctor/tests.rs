@@ -209,6 +209,8 @@ fn a_line_of_fstab_over_a_share_is_a_warning() {
         assert!(what.ends_with(&format!("what lies on the share {share}")), "{what}");
         assert!(remedy.contains("sed -i '1s/^/# /' /etc/fstab"), "{remedy}");
     }
+    let (id, _, what, _) = one(|host, _| host.fstab = "/srv/music/swap none swap sw 0 0".into());
+    assert!(id == "fstab-over-share" && what.ends_with("which lies on the share music, as swap"), "{what}");
     for line in ["/srv/musical /a none bind", "/data* /pool fuse.mergerfs", "//other/srv/music /mnt/o cifs guest"] {
         assert_eq!(after(|host, _| host.fstab = line.into()), [], "{line}");
     }

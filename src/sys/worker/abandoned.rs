@@ -151,7 +151,7 @@ mod tests {
     #[tokio::test]
     async fn what_hangs_is_not_asked_a_third_time_until_one_has_ended() {
         static HANGING: Abandoned = Abandoned::none();
-        let route = Request::LookAtRoute { server: [10, 0, 0, 1].into() };
+        let route = Request::LookAtRoute { server: ([10, 0, 0, 1], 445).into() };
         let started = Cell::new(0);
         let ask = async |request: &Request| {
             let start = async {

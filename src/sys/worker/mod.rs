@@ -17,7 +17,7 @@ mod rescue;
 mod trial;
 
 use std::io::{self, Read as _, Write as _};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
@@ -157,8 +157,8 @@ pub enum Request {
     },
     /// Look at this host's way to a server.
     LookAtRoute {
-        /// Its address.
-        server: IpAddr,
+        /// Its address, with the zone of a link-local one.
+        server: SocketAddr,
     },
     /// List this host's interfaces.
     ListInterfaces,
