@@ -4,7 +4,8 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 
 use nasmount::cli::Hinted;
-use nasmount::cli::takeover::{export_files, import_files};
+use nasmount::cli::export::export_files;
+use nasmount::cli::takeover::import_files;
 use nasmount::config::Colour;
 
 use super::host::Host;
