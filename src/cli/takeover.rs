@@ -17,6 +17,7 @@
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
+use anyhow::Context as _;
 use secrecy::SecretString;
 
 use super::check::{chain, load_and_check, look_if_in_sight, say_notices};
@@ -27,15 +28,16 @@ use super::succession;
 use super::{Hinted, is_root};
 use crate::config::{Colour, SourceText};
 use crate::plan::bytes::bytes_of;
+use crate::plan::doctor::lacks_cifs;
 use crate::plan::fstab::{self, Taken};
 use crate::plan::import::{Import, Login, Share, Sources};
 use crate::plan::mount_unit::UnitFile;
 use crate::sys::accounts;
-use crate::sys::changes::{self, Change, ChangeError, Done};
+use crate::sys::changes::{self, Alone, Change, ChangeError, Done};
 use crate::sys::config_dir::{
     ConfigRoots, ConfigTexts, ReadError, mount_point_on_host, read_config, read_config_or_none, read_fstab,
 };
-use crate::sys::unit_files;
+use crate::sys::{host_facts, unit_files};
 
 /// Where fstab is.
 pub const FSTAB: &str = "/etc/fstab";
@@ -147,6 +149,8 @@ pub(super) fn with(texts: &ConfigTexts, toml: &str) -> ConfigTexts {
 pub fn import(places: &Places, colour: Colour, talk: Talk) -> anyhow::Result<Exit> {
     places.may_be_changed()?;
     succession::may_be_imported()?;
+    kernel_has_cifs()?;
+    let _alone = alone(places)?;
     let mut said = Vec::new();
     let imported = import_files(places, colour, &mut said);
     if talk == Talk::Usual || !matches!(imported, Ok(Some(_))) {
@@ -212,6 +216,9 @@ pub(super) fn refusal(
     found: &Import,
     left: &Unfinished,
 ) -> Option<(String, String)> {
+    if let Some((what, remedy)) = lacks_cifs(&host_facts::kernel(Path::new("/"))) {
+        return Some((what, remedy.to_owned()));
+    }
     let changes = changes_of_import(places, before, sources, texts, found, left);
     match changes.map(|changes| changes::are_possible(&changes)) {
         Ok(Ok(())) => None,
@@ -224,7 +231,27 @@ pub(super) fn refusal(
 }
 
 pub(super) fn made(changes: &[Change], by_hand: &str) -> anyhow::Result<Done> {
-    changes::make(changes).map_err(|error| nothing_changed(error, by_hand))
+    let made = changes::are_possible(changes).and_then(|()| changes::make(changes));
+    made.map_err(|error| nothing_changed(error, by_hand))
+}
+
+/// No other import or export is at work, as long as this is held.
+pub(super) fn alone(places: &Places) -> anyhow::Result<Alone> {
+    let directory = places.fstab.parent().unwrap_or(Path::new("/"));
+    let held = changes::alone(directory).with_context(|| format!("cannot lock {}", directory.display()))?;
+    held.ok_or_else(|| {
+        let message =
+            "another `nasmount import-fstab --apply` or `nasmount export-fstab` is at work; nothing was changed";
+        Hinted::new(message, "try again when it has ended").into()
+    })
+}
+
+/// Without CIFS in the kernel nothing that is taken over could be mounted.
+fn kernel_has_cifs() -> anyhow::Result<()> {
+    match lacks_cifs(&host_facts::kernel(Path::new("/"))) {
+        Some((what, remedy)) => Err(Hinted::new(format!("nothing was changed: {what}"), remedy).into()),
+        None => Ok(()),
+    }
 }
 
 pub(super) fn nothing_changed(error: ChangeError, by_hand: &str) -> anyhow::Error {
@@ -330,7 +357,9 @@ pub(super) fn told(changes: &[Change], lines: &[usize], told: Told) -> String {
     let line = |change: &Change| match change {
         Change::Create { path, .. } => format!("{}: {was}written\n", path.display()),
         Change::Rename { path, to } => format!("{}: {was}renamed to {}\n", path.display(), to.display()),
-        Change::Remove { path, .. } if path.extension().is_some_and(|extension| extension == "json") => {
+        Change::Remove { path, .. }
+            if path.extension().is_some_and(|extension| extension == "json" || extension == "cred") =>
+        {
             format!("{}: {was}removed\n", path.display())
         }
         Change::Remove { path, .. } | Change::Unlink { path, .. } => {
