@@ -43,11 +43,13 @@ const SCHEMA: u32 = 1;
 
 /// Gives them back.
 pub fn run(config: Option<&Path>, arguments: &Arguments, colour: Colour, talk: Talk) -> anyhow::Result<Exit> {
-    let places = Places::of_host(config, &arguments.fstab, unit_files::DIRECTORY.into());
+    let is_usual = arguments.fstab == Path::new(FSTAB);
+    let units = if is_usual { PathBuf::from(unit_files::DIRECTORY) } else { PathBuf::new() };
+    let places = Places::of_host(config, &arguments.fstab, units);
     if !arguments.dry_run {
         return export(&places, colour, talk);
     }
-    let is_of_host = config.is_none() && arguments.fstab == Path::new(FSTAB);
+    let is_of_host = config.is_none() && is_usual;
     if arguments.json {
         let (exit, document) = as_json(&places, is_of_host);
         return Ok(report::finish(exit, writeln!(io::stdout(), "{document:#}")));
