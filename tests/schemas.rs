@@ -181,7 +181,7 @@ fn a_dry_export_prints_what_its_schema_says_and_needs_no_root() {
     );
     fs::write(directory.path().join("nasmount/conf.d/x.toml"), "[share.x]\nserver = 5\n").unwrap();
     let what = export()["problems"][0]["what"].as_str().unwrap().to_owned();
-    assert!(what.starts_with("the configuration is not valid as it is: ") && what.contains("x.toml:2"), "{what}");
+    assert!(what.starts_with("the configuration is not valid as it is: ") && what.contains("x.toml:1:"), "{what}");
 }
 
 #[test]
