@@ -15,10 +15,11 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use nasmount::cli::check::Output;
+use nasmount::cli::export::export_files;
 use nasmount::cli::import::{Host as Surroundings, translate};
 use nasmount::cli::records::Unfinished;
 use nasmount::cli::report::Exit;
-use nasmount::cli::takeover::{export_files, import_files};
+use nasmount::cli::takeover::import_files;
 use nasmount::config::credentials::parse_credentials;
 use nasmount::config::{self, Colour, SourceText, shipped_profiles};
 use nasmount::plan::bytes::text_of;

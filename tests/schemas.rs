@@ -154,6 +154,37 @@ fn check_and_import_print_what_their_schemas_say() {
 }
 
 #[test]
+fn a_dry_export_prints_what_its_schema_says_and_needs_no_root() {
+    use nasmount::cli::takeover::{Places, import_files};
+    let directory = tempfile::tempdir().unwrap();
+    let [fstab, config] = ["fstab", "nasmount/nasmount.toml"].map(|path| directory.path().join(path));
+    let arguments = ["--config", config.to_str().unwrap(), "export-fstab", "--dry-run", "--json", "--fstab"];
+    let export = || {
+        let document = output(&[&arguments[..], &[fstab.to_str().unwrap()]].concat());
+        conforms("export-fstab", &document);
+        assert!(!document.to_string().contains("hunter2"), "{document:#}");
+        document
+    };
+    assert_eq!(export()["problems"].as_array().unwrap().len(), 1, "there is no fstab");
+    fs::write(&fstab, "//nas/a /mnt/a cifs user=bob,password=hunter2 0 0\n").unwrap();
+    assert_eq!(export()["changes"], json!([]));
+    let roots = nasmount::sys::config_dir::ConfigRoots::under(directory.path(), Some(&config), None);
+    let places = Places { roots, fstab: fstab.clone(), units: PathBuf::new(), usual: true };
+    assert!(import_files(&places, nasmount::config::Colour::Never, &mut Vec::new()).unwrap().is_some());
+    let document = export();
+    assert_eq!(document["lines"], json!([1]));
+    assert_eq!(document["shares"], json!([{ "name": "a", "mount_point": "/mnt/a" }]));
+    assert_eq!(document["changes"][0], json!({ "path": fstab, "becomes": "replaced", "to": null }));
+    assert_eq!(
+        (&document["changes"][1]["becomes"], document["problems"].as_array().unwrap().len()),
+        (&json!("renamed"), 0)
+    );
+    fs::write(directory.path().join("nasmount/conf.d/x.toml"), "[share.x]\nserver = 5\n").unwrap();
+    let what = export()["problems"][0]["what"].as_str().unwrap().to_owned();
+    assert!(what.starts_with("the configuration is not valid as it is: ") && what.contains("x.toml:1:"), "{what}");
+}
+
+#[test]
 fn what_looks_at_configuration_and_host_prints_what_its_schema_says() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("nasmount.toml");

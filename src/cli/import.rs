@@ -1,6 +1,7 @@
 //! `nasmount import-fstab`: what the CIFS lines of fstab and mount units are in nasmount's configuration, and, with `--apply`, their
 //! move there.
 
+use std::collections::BTreeSet;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
@@ -157,7 +158,7 @@ pub(super) fn examined(
 pub(super) fn nested(imported: &Import, fstab: &str) -> impl Iterator<Item = Warning> {
     imported.nested.iter().map(|Nested { line, share, message, help }| {
         let place = Place { file: fstab.into(), line: *line, column: 1, span: 0..0, excerpt: None };
-        let (key, message, help) = (format!("share.{share}.mount_point"), message.clone(), (*help).to_owned());
+        let (key, message, help) = (format!("share.{share}.mount_point"), message.clone(), help.clone());
         Warning(Notice { kind: InvalidKind::Doubtful, place, key, message, help, related: None })
     })
 }
@@ -245,6 +246,7 @@ pub fn translate(
         _ => examined(&imported, texts, host.look_at_credentials, host.mount_point, host.is_missing),
     };
     let warnings: Vec<Warning> = warnings.into_iter().chain(nested(&imported, host.fstab)).collect();
+    let wrong = wrong_lines(&invalid, &imported, host.fstab);
     let refusal = if invalid.is_empty() && !imported.shares.is_empty() { (host.refusal)(&imported) } else { None };
     let exit = if invalid.is_empty() && refusal.is_none() { Exit::Done } else { Exit::Usage };
     let written = match output {
@@ -264,7 +266,7 @@ pub fn translate(
             .and_then(|()| say_remarks(&imported, host.unfinished, host.fstab, stderr))
             .and_then(|()| say_examined((&invalid, &warnings), &imported, host.fstab, colour, stderr))
             .and_then(|()| refusal.map_or(Ok(()), |(what, hint)| writeln!(stderr, "error: {what}\n  help: {hint}")))
-            .and_then(|()| say_what_next(&imported, host, exit, stderr)),
+            .and_then(|()| say_what_next(&imported, host, (exit, &wrong), stderr)),
     };
     (exit, written)
 }
@@ -296,20 +298,33 @@ pub(super) fn say_remarks(
     Ok(())
 }
 
-fn say_what_next(imported: &Import, host: &Host<'_>, exit: Exit, stderr: &mut impl Write) -> io::Result<()> {
+/// Lines of fstab at which errors point.
+fn wrong_lines(invalid: &[Invalid], imported: &Import, fstab: &str) -> BTreeSet<usize> {
+    let places = invalid.iter().map(|Invalid(notice)| at_its_origin(notice.clone(), imported, fstab).place);
+    places.filter(|place| place.file == Path::new(fstab)).map(|place| place.line).collect()
+}
+
+fn say_what_next(
+    imported: &Import,
+    host: &Host<'_>,
+    (exit, wrong): (Exit, &BTreeSet<usize>),
+    stderr: &mut impl Write,
+) -> io::Result<()> {
     let Host { fstab, directory, unfinished, .. } = host;
     if imported.shares.is_empty() && unfinished.is_empty() {
         return Ok(());
+    }
+    let right: Vec<usize> = imported.lines.iter().copied().filter(|line| !wrong.contains(line)).collect();
+    let difference = difference(fstab, host.sources.fstab, &right);
+    if !difference.is_empty() {
+        let others = if wrong.is_empty() { "" } else { "Of the other lines:\n" };
+        write!(stderr, "\n{others}{difference}")?;
     }
     if exit != Exit::Done {
         return writeln!(
             stderr,
             "\nNothing has been changed, and with --apply nothing will be, until the errors above are gone."
         );
-    }
-    let difference = difference(fstab, host.sources.fstab, &imported.lines);
-    if !difference.is_empty() {
-        write!(stderr, "\n{difference}")?;
     }
     let mut steps = Vec::new();
     if !imported.shares.is_empty() {

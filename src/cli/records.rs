@@ -8,6 +8,7 @@ use secrecy::{ExposeSecret as _, SecretString};
 use serde::{Deserialize, Serialize};
 
 use super::Hinted;
+use super::check::chain;
 use super::takeover::Places;
 use crate::config;
 use crate::config::units::mount_unit;
@@ -15,7 +16,7 @@ use crate::plan::fstab::{self, Masked, Remembered};
 use crate::plan::import::Share;
 use crate::plan::mount_unit::{Content, UnitFile, UnitText};
 use crate::sys::changes::Change;
-use crate::sys::config_dir::{ConfigTexts, files_of, read_private};
+use crate::sys::config_dir::{ConfigTexts, ReadError, files_of, read_private};
 use crate::sys::unit_files;
 
 /// What is remembered of an import.
@@ -70,9 +71,32 @@ pub struct Unfinished {
     pub(super) shares: Vec<Share>,
 }
 
+/// One, with its path and its text.
+pub(super) type RecordFile = (PathBuf, SecretString, Record);
+
 impl Record {
     pub(super) fn remembered(&self) -> Remembered<'_> {
         Remembered { masked: &self.masked, lines: self.lines.as_deref() }
+    }
+}
+
+impl Record {
+    /// Whether an import was ended before it wrote its configuration: then it has taken nothing over yet. `files` are those of conf.d.
+    pub(super) fn is_not_begun(&self, fstab: &str, files: &BTreeSet<PathBuf>) -> bool {
+        !files.contains(&self.configuration)
+            && fstab::is_untouched(fstab, self.remembered())
+            && self.units.taken().all(|change| change.is_due())
+    }
+
+    /// Takes such a record away, and the credentials files that were made for it, if they are as they were and nobody names them.
+    pub(super) fn taken_back(
+        self,
+        (path, text): (PathBuf, SecretString),
+        is_named: impl Fn(&Path) -> bool,
+    ) -> impl Iterator<Item = Change> {
+        let logins = self.logins.into_iter().filter(move |login| !is_named(&login.path));
+        let logins = logins.map(|login| Change::Remove { path: login.path, before: login.text }).filter(Change::is_due);
+        logins.chain([Change::Remove { path, before: text }])
     }
 }
 
@@ -201,15 +225,19 @@ pub(super) fn is_another_now(login: &KeptFile) -> bool {
 }
 
 /// Those that are there, with their paths and texts.
-pub(super) fn records(places: &Places) -> anyhow::Result<Vec<(PathBuf, SecretString, Record)>> {
+pub(super) fn records(places: &Places) -> anyhow::Result<Vec<RecordFile>> {
     let mut records = Vec::new();
     let files = files_of(&places.records())?;
     for path in files.into_iter().filter(|path| path.extension().is_some_and(|extension| extension == "json")) {
-        let text = read_private(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        let text = read_private(&path).map_err(|error| is_unreadable(&error))?;
         let record = serde_json::from_str(text.expose_secret()).map_err(|error| is_no_record(&path, &error))?;
         records.push((path, text, record));
     }
     Ok(records)
+}
+
+fn is_unreadable(error: &ReadError) -> anyhow::Error {
+    Hinted::new(chain(error), error.hint()).into()
 }
 
 /// Says nothing of what is in it.

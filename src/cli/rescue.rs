@@ -292,7 +292,7 @@ fn outcome(of: &OfShare, tally: &Tally, to: Option<&Destination>, doing: Doing) 
     }
     left.iter().for_each(|Left { path, why }| text.push_str(&format!("  {path:?}: {why}\n")));
     if !without.is_empty() {
-        text.push_str(&format!("{}: moved without some of their extended attributes:\n", of.share));
+        text.push_str(&format!("{}: not all that they were was taken there:\n", of.share));
     }
     without.iter().for_each(|Left { path, why }| text.push_str(&format!("  {path:?}: {why}\n")));
     text
@@ -334,7 +334,7 @@ mod tests {
             render(&all, Some(&Destination::Share), Doing::Move),
             "films: 1 file (10 bytes) was moved onto the share with the owner, group and mode that it has, 1 more with the same \
              content there already; 1 is left in /mnt/films:\n  \"a/film\": something else has that name there\n\
-             films: moved without some of their extended attributes:\n  \"b\": user.x not taken there\n"
+             films: not all that they were was taken there:\n  \"b\": user.x not taken there\n"
         );
         let text = render(&all, Some(&Destination::Aside("/root/old".into())), Doing::Look);
         assert!(text.contains("would be moved into /root/old/films"), "{text}");

@@ -14,30 +14,30 @@
 //! nasmount makes a unit of the same name for each share, and one of the administrator's would stand before it; its drop-ins would change
 //! it.
 
-use std::collections::BTreeSet;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
+use anyhow::Context as _;
 use secrecy::SecretString;
 
 use super::check::{chain, load_and_check, look_if_in_sight, say_notices};
 use super::import::{examined, imported, nested, say_examined, say_remarks};
-use super::records::{Kept, KeptFile, Record, Unfinished, is_another_now, records};
-use super::report::{self, Exit, Talk, write_error};
-use super::succession::{self, Way};
+use super::records::{Kept, KeptFile, Record, Unfinished};
+use super::report::{Exit, Talk, write_error};
+use super::succession;
 use super::{Hinted, is_root};
-use crate::config::{self, Colour, SourceText};
+use crate::config::{Colour, SourceText};
 use crate::plan::bytes::bytes_of;
-use crate::plan::fstab::{self, Given, Stuck, Taken};
+use crate::plan::doctor::lacks_cifs;
+use crate::plan::fstab::{self, Taken};
 use crate::plan::import::{Import, Login, Share, Sources};
 use crate::plan::mount_unit::UnitFile;
 use crate::sys::accounts;
-use crate::sys::changes::{self, Change, ChangeError, Done};
+use crate::sys::changes::{self, Alone, Change, ChangeError, Done};
 use crate::sys::config_dir::{
-    ConfigRoots, ConfigTexts, ReadError, files_of, mode_for_others, mount_point_on_host, read_config,
-    read_config_or_none, read_fstab,
+    ConfigRoots, ConfigTexts, ReadError, mount_point_on_host, read_config, read_config_or_none, read_fstab,
 };
-use crate::sys::unit_files;
+use crate::sys::{host_facts, unit_files};
 
 /// Where fstab is.
 pub const FSTAB: &str = "/etc/fstab";
@@ -55,10 +55,6 @@ const MAIN_TEXT: &str =
 const IMPORTED_BY_HAND: &str = "do it by hand where the fstab is kept: put what `nasmount import-fstab` prints into conf.d, make comments \
                                 of its lines, and `systemctl enable --now nasmount`";
 
-/// What an export does to it.
-const EXPORTED_BY_HAND: &str = "do it by hand where the fstab is kept: take `#nasmount: ` off each line, write its password from \
-                                imported/*.json for `***nasmount-...`, and take the shares out of conf.d";
-
 const NOTHING_CHANGED: &str = "nothing was changed; `nasmount import-fstab` prints the configuration that is meant, with its line of fstab \
                                or its unit above each share: mend that, or take it out";
 
@@ -73,19 +69,6 @@ pub struct Places {
     pub units: PathBuf,
     /// Is the configuration the one that the service reads?
     pub usual: bool,
-}
-
-/// What to do without the lines of fstab, or with them again.
-struct Export {
-    fstab: String,
-    lines: Vec<usize>,
-    /// Units that are started at boot again.
-    units: BTreeSet<String>,
-    changes: Vec<Change>,
-    /// Shares that are no longer nasmount's.
-    shares: Vec<Share>,
-    /// Is nothing left?
-    empty: bool,
 }
 
 impl Places {
@@ -110,7 +93,7 @@ impl Places {
     }
 
     /// A host whose shares are units may have no fstab at all.
-    fn fstab_text(&self) -> Result<String, ReadError> {
+    pub(super) fn fstab_text(&self) -> Result<String, ReadError> {
         match read_fstab(&self.fstab) {
             Err(ReadError::Read { source, .. }) if source.kind() == io::ErrorKind::NotFound && self.has_units() => {
                 Ok(String::new())
@@ -128,7 +111,7 @@ impl Places {
         self.directory().join("imported")
     }
 
-    fn fstab_shown(&self) -> std::borrow::Cow<'_, str> {
+    pub(super) fn fstab_shown(&self) -> std::borrow::Cow<'_, str> {
         self.fstab.to_string_lossy()
     }
 
@@ -143,7 +126,7 @@ impl Places {
     }
 
     /// Only root may write these files, and only the usual ones are read by the service.
-    fn may_be_changed(&self) -> anyhow::Result<()> {
+    pub(super) fn may_be_changed(&self) -> anyhow::Result<()> {
         if !self.usual {
             let hint = "leave out --config, and NASMOUNT_CONFIG";
             return Err(Hinted::new("this changes the configuration that the service reads, and no other", hint).into());
@@ -166,6 +149,8 @@ pub(super) fn with(texts: &ConfigTexts, toml: &str) -> ConfigTexts {
 pub fn import(places: &Places, colour: Colour, talk: Talk) -> anyhow::Result<Exit> {
     places.may_be_changed()?;
     succession::may_be_imported()?;
+    kernel_has_cifs()?;
+    let _alone = alone(places)?;
     let mut said = Vec::new();
     let imported = import_files(places, colour, &mut said);
     if talk == Talk::Usual || !matches!(imported, Ok(Some(_))) {
@@ -231,6 +216,9 @@ pub(super) fn refusal(
     found: &Import,
     left: &Unfinished,
 ) -> Option<(String, String)> {
+    if let Some((what, remedy)) = lacks_cifs(&host_facts::kernel(Path::new("/"))) {
+        return Some((what, remedy.to_owned()));
+    }
     let changes = changes_of_import(places, before, sources, texts, found, left);
     match changes.map(|changes| changes::are_possible(&changes)) {
         Ok(Ok(())) => None,
@@ -242,11 +230,31 @@ pub(super) fn refusal(
     }
 }
 
-fn made(changes: &[Change], by_hand: &str) -> anyhow::Result<Done> {
-    changes::make(changes).map_err(|error| nothing_changed(error, by_hand))
+pub(super) fn made(changes: &[Change], by_hand: &str) -> anyhow::Result<Done> {
+    let made = changes::are_possible(changes).and_then(|()| changes::make(changes));
+    made.map_err(|error| nothing_changed(error, by_hand))
 }
 
-fn nothing_changed(error: ChangeError, by_hand: &str) -> anyhow::Error {
+/// No other import or export is at work, as long as this is held.
+pub(super) fn alone(places: &Places) -> anyhow::Result<Alone> {
+    let directory = places.fstab.parent().unwrap_or(Path::new("/"));
+    let held = changes::alone(directory).with_context(|| format!("cannot lock {}", directory.display()))?;
+    held.ok_or_else(|| {
+        let message =
+            "another `nasmount import-fstab --apply` or `nasmount export-fstab` is at work; nothing was changed";
+        Hinted::new(message, "try again when it has ended").into()
+    })
+}
+
+/// Without CIFS in the kernel nothing that is taken over could be mounted.
+fn kernel_has_cifs() -> anyhow::Result<()> {
+    match lacks_cifs(&host_facts::kernel(Path::new("/"))) {
+        Some((what, remedy)) => Err(Hinted::new(format!("nothing was changed: {what}"), remedy).into()),
+        None => Ok(()),
+    }
+}
+
+pub(super) fn nothing_changed(error: ChangeError, by_hand: &str) -> anyhow::Error {
     match hint(&error, by_hand) {
         Some(hint) => Hinted::new(format!("nothing was changed: {}", chain(&error)), hint).into(),
         None => anyhow::Error::from(error).context("nothing was changed"),
@@ -259,7 +267,7 @@ fn hint(error: &ChangeError, by_hand: &str) -> Option<String> {
     Some(if error.is_about_a_link() { format!("{hint}; or {by_hand}") } else { hint.to_owned() })
 }
 
-fn refused<T>(err: &mut impl io::Write, error: &ReadError) -> anyhow::Result<Option<T>> {
+pub(super) fn refused<T>(err: &mut impl io::Write, error: &ReadError) -> anyhow::Result<Option<T>> {
     write_error(err, error, Some(&error.hint()))?;
     Ok(None)
 }
@@ -286,7 +294,7 @@ fn changes_of_import(
 }
 
 /// The fstab with another text, and every byte that is not UTF-8 as it was.
-fn replaced(places: &Places, before: &str, text: &str) -> Change {
+pub(super) fn replaced(places: &Places, before: &str, text: &str) -> Change {
     let bytes = |text| bytes_of(text).into();
     Change::Replace { path: places.fstab.clone(), before: bytes(before), text: bytes(text) }
 }
@@ -327,14 +335,14 @@ fn new_files(
 
 /// Of which changes is told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Told {
+pub(super) enum Told {
     Imported,
     Exported,
     WouldBeExported,
 }
 
 /// What was changed, or would be, a line each.
-fn told(changes: &[Change], lines: &[usize], told: Told) -> String {
+pub(super) fn told(changes: &[Change], lines: &[usize], told: Told) -> String {
     let (was, back) = match told {
         Told::Imported | Told::Exported => ("", "are back"),
         Told::WouldBeExported => ("would be ", "would be back"),
@@ -349,7 +357,9 @@ fn told(changes: &[Change], lines: &[usize], told: Told) -> String {
     let line = |change: &Change| match change {
         Change::Create { path, .. } => format!("{}: {was}written\n", path.display()),
         Change::Rename { path, to } => format!("{}: {was}renamed to {}\n", path.display(), to.display()),
-        Change::Remove { path, .. } if path.extension().is_some_and(|extension| extension == "json") => {
+        Change::Remove { path, .. }
+            if path.extension().is_some_and(|extension| extension == "json" || extension == "cred") =>
+        {
             format!("{}: {was}removed\n", path.display())
         }
         Change::Remove { path, .. } | Change::Unlink { path, .. } => {
@@ -366,194 +376,4 @@ fn told(changes: &[Change], lines: &[usize], told: Told) -> String {
 pub(super) fn numbered(lines: &[usize]) -> String {
     let numbers: Vec<String> = lines.iter().map(ToString::to_string).collect();
     format!("line{} {}", if lines.len() == 1 { "" } else { "s" }, numbers.join(", "))
-}
-
-/// Gives the lines back.
-pub fn export(places: &Places, dry_run: bool, colour: Colour, talk: Talk) -> anyhow::Result<Exit> {
-    places.may_be_changed()?;
-    let kind = if dry_run { Told::WouldBeExported } else { Told::Exported };
-    let Some(export) = plan_export(places, kind, colour, &mut io::stderr().lock())? else { return Ok(Exit::Usage) };
-    if export.changes.is_empty() {
-        if talk == Talk::Usual {
-            writeln!(io::stderr(), "nasmount has taken over no line of {}, and no unit", places.fstab_shown())?;
-        }
-        return Ok(Exit::Done);
-    }
-    let told = told(&export.changes, &export.lines, kind);
-    if dry_run {
-        // what the real run would be refused for
-        changes::are_possible(&export.changes).map_err(|error| nothing_changed(error, EXPORTED_BY_HAND))?;
-        let told = format!("Nothing has been changed. Without --dry-run:\n{told}");
-        return Ok(report::finish(Exit::Done, io::stdout().write_all(told.as_bytes())));
-    }
-    let way = succession::may_be_exported(&export.shares)?;
-    let done = made(&export.changes, EXPORTED_BY_HAND)?;
-    let told = if talk == Talk::Usual { told } else { String::new() };
-    if let Way::AtBoot(why) = way {
-        let told = told + &succession::at_boot(&why, export.empty);
-        return Ok(report::finish(Exit::Done, io::stderr().write_all(told.as_bytes())));
-    }
-    let lines = export.fstab.lines().enumerate().filter(|(index, _)| export.lines.contains(&(index + 1)));
-    let entries: Vec<_> = lines.filter_map(|(_, line)| fstab::entry(line)).collect();
-    succession::export(&entries, &export.units, export.empty, done, &told)
-}
-
-/// The part of it that concerns files, for tests.
-pub fn export_files(places: &Places, err: &mut impl io::Write) -> anyhow::Result<bool> {
-    let Some(export) = plan_export(places, Told::Exported, Colour::Never, err)? else { return Ok(false) };
-    let _ = made(&export.changes, EXPORTED_BY_HAND)?;
-    Ok(true)
-}
-
-/// `None` if something is wrong.
-fn plan_export(
-    places: &Places,
-    kind: Told,
-    colour: Colour,
-    err: &mut impl io::Write,
-) -> anyhow::Result<Option<Export>> {
-    let read = places.fstab_text().and_then(|text| Ok((text, read_config_or_none(&places.roots)?)));
-    let (before, texts) = match read {
-        Ok(read) => read,
-        Err(error) => return refused(err, &error),
-    };
-    let records = records(places)?;
-    let Given { text, lines, whole, strangers, lost, doubled } = given_back(places, &before, &records)?;
-    let fstab = places.fstab_shown();
-    for (line, other) in doubled {
-        writeln!(err, "{fstab}:{line}: not given back, but taken out: line {other} mounts the same there")?;
-    }
-    for line in strangers {
-        writeln!(
-            err,
-            "{fstab}:{line}: stays a comment: it is none of the lines that `nasmount import-fstab` took over"
-        )?;
-    }
-    let Some((shares, empty)) = without(&texts, &records, colour, err)? else { return Ok(None) };
-    nowhere(places, &shares, &lost)?;
-    for login in records.iter().flat_map(|(_, _, record)| &record.logins).filter(|login| is_another_now(login)) {
-        let path = login.path.display();
-        writeln!(
-            err,
-            "{path} has another login now than at the import: what comes back has the old one, and may have to be corrected"
-        )?;
-    }
-    let mut changes = Vec::new();
-    if text != before {
-        // the first of all: until then the records alone have the passwords
-        changes.push(replaced(places, &before, &text));
-    }
-    let units = records.iter().flat_map(|(_, _, record)| record.units.started()).collect();
-    changes.extend(records.iter().flat_map(|(_, _, record)| record.units.given_back()));
-    for (path, text, record) in records {
-        if texts.fragments.iter().any(|fragment| fragment.path == record.configuration) {
-            let to = free_name(&record.configuration, &files_of(&places.roots.drop_ins)?);
-            changes.push(Change::Rename { path: record.configuration, to });
-        } else {
-            writeln!(
-                err,
-                "{} is gone: if its shares are in another file, take them out there",
-                record.configuration.display()
-            )?;
-        }
-        let change = if whole {
-            Change::Remove { path: path.clone(), before: text }
-        } else {
-            let to = free_name(&path, &files_of(&places.records())?);
-            Change::Rename { path: path.clone(), to } // of a line that is gone: the password may be nowhere else
-        };
-        if let Some(mode) = mode_for_others(&path) {
-            err.write_all(seen_by_others(&change, mode, kind).as_bytes())?;
-        }
-        changes.push(change);
-    }
-    Ok(Some(Export { fstab: text, lines, units, changes, shares, empty }))
-}
-
-/// A record that others can read, which may have passwords.
-fn seen_by_others(change: &Change, mode: u32, kind: Told) -> String {
-    let path = change.path().display();
-    let close = |path: &Path| format!("`chmod 600 {}` closes it", path.display());
-    let now = match (kind, change) {
-        (Told::Exported, Change::Rename { to, .. }) => format!("this export makes it {}: {}", to.display(), close(to)),
-        (Told::Exported, _) => "this export removes it".to_owned(),
-        (Told::Imported | Told::WouldBeExported, _) => close(change.path()),
-    };
-    format!(
-        "{path} has mode {mode:04o}: others can read it, and the passwords that may be in it; {now}; who has read them knows them\n"
-    )
-}
-
-fn given_back(places: &Places, fstab: &str, records: &[(PathBuf, SecretString, Record)]) -> anyhow::Result<Given> {
-    let remembered: Vec<_> = records.iter().map(|(_, _, record)| record.remembered()).collect();
-    let shown = places.fstab_shown();
-    fstab::give_back(fstab, &remembered).map_err(|stuck| {
-        match stuck {
-            Stuck::Password(line) => Hinted::new(
-                format!("line {line} of {shown} was taken over, and its password is not known"),
-                "write the password in instead of what stands there between asterisks, and try again",
-            ),
-            Stuck::Mark(line) => Hinted::new(
-                format!("line {line} of {shown} was taken over, and does not begin with `{}` any more", fstab::TAKEN),
-                "let it begin with that again, exactly, and it becomes a line; or take it out; then try again",
-            ),
-        }
-        .into()
-    })
-}
-
-/// A share whose line is gone would be mounted by nobody.
-fn nowhere(places: &Places, shares: &[Share], lost: &[String]) -> anyhow::Result<()> {
-    for line in lost {
-        let Some(entry) = fstab::entry(line) else { continue };
-        let at =
-            |share: &&Share| Path::new(&share.mount_point).components().eq(Path::new(&entry.mount_point).components());
-        if let Some(Share { name, .. }) = shares.iter().find(at) {
-            let message =
-                format!("nobody would mount share {name}: its line is not in {} any more", places.fstab_shown());
-            let hint = format!(
-                "write it in again, `{}{line}`; or take share {name} out of the configuration; then try again",
-                fstab::TAKEN
-            );
-            return Err(Hinted::new(message, hint).into());
-        }
-    }
-    Ok(())
-}
-
-/// The shares that go with these imports, and whether none is left; `None` if the rest is no valid configuration.
-fn without(
-    texts: &ConfigTexts,
-    records: &[(PathBuf, SecretString, Record)],
-    colour: Colour,
-    err: &mut impl io::Write,
-) -> anyhow::Result<Option<(Vec<Share>, bool)>> {
-    if records.is_empty() {
-        return Ok(Some((Vec::new(), false))); // lines without an import: somebody else's, or a copied fstab
-    }
-    let imported: BTreeSet<&Path> = records.iter().map(|(_, _, record)| record.configuration.as_path()).collect();
-    let mut left = texts.clone();
-    left.fragments.retain(|fragment| !imported.contains(fragment.path.as_path()));
-    let load = |texts: &ConfigTexts| config::load(&texts.fragments, &texts.profiles);
-    let (now, later) = match load(texts).and_then(|now| Ok((now.settings, load(&left)?.settings))) {
-        Ok(both) => both,
-        Err(invalid) => {
-            writeln!(err, "nothing was changed: without what came from fstab the configuration is not valid\n")?;
-            say_notices(err, &invalid, &[], colour)?;
-            return Ok(None);
-        }
-    };
-    let gone = now.shares.iter().filter(|(id, _)| !later.shares.contains_key(*id));
-    let shares = gone.map(|(id, share)| Share {
-        name: id.to_string(),
-        mount_point: share.mount_point.to_string_lossy().into_owned(),
-    });
-    Ok(Some((shares.collect(), later.shares.is_empty())))
-}
-
-/// A name under which it is kept, and not read as configuration.
-fn free_name(path: &Path, taken: &BTreeSet<PathBuf>) -> PathBuf {
-    let plain = PathBuf::from(format!("{}.exported", path.display()));
-    let numbered = (2..).map(|number: u32| PathBuf::from(format!("{}.exported-{number}", path.display())));
-    std::iter::once(plain.clone()).chain(numbered).find(|name| !taken.contains(name)).unwrap_or(plain)
 }

@@ -53,7 +53,7 @@ pub enum Said {
     },
     /// It was there already, the same in content; the one beside the share is deleted.
     Same,
-    /// It is moved, but for extended attributes that are not taken where it goes.
+    /// It is moved, but not with all that it was: extended attributes, other names, owner and mode of what was there already.
     Without(Left),
     /// It was left where it is.
     Left(Left),
@@ -77,7 +77,7 @@ pub struct Tally {
     pub bytes: u64,
     /// Files that were there already.
     pub same: u64,
-    /// What was moved without all of its extended attributes.
+    /// What was moved, but not with all that it was.
     pub without: Vec<Left>,
     /// What was left.
     pub left: Vec<Left>,

@@ -14,10 +14,13 @@ use secrecy::{ExposeSecret as _, SecretString};
 use serde::{Deserialize, Serialize};
 
 use super::bytes;
-use super::inline_login::{Rest, password};
+use super::inline_login::{Rest, password, unknown};
 
 /// How a line that was taken over begins.
 pub const TAKEN: &str = "#nasmount: ";
+
+/// What stands for what is not shown.
+pub const HIDDEN: &str = "***";
 
 /// What a placeholder begins with; its number and `***` follow.
 const MASK: &str = "***nasmount-";
@@ -105,6 +108,13 @@ pub fn why_not_utf8(line: &str) -> Option<&'static str> {
     let (source, kind) = (fields.next().unwrap_or_default(), fields.nth(1).unwrap_or_default());
     if !is_cifs(kind, source) || source.starts_with('#') {
         return None;
+    }
+    if !fields.next().is_none_or(bytes::is_whole) {
+        return Some(
+            "left out: among its options are bytes that are not UTF-8, in a password perhaps; if it is Latin-1, `iconv -f latin1 -t utf8` \
+             shows the file as UTF-8, to be put in its place; or write `guest` for the login, import the line, and have `nasmount login` \
+             ask for the password",
+        );
     }
     if !bytes::is_whole(line) {
         return Some(
@@ -224,10 +234,24 @@ impl Masked {
 /// The lines that [`take`] changes, without their passwords, as a unified diff without context; empty if there are none.
 pub fn difference(name: &str, fstab: &str, lines: &[usize]) -> String {
     let mut text = if lines.is_empty() { String::new() } else { format!("--- {name}\n+++ {name}\n") };
-    for (number, line) in lines.iter().zip(take(fstab, lines).lines) {
+    let taken = take(fstab, lines).lines;
+    let originals = lines.iter().filter_map(|number| fstab.lines().nth(number.checked_sub(1)?));
+    for ((number, line), original) in lines.iter().zip(taken).zip(originals) {
+        let line = shown(&line, if is_quote_open(original) { 4 } else { 6 });
         text += &format!("@@ -{number} +{number} @@\n-{line}\n+{TAKEN}{line}\n");
     }
     text
+}
+
+/// A line, without its passwords, as far as these of its words: what stands behind them is read by nobody, and may be anything.
+pub fn shown(line: &str, words: usize) -> String {
+    let (read, behind) = line.split_at(end_of_fields(line, words));
+    if behind.trim().is_empty() { line.trim_end().to_owned() } else { format!("{read} {HIDDEN}") }
+}
+
+/// Whether a quotation mark among the options has no other one: then what stands behind the options may belong to them.
+pub(super) fn is_quote_open(line: &str) -> bool {
+    fields(line).nth(3).is_some_and(|options| !options.matches('"').count().is_multiple_of(2))
 }
 
 /// Gives the lines back that were taken over, and the passwords wherever they belong. A line is known by what it mounts where, or by its
@@ -251,8 +275,12 @@ pub fn give_back<'a>(fstab: &'a str, imports: &[Remembered<'_>]) -> Result<Given
     let mounts_same = |line: &str, other: &str| place(line).is_some() && place(line) == place(other);
     let again = |rest: &str| fstab.lines().position(|line| mounts_same(line, rest));
     let is_again = |line: &str| fstab.lines().filter_map(mine).any(|rest| mounts_same(line, rest));
+    // a line may have been there twice
     let copied = |index: usize, rest: &str| {
-        fstab.lines().take(index).position(|line| mine(line).is_some_and(|earlier| mounts_same(earlier, rest)))
+        let is_same = |line: &'a str| mine(line).is_some_and(|earlier| mounts_same(earlier, rest));
+        let there = taken.iter().filter(|line| mounts_same(line, rest)).count().max(1);
+        let earlier = fstab.lines().take(index).filter(|line| is_same(line)).count();
+        if earlier < there { None } else { fstab.lines().position(is_same) }
     };
     for (index, line) in fstab.split_inclusive('\n').enumerate() {
         let (marked, rest) = (line.strip_prefix(TAKEN).filter(|rest| of_cifs(rest)), mine(line));
@@ -283,13 +311,41 @@ pub fn give_back<'a>(fstab: &'a str, imports: &[Remembered<'_>]) -> Result<Given
     Ok(Given { text, lines, whole, strangers, lost, doubled })
 }
 
+/// Whether an fstab has all lines of an import as they were before it, and none of them behind its mark.
+pub fn is_untouched(fstab: &str, import: Remembered<'_>) -> bool {
+    let is_there = |shown: &String| {
+        let whole = import.masked.put_into(shown);
+        fstab.lines().any(|line| line.trim_end() == whole)
+    };
+    let is_taken = |line: &str| {
+        let taken = |rest: &str| import.lines.into_iter().flatten().any(|shown| place(shown) == place(rest));
+        line.strip_prefix(TAKEN).is_some_and(|rest| place(rest).is_some() && taken(rest))
+            || import.masked.0.keys().any(|mask| line.contains(mask))
+    };
+    import.lines.is_some_and(|lines| lines.iter().all(is_there)) && !fstab.lines().any(is_taken)
+}
+
 /// What a line mounts, and where.
 fn place(line: &str) -> Option<(String, String)> {
     entry(line).map(|entry| (entry.source, entry.mount_point))
 }
 
+/// What parts two fields.
+const BLANKS: [char; 4] = [' ', '\t', '\r', '\n'];
+
 fn fields(line: &str) -> impl Iterator<Item = &str> {
-    line.split([' ', '\t', '\r', '\n']).filter(|field| !field.is_empty())
+    line.split(BLANKS).filter(|field| !field.is_empty())
+}
+
+/// Where the last of the first so many fields ends.
+pub(super) fn end_of_fields(line: &str, count: usize) -> usize {
+    let after = |rest: &mut &str| {
+        *rest = rest.trim_start_matches(BLANKS);
+        *rest = rest.find(BLANKS).map_or("", |end| &rest[end..]);
+    };
+    let mut rest = line;
+    (0..count).for_each(|_| after(&mut rest));
+    line.len() - rest.len()
 }
 
 /// Octal escapes, as fstab has them for blanks (`\040`), tabs and backslashes; `None` if that is not UTF-8.
@@ -326,13 +382,13 @@ fn unquoted(option: &str) -> String {
     if literally { option.to_owned() } else { option.replace('"', "") }
 }
 
-/// What is a password, or perhaps the rest of one, becomes what `mask` makes of it.
+/// What is a password, or perhaps one or the rest of one, becomes what `mask` makes of it.
 fn without_passwords(line: &str, mask: &mut impl FnMut(&str) -> String) -> String {
     let Some(options) = fields(line).nth(3) else { return line.to_owned() };
     let (mut shown, mut left, mut rest) = (String::new(), options, Rest::default());
     for option in pieces(options) {
         let Some((commas, after)) = left.split_once(option) else { continue };
-        let secret = if rest.is(option) { Some(option) } else { password(option) };
+        let secret = if rest.is(option) { Some(option) } else { password(option).or_else(|| unknown(option)) };
         let plain = &option[..option.len() - secret.map_or(0, str::len)];
         let masked = secret.map(&mut *mask).unwrap_or_default();
         shown.extend([commas, plain, masked.as_str()]);

@@ -7,6 +7,7 @@ mod login;
 mod nested;
 mod options;
 mod possible;
+mod words;
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -147,6 +148,8 @@ struct Line<'text> {
     options: Vec<(String, String)>,
     conflicts: Vec<Conflict>,
     remarks: &'text mut Vec<Remark>,
+    /// Which of its options is looked at, from 1.
+    number: usize,
 }
 
 const REST: &str = "left out: what follows its comma is no option, but perhaps the rest of the password (mount.cifs ends one at a comma), so \
@@ -191,7 +194,7 @@ pub fn import(sources: Sources<'_>, existing: Option<&Settings>, directory: &Pat
     let mut tables: Vec<(Place, String)> = Vec::new();
     let mut servers: Vec<Server> = existing.into_iter().flat_map(known_servers).collect();
     let mut names = existing.into_iter().flat_map(|known| known.shares.keys()).map(ToString::to_string).collect();
-    let mut conflicts = Vec::new();
+    let (mut conflicts, mut seen) = (Vec::new(), Vec::new());
     let around = Around { existing, fstab: sources.name, look };
     let mut take = |mut line: Line<'_>| {
         conflicts.append(&mut line.conflicts);
@@ -201,9 +204,19 @@ pub fn import(sources: Sources<'_>, existing: Option<&Settings>, directory: &Pat
         Share { name, mount_point: line.mount_point }
     };
     for (index, text) in sources.fstab.lines().enumerate() {
+        let before = import.remarks.len();
         let Some(line) = read_line(index + 1, text, around, &mut import.remarks) else { continue };
-        import.shares.push(take(line));
         import.lines.push(index + 1);
+        match seen.iter().find(|(_, other)| *other == line.place()).map(|(number, _)| *number) {
+            None => {
+                seen.push((index + 1, line.place()));
+                import.shares.push(take(line));
+            }
+            Some(first) => {
+                import.remarks.truncate(before); // what would become of its options
+                import.remarks.push(Remark::new(&Place { file: None, line: index + 1 }, "", twice(first)));
+            }
+        }
     }
     for unit in sources.units {
         let (Some(line), automount) = read_unit(unit, sources.units, around, &mut import.remarks) else { continue };
@@ -271,6 +284,13 @@ fn dropped_in(units: &[UnitFile], wanted: &BTreeSet<String>) -> Vec<Remark> {
     units.iter().flat_map(said).collect()
 }
 
+/// Of a line that mounts what an earlier one does.
+fn twice(first: usize) -> String {
+    format!(
+        "mounts the same as line {first} in the same place, and becomes a comment with it: the first one counts, as it does for systemd"
+    )
+}
+
 fn known_servers(settings: &Settings) -> impl Iterator<Item = Server> {
     settings.servers.iter().map(|(name, server)| Server {
         name: name.to_string(),
@@ -292,6 +312,11 @@ fn read_line<'text>(
     remarks: &'text mut Vec<Remark>,
 ) -> Option<Line<'text>> {
     let at = Place { file: None, line: number };
+    if let Some(several) = words::several_lines(&at, text) {
+        remarks.push(several);
+        return None;
+    }
+    remarks.extend(words::oddities(&at, text));
     if let Some(why) = fstab::why_not_utf8(text).or_else(|| fstab::why_not_cifs(text)) {
         remarks.push(Remark::new(&at, "", why));
         return None;
@@ -305,6 +330,11 @@ fn read_line<'text>(
     }
     if !Line::is_possible(&at, &entry, around, remarks) {
         return None;
+    }
+    if fstab::is_quote_open(text) {
+        let message = "a quotation mark among its options has no other one: see that its password is the one that is meant, and no option \
+                       is missing";
+        remarks.push(Remark::new(&at, "", message));
     }
     Line::new(at, format!("line {number}"), entry, around.look, remarks)
 }
@@ -365,13 +395,16 @@ impl<'text> Line<'text> {
             options: Vec::new(),
             conflicts: Vec::new(),
             remarks,
+            number: 0,
         };
         let mut rest = Rest::default();
-        let (rests, options): (Vec<_>, Vec<_>) = options.into_iter().partition(|option| rest.is(option));
+        let (rests, options): (Vec<_>, Vec<_>) =
+            (1..).zip(options).partition(|(_, option): &(usize, String)| rest.is(option));
         if !rests.is_empty() {
             line.remark("password", REST); // without it
         }
-        for option in options {
+        for (number, option) in options {
+            line.number = number;
             match option.split_once('=') {
                 Some((name, value)) if value.contains('\n') => {
                     line.remark(name, "left out: a line feed is in its value");
@@ -390,6 +423,11 @@ impl<'text> Line<'text> {
 
     fn remark(&mut self, option: &str, message: impl Into<String>) {
         self.remarks.push(Remark::new(&self.at, option, message));
+    }
+
+    /// What it mounts, and where.
+    fn place(&self) -> (String, String, String) {
+        (same_host(&self.host).to_string(), self.source.clone(), self.mount_point.clone())
     }
 
     fn has(&self, name: &str) -> bool {

@@ -22,6 +22,38 @@ pub(super) fn password(option: &str) -> Option<&str> {
     (!password.is_empty()).then_some(password)
 }
 
+/// Words of mount(8), and of older CIFS clients, that the catalogue does not have.
+const OF_MOUNT: [&str; 17] = [
+    "atime",
+    "strictatime",
+    "nostrictatime",
+    "norelatime",
+    "lazytime",
+    "nolazytime",
+    "silent",
+    "loud",
+    "iversion",
+    "noiversion",
+    "dirsync",
+    "diratime",
+    "forcedirectio",
+    "directio",
+    "strictcache",
+    "posixpaths",
+    "noposixpaths",
+];
+
+/// What is in an option that nobody knows, and so may be a password that was written in the wrong place: its value, or all of a bare word.
+pub(super) fn unknown(option: &str) -> Option<&str> {
+    let (name, value) = option.split_once('=').map_or((option, None), |(name, value)| (name, Some(value)));
+    let plain = name.trim_start_matches('"');
+    let is_known = catalogue::lookup(plain).is_some()
+        || catalogue::forbidden(plain).is_some()
+        || value.is_none() && OF_MOUNT.contains(&plain);
+    let secret = value.unwrap_or(option);
+    (!is_known && !secret.is_empty()).then_some(secret)
+}
+
 /// Tells of the options of a line, one after the other, which are perhaps the rest of a password.
 #[derive(Default)]
 pub(super) struct Rest {
@@ -131,6 +163,22 @@ mod tests {
         }
         for options in ["domain=A,password=", "pass=x", "user=bob%x", "pass2=x"] {
             assert!(beside(options).is_none(), "{options}");
+        }
+    }
+
+    #[test]
+    fn what_nobody_knows_may_be_a_password() {
+        for (option, secret) in [
+            ("hunter2", Some("hunter2")),
+            ("pw=hunter2", Some("hunter2")),
+            ("\"hunter2", Some("\"hunter2")),
+            ("\"context=a,b\"", None),
+            ("ro", None),
+            ("lazytime", None),
+            ("x-gvfs-name=films", None),
+            ("fancy=", None),
+        ] {
+            assert_eq!(unknown(option), secret, "{option}");
         }
     }
 

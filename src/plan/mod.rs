@@ -11,6 +11,7 @@
 //! - [`doctor`]: facts about a host become findings.
 //! - [`fstab`], [`mount_unit`], [`import`]: lines of fstab and mount units, and what they become; `outdated`: those that must stay.
 //! - [`hazards`]: options that may hurt.
+//! - `over`: mounts that are made of what lies on a share.
 //! - [`login`]: what was typed becomes a credentials file.
 //! - [`options`]: a share and an address become the parameters of one mount;
 //! - [`units`]: what is configured of a unit, over all the shares that it needs.
@@ -34,4 +35,5 @@ pub mod login;
 pub mod mount_unit;
 pub mod options;
 mod outdated;
+mod over;
 pub mod units;

@@ -5,7 +5,8 @@ use std::io;
 use std::os::fd::AsFd;
 
 use rustix::fs::{
-    Gid, Mode, Timespec, Timestamps, Uid, XattrFlags, fchmod, fchown, fgetxattr, flistxattr, fsetxattr, fstat, futimens,
+    Gid, Mode, Stat, Timespec, Timestamps, Uid, XattrFlags, fchmod, fchown, fgetxattr, flistxattr, fsetxattr, fstat,
+    futimens,
 };
 use rustix::io::Errno;
 
@@ -35,6 +36,19 @@ pub fn keep(file: impl AsFd, copy: impl AsFd) -> io::Result<Vec<String>> {
     // an ACL changes it, a new owner takes set-id bits away
     fchmod(&copy, Mode::from_raw_mode(stat.st_mode)).map_err(named("its mode"))?;
     Ok(lost)
+}
+
+/// What one is that the other is not, of owner, group and mode; `None` if both are alike.
+///
+/// # Errors
+///
+/// One of them cannot be looked at.
+pub fn difference(file: impl AsFd, other: impl AsFd) -> io::Result<Option<String>> {
+    let (file, other) = (fstat(file)?, fstat(other)?);
+    let of = |stat: &Stat| (stat.st_uid, stat.st_gid, stat.st_mode & 0o7777);
+    let said = |(owner, group, mode): (u32, u32, u32)| format!("{owner}:{group} {mode:04o}");
+    let (file, other) = (of(&file), of(&other));
+    Ok((file != other).then(|| format!("{}, not {}", said(other), said(file))))
 }
 
 fn cannot(what: &str, error: Errno) -> io::Error {

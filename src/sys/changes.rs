@@ -94,7 +94,7 @@ impl ChangeError {
 }
 
 fn hint(change: &Change, source: &io::Error) -> Option<&'static str> {
-    const TAKEN: &str = "it is of an earlier import, or somebody else's: move it away, and try again";
+    const TAKEN: &str = "it is of an earlier import, which `nasmount export-fstab` undoes, or somebody else's: move it away, and try again";
     const LINK: &str = "nasmount would put a file in the link's place: replace it by a file first";
     const IMMUTABLE_DIRECTORY: &str =
         "its directory has the immutable or append-only flag (`lsattr -d`): `chattr -ia` takes it away; then try again";
@@ -102,10 +102,13 @@ fn hint(change: &Change, source: &io::Error) -> Option<&'static str> {
         "it has the immutable or append-only flag (`lsattr`): `chattr -ia` takes it away; then try again";
     const MOUNT: &str =
         "a file that is mounted there cannot be replaced: `umount` it, or change it by hand where it is kept";
+    const NAMES: &str = "the other names would keep the old text: `find / -xdev -samefile` with its path lists them; \
+                         take them away, or make symbolic links of them, and try again";
     const READ_ONLY: &str = "its file system is read-only: mount it writable, and try again";
     match (change, source.kind()) {
         (Change::Replace { path, .. }, _) if path.is_symlink() => Some(LINK),
         (Change::Replace { .. }, io::ErrorKind::ResourceBusy) => Some(MOUNT),
+        (Change::Replace { .. }, io::ErrorKind::TooManyLinks) => Some(NAMES),
         (_, io::ErrorKind::AlreadyExists) => Some(TAKEN),
         (_, io::ErrorKind::ReadOnlyFilesystem) => Some(READ_ONLY),
         (_, io::ErrorKind::PermissionDenied) if is_immutable(change.path()) => Some(IMMUTABLE),
@@ -121,11 +124,12 @@ pub fn are_possible(changes: &[Change]) -> Result<(), ChangeError> {
         let obstacle = match change {
             Change::Create { path, text, .. } => match has_text(path, text) {
                 Ok(true) => continue, // nothing is to be made
-                Ok(false) => Some(io::ErrorKind::AlreadyExists.into()),
-                Err(_) if path.is_symlink() => Some(io::ErrorKind::AlreadyExists.into()),
+                Ok(false) => Some(is_taken()),
+                Err(_) if path.is_symlink() => Some(is_taken()),
                 Err(_) => None, // there is none, or this user cannot see it
             },
             Change::Replace { path, .. } if path.is_symlink() => Some(is_link()),
+            Change::Replace { path, .. } if has_other_names(path) => Some(other_names()),
             Change::Replace { path, .. } if !mountinfo::on(&mounts, path).is_empty() => {
                 Some(io::ErrorKind::ResourceBusy.into())
             }
@@ -163,8 +167,39 @@ fn is_immutable(path: &Path) -> bool {
     flags.is_some_and(|flags| flags.intersects(rustix::fs::IFlags::IMMUTABLE | rustix::fs::IFlags::APPEND))
 }
 
+fn has_other_names(path: &Path) -> bool {
+    fs::symlink_metadata(path).is_ok_and(|metadata| metadata.is_file() && metadata.nlink() > 1)
+}
+
+fn other_names() -> io::Error {
+    io::Error::new(io::ErrorKind::TooManyLinks, "it has other names (hard links)")
+}
+
+/// What the kernel says when it is made.
+fn is_taken() -> io::Error {
+    io::Error::from_raw_os_error(libc::EEXIST)
+}
+
 fn is_link() -> io::Error {
     io::Error::other("it is a link: something else keeps it")
+}
+
+/// Keeps others who ask for it, too, from changing what is in a directory, as long as it is held.
+#[derive(Debug)]
+pub struct Alone(#[expect(dead_code, reason = "it is held, not used")] fs::File);
+
+/// `None` if somebody else holds it.
+///
+/// # Errors
+///
+/// The directory cannot be opened, or has no locks.
+pub fn alone(directory: &Path) -> io::Result<Option<Alone>> {
+    let file = fs::File::open(directory)?;
+    match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(Some(Alone(file))),
+        Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// Changes that were made.
@@ -388,6 +423,9 @@ fn replace(path: &Path, before: &SecretSlice<u8>, text: &SecretSlice<u8>) -> io:
     let metadata = fs::symlink_metadata(path)?;
     if !metadata.is_file() {
         return Err(is_link());
+    }
+    if has_other_names(path) {
+        return Err(other_names());
     }
     let beside = beside(path)?;
     write_new(&beside, text.expose_secret(), metadata.mode() & 0o7777)?;

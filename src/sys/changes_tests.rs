@@ -142,7 +142,7 @@ fn what_could_not_be_made_is_seen_before_anything_is() {
     assert!(are_possible(&[create(root.join("new"), "x"), create(root.join("fstab"), "old")]).is_ok());
     for (change, why, hint) in [
         (replace(root.join("link")), "it is a link", "in the link's place"),
-        (create(root.join("fstab"), "x"), "entity already exists", "move it away"),
+        (create(root.join("fstab"), "x"), "File exists", "move it away"),
         (replace("/proc".into()), "resource busy", "`umount` it"), // what is mounted there is no file, but mounted
     ] {
         let refused = are_possible(&[change]).unwrap_err();
@@ -210,4 +210,15 @@ fn what_is_there_already_is_created_and_not_undone() {
     fs::write(&path, "username=bob\n").unwrap();
     make(&[create(path.clone(), "username=bob\n")]).unwrap().undo().unwrap();
     assert_eq!(text(&path), "username=bob\n");
+}
+
+#[test]
+fn two_are_not_at_work_at_once() {
+    let directory = tempfile::tempdir().unwrap();
+    let held = alone(directory.path()).unwrap();
+    assert!(held.is_some());
+    assert!(alone(directory.path()).unwrap().is_none());
+    drop(held);
+    assert!(alone(directory.path()).unwrap().is_some());
+    assert!(alone(&directory.path().join("nowhere")).is_err());
 }

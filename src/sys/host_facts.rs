@@ -80,7 +80,8 @@ fn text(path: &Path) -> Option<String> {
     Some(String::from_utf8_lossy(&bytes).into_owned())
 }
 
-fn kernel(root: &Path) -> KernelFacts {
+/// What the kernel says of itself in the files below `root`.
+pub fn kernel(root: &Path) -> KernelFacts {
     let proc = |name: &str| text(&root.join("proc").join(name));
     let release = proc("sys/kernel/osrelease").unwrap_or_default().trim().to_owned();
     let modules = root.join("lib/modules").join(&release);

@@ -4,7 +4,8 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 
 use nasmount::cli::Hinted;
-use nasmount::cli::takeover::{export_files, import_files};
+use nasmount::cli::export::export_files;
+use nasmount::cli::takeover::import_files;
 use nasmount::config::Colour;
 
 use super::host::Host;
@@ -184,4 +185,99 @@ fn a_record_that_others_can_read_is_named_with_what_closes_it() {
     let said = host.export();
     let kept = format!("`chmod 600 {}.exported` closes it", record.display());
     assert!(said.contains("has mode 0640") && said.contains(&kept), "{said}");
+}
+
+/// As an import that is killed before it has written a configuration leaves it.
+#[test]
+fn an_import_that_had_not_begun_is_taken_back() {
+    let fstab = "//nas/a /mnt/a cifs user=bob,password=hunter2 0 0\n";
+    let host = Host::new(fstab);
+    assert!(host.import().0.is_some());
+    let begun = host.read("etc/fstab");
+    fs::remove_file(host.path("etc/nasmount/conf.d/fstab.toml")).unwrap();
+    fs::remove_file(host.path("etc/nasmount/nasmount.toml")).unwrap();
+    fs::write(host.path("etc/fstab"), fstab).unwrap();
+    let said = host.export();
+    assert!(said.contains("imported/fstab.json: its import was ended before it wrote a configuration"), "{said}");
+    assert_eq!(host.files(), [("etc/fstab".to_owned(), 0o644)], "the login has gone with it");
+    assert_eq!(host.read("etc/fstab"), fstab);
+    assert!(host.import().0.is_some(), "and once more");
+    assert_eq!(host.read("etc/fstab"), begun);
+    // a configuration that somebody took away is another thing: the line is a comment, and comes back
+    fs::remove_dir_all(host.path("etc/nasmount/conf.d")).unwrap();
+    fs::remove_file(host.path("etc/nasmount/nasmount.toml")).unwrap();
+    let said = host.export();
+    assert!(said.contains("conf.d/fstab.toml is gone"), "{said}");
+    assert_eq!(host.read("etc/fstab"), fstab);
+    assert!(host.read("etc/nasmount/nas.cred").contains("hunter2"));
+}
+
+#[test]
+fn a_login_that_is_used_or_changed_stays_when_its_import_had_not_begun() {
+    for change in ["username=carol\n", ""] {
+        let fstab = "//nas/a /mnt/a cifs user=bob,password=hunter2 0 0\n";
+        let host = Host::new(fstab);
+        assert!(host.import().0.is_some());
+        fs::remove_file(host.path("etc/nasmount/conf.d/fstab.toml")).unwrap();
+        let login = host.path("etc/nasmount/nas.cred");
+        if change.is_empty() {
+            let used = format!("{fstab}//nas/b /mnt/b cifs credentials={} 0 0\n", login.display());
+            fs::write(host.path("etc/fstab"), used).unwrap();
+        } else {
+            fs::write(host.path("etc/fstab"), fstab).unwrap();
+            fs::write(&login, change).unwrap();
+        }
+        host.export();
+        assert!(login.exists() && !host.path("etc/nasmount/imported/fstab.json").exists(), "{change}");
+    }
+}
+
+#[test]
+fn why_an_export_is_refused_is_said_with_its_reason() {
+    let host = Host::new("//nas/a /mnt/a cifs guest 0 0\n");
+    assert!(host.import().0.is_some());
+    fs::write(host.path("etc/nasmount/conf.d/x.toml"), "[share.x]\nserver = 5\n").unwrap();
+    let mut err = Vec::new();
+    assert!(!export_files(&host.places(), &mut err).unwrap());
+    let said = String::from_utf8(err).unwrap();
+    assert!(said.starts_with("nothing was changed: the configuration is not valid as it is\n\nerror: "), "{said}");
+}
+
+#[test]
+fn a_line_that_was_there_twice_is_there_twice_again() {
+    let fstab = "//nas/a /mnt/a cifs user=bob,password=hunter2 0 0\n//nas/b /mnt/b cifs guest 0 0\n\
+                 //nas/a /mnt/a cifs user=bob,password=hunter2,ro 0 0\n";
+    let host = Host::new(fstab);
+    let (shares, said) = host.import();
+    assert_eq!(shares.unwrap().len(), 2, "{said}");
+    assert!(said.contains("etc/fstab:3: mounts the same as line 1 in the same place"), "{said}");
+    assert!(host.read("etc/fstab").lines().all(|line| line.starts_with("#nasmount: ")));
+    assert!(!host.read("etc/fstab").contains("hunter2"));
+    assert_eq!(host.export(), "");
+    assert_eq!(host.read("etc/fstab"), fstab);
+}
+
+#[test]
+fn a_bare_word_leaves_fstab_as_a_password_does_and_comes_back() {
+    let fstab = "//nas/a /mnt/a cifs credentials=/nowhere,hunter2,pw=hunter2,ro 0 0 # mine\n"
+        .replace("credentials=/nowhere,", "");
+    let host = Host::new(&fstab);
+    assert!(host.import().0.is_some());
+    let taken = "#nasmount: //nas/a /mnt/a cifs ***nasmount-1***,pw=***nasmount-2***,ro 0 0 # mine\n";
+    assert_eq!(host.read("etc/fstab"), taken);
+    assert_eq!(host.export(), "");
+    assert_eq!(host.read("etc/fstab"), fstab);
+}
+
+#[test]
+fn an_fstab_with_another_name_is_refused_before_anything_is_changed() {
+    let host = Host::new("//nas/a /mnt/a cifs user=bob,password=hunter2 0 0\n");
+    fs::hard_link(host.path("etc/fstab"), host.path("etc/fstab.link")).unwrap();
+    let before = host.files();
+    let error = import_files(&host.places(), Colour::Never, &mut Vec::new()).unwrap_err();
+    assert!(error.to_string().starts_with("nothing was changed: cannot write "), "{error}");
+    assert!(error.to_string().ends_with("it has other names (hard links)"), "{error}");
+    let said = error.downcast_ref::<Hinted>().map(Hinted::hint).unwrap();
+    assert!(said.starts_with("the other names would keep the old text"), "{said}");
+    assert_eq!(host.files(), before);
 }

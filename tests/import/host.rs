@@ -4,7 +4,8 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
-use nasmount::cli::takeover::{Places, export_files, import_files};
+use nasmount::cli::export::export_files;
+use nasmount::cli::takeover::{Places, import_files};
 use nasmount::config::Colour;
 use nasmount::plan::import::Share;
 use nasmount::sys::config_dir::ConfigRoots;

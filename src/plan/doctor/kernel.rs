@@ -37,26 +37,32 @@ pub(super) fn kernel(settings: &Settings, kernel: &KernelFacts, found: &mut Vec<
     }
 }
 
+/// That the kernel has no CIFS, and what to do; `None` if it has it, or can load it.
+pub fn lacks_cifs(kernel: &KernelFacts) -> Option<(String, &'static str)> {
+    lacks(kernel, "cifs", "cifs")
+}
+
+fn lacks(kernel: &KernelFacts, name: &str, file: &str) -> Option<(String, &'static str)> {
+    let loaded = kernel.filesystems.lines().any(|line| line.split_whitespace().next_back() == Some(name));
+    if loaded || kernel.modules.as_ref().is_some_and(|modules| modules.contains(&format!("/{file}.ko"))) {
+        return None;
+    }
+    Some(match kernel.modules {
+        Some(_) => (
+            format!("Linux {} has no {name}", kernel.release),
+            "install the package with all its modules (Ubuntu: apt install linux-modules-extra-$(uname -r))",
+        ),
+        None => (
+            format!("{name} is not loaded, and there are no modules of Linux {}", kernel.release),
+            "reboot, if another kernel was installed in its place",
+        ),
+    })
+}
+
 /// What the kernel was built without.
 fn lacking(kernel: &KernelFacts, found: &mut Vec<Finding>) {
-    let has = |name: &str, file: &str| {
-        let loaded = kernel.filesystems.lines().any(|line| line.split_whitespace().next_back() == Some(name));
-        loaded || kernel.modules.as_ref().is_some_and(|modules| modules.contains(&format!("/{file}.ko")))
-    };
     for (id, name, file) in [("kernel-without-cifs", "cifs", "cifs"), ("kernel-without-autofs", "autofs", "autofs4")] {
-        if has(name, file) {
-            continue;
-        }
-        let (what, remedy) = match kernel.modules {
-            Some(_) => (
-                format!("Linux {} has no {name}", kernel.release),
-                "install the package with all its modules (Ubuntu: apt install linux-modules-extra-$(uname -r))",
-            ),
-            None => (
-                format!("{name} is not loaded, and there are no modules of Linux {}", kernel.release),
-                "reboot, if another kernel was installed in its place",
-            ),
-        };
+        let Some((what, remedy)) = lacks(kernel, name, file) else { continue };
         let why = "no share can be mounted, or barred, without it";
         found.push(Finding::new(id, Severity::Error, what, why, remedy));
     }

@@ -22,6 +22,7 @@ use facts::{HostFacts, ServiceFacts};
 use mounts::Others;
 
 pub use bugs::{Kernel, Version};
+pub use kernel::lacks_cifs;
 pub use mounts::size;
 
 /// The first systemd that nasmount was made for.

@@ -10,6 +10,7 @@ use crate::config::settings::{Settings, ShareSettings};
 use crate::config::units::mount_unit;
 use crate::plan::fstab::{self, Entry};
 use crate::plan::mount_unit::{Content, UnitFile};
+use crate::plan::over::lies_on;
 
 /// Who else mounts what is nasmount's.
 pub(super) struct Others<'a> {
@@ -29,20 +30,8 @@ impl Others<'_> {
         self.settings.shares.values().find(|share| Path::new(path).starts_with(&share.mount_point))
     }
 
-    /// The share on which lies what is mounted: a directory that is bound, a branch of mergerfs, a layer of overlayfs, an image. A glob of
-    /// mergerfs (`/mnt/*`) takes in what begins as it does.
     fn share_below(&self, source: &str, options: &[String]) -> Option<&ShareSettings> {
-        const LAYERS: [&str; 4] = ["lowerdir=", "upperdir=", "workdir=", "branches="];
-        let layers = options.iter().filter_map(|option| LAYERS.iter().find_map(|key| option.strip_prefix(key)));
-        let is_local = source.starts_with('/') && !source.starts_with("//");
-        let paths = layers.chain(is_local.then_some(source)).flat_map(|paths| paths.split(':'));
-        let lies_on = |path: &str, share: &ShareSettings| match path.split_once(['*', '?', '[']) {
-            Some((before, _)) => share.mount_point.to_string_lossy().starts_with(before),
-            None => Path::new(path).starts_with(&share.mount_point),
-        };
-        // a branch of mergerfs may say how it is used: `/mnt/a=RO`
-        let mut paths = paths.map(|path| path.split('=').next().unwrap_or(path)).filter(|path| path.starts_with('/'));
-        paths.find_map(|path| self.settings.shares.values().find(|share| lies_on(path, share)))
+        self.settings.shares.values().find(|share| lies_on(source, options, &share.mount_point))
     }
 
     /// The name of the server that is meant by one of these hosts.
@@ -147,7 +136,9 @@ const INSIDE: &str = "it waits for the share's server, and the share cannot be u
 pub(super) fn without_nasmount(host: &HostFacts) -> Vec<Finding> {
     let lines = (1..).zip(host.fstab.lines()).filter_map(|(number, line): (usize, &str)| {
         let Entry { source, mount_point, kind, .. } = fstab::entry(line)?;
-        let what = format!("line {number} of /etc/fstab mounts {mount_point}, a share of CIFS, without nasmount");
+        // words in another order: what stands there may have a password
+        let mounts = if mount_point.starts_with('/') { format!("{mount_point}, ") } else { String::new() };
+        let what = format!("line {number} of /etc/fstab mounts {mounts}a share of CIFS, without nasmount");
         fstab::is_cifs(&kind, &source).then_some(("fstab-cifs", what))
     });
     let units = host.units.iter().filter_map(|UnitFile { path, content, .. }| {

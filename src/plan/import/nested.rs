@@ -1,8 +1,9 @@
-//! Lines of fstab that stay, and whose mounts lie in or around the mount of a share that is imported.
+//! Lines of fstab that stay, and whose mounts lie in or around the mount of a share that is imported, or are made of what lies on it.
 
 use std::path::{Component, Path};
 
 use super::super::fstab::{self, Entry};
+use super::super::over::lies_on;
 use super::Share;
 
 /// What a line of a disk begins with.
@@ -20,7 +21,7 @@ pub struct Nested {
     /// What is the matter.
     pub message: String,
     /// What to do about it.
-    pub help: &'static str,
+    pub help: String,
 }
 
 /// All of them, in the order of the lines; `imported` are those that do not stay.
@@ -30,7 +31,8 @@ pub(super) fn nested(fstab: &str, imported: &[usize], shares: &[Share]) -> Vec<N
         Some((number, entry))
     };
     let lines = (1..).zip(fstab.lines()).filter_map(stays);
-    lines.flat_map(|(line, entry)| shares.iter().filter_map(move |share| of(line, &entry, share))).collect()
+    let found = |line, entry: &Entry, share| of(line, entry, share).or_else(|| over(line, entry, share));
+    lines.flat_map(|(line, entry)| shares.iter().filter_map(move |share| found(line, &entry, share))).collect()
 }
 
 /// What both have to do with each other; a disk that every boot mounts first may be around anything, and `none` is nowhere.
@@ -58,12 +60,57 @@ fn of(line: usize, entry: &Entry, Share { name, mount_point }: &Share) -> Option
         ),
         (false, false) => return None,
     };
+    Some(Nested {
+        line,
+        share: name.clone(),
+        message: format!("line {line} stays in fstab and {what}"),
+        help: help.to_owned(),
+    })
+}
+
+/// What it mounts, or swaps to, lies on the share.
+fn over(line: usize, entry: &Entry, Share { name, mount_point }: &Share) -> Option<Nested> {
+    let Entry { source, mount_point: place, kind, options } = entry;
+    if !lies_on(source, options, Path::new(mount_point)) {
+        return None;
+    }
+    let (what, help) = if kind == "swap" {
+        let help = "put it on a disk of this host: while the share's server is away, nothing comes back that was swapped out, and the host hangs";
+        (format!("swaps to {source}, a file on the share"), help.to_owned())
+    } else {
+        let path = mount_point.replace('\\', "\\134").replace(' ', "\\040");
+        let help = format!(
+            "it is a mount of its own, which keeps what the share was when it was made, dead after the next outage: make {place} a link, or a \
+             share of its own; or have it come after the share, with `_netdev,nofail,x-systemd.requires-mounts-for={path}` (a unit: \
+             `RequiresMountsFor=`)"
+        );
+        (format!("mounts on {place} what lies on the share"), help)
+    };
     Some(Nested { line, share: name.clone(), message: format!("line {line} stays in fstab and {what}"), help })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_made_of_what_lies_on_a_share_is_found() {
+        let fstab = "/mnt/my\\040films/a /home/a none bind 0 0\n/mnt/my\\040films/swap none swap sw 0 0\n\
+                     overlay /merged overlay lowerdir=/data:/mnt/my\\040films/b,upperdir=/u,workdir=/w\n/mnt/my\\040films2 /c none bind\n\
+                     /mnt/my\\040films/cd.iso /cd iso9660 loop\n";
+        let found = nested(fstab, &[], &[Share { name: "films".into(), mount_point: "/mnt/my films".into() }]);
+        let said: Vec<&str> = found.iter().map(|nested| nested.message.as_str()).collect();
+        assert_eq!(
+            said,
+            [
+                "line 1 stays in fstab and mounts on /home/a what lies on the share",
+                "line 2 stays in fstab and swaps to /mnt/my films/swap, a file on the share",
+                "line 3 stays in fstab and mounts on /merged what lies on the share",
+                "line 5 stays in fstab and mounts on /cd what lies on the share",
+            ]
+        );
+        assert!(found[0].help.contains("x-systemd.requires-mounts-for=/mnt/my\\040films`"), "{}", found[0].help);
+    }
 
     #[test]
     fn what_lies_in_or_around_a_share_is_found_and_its_neighbours_are_not() {

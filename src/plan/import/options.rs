@@ -1,6 +1,8 @@
 //! What becomes of each option of a line.
 
 use super::super::catalogue::{self, Form};
+use super::super::fstab::HIDDEN;
+use super::super::inline_login::unknown;
 use super::super::mount_unit;
 use super::{Line, Remark, quoted};
 use crate::config::opposite;
@@ -11,6 +13,9 @@ impl Line<'_> {
     pub(super) fn take(&mut self, option: &str) {
         let (name, value) = option.split_once('=').map_or((option, None), |(name, value)| (name, Some(value)));
         match (name, value) {
+            ("credentials" | "cred", Some("")) => {
+                self.remark(name, "left out: it names no file; `credentials=FILE`, if one is meant");
+            }
             ("credentials" | "cred", Some(file)) => self.take_file(file),
             ("user" | "users" | "owner" | "group", None) => {
                 self.remark(name, "left out: nasmount mounts as root, and at its start");
@@ -30,7 +35,9 @@ impl Line<'_> {
                 self.remark(name, "left out: kernels since 5.11 ignore it, and mount what the source says");
             }
             ("rw", None) => self.take_back_opposite(name),
-            ("port", Some("445")) | ("auto" | "defaults" | "nofail" | "_netdev" | "soft", None) => {}
+            ("port", Some("445")) | ("auto" | "defaults" | "soft", None) => {}
+            ("nofail", None) => self.remark(name, "left out: the boot waits for no share of nasmount's"),
+            ("_netdev", None) => self.remark(name, "left out: nasmount waits for the network itself"),
             ("noauto", None) => {
                 self.remark(name, "left out: nasmount mounts it at its start; `nasmount unmount` takes it off")
             }
@@ -97,7 +104,7 @@ impl Line<'_> {
 
     fn keep(&mut self, name: &str, value: Option<&str>) {
         let Some(known) = catalogue::lookup(name) else {
-            return self.remark(name, "left out: there is no such option of the CIFS client");
+            return self.unknown(name, value);
         };
         let written = match (known.form, value) {
             (Form::Flag, None | Some("")) => "true".to_owned(),
@@ -120,6 +127,22 @@ impl Line<'_> {
         self.forget(name, &written);
         self.options.push((name.to_owned(), written));
         self.take_back_opposite(name);
+    }
+
+    /// A bare word may be a password that stands in the wrong place.
+    fn unknown(&mut self, name: &str, value: Option<&str>) {
+        let option = value.map_or(name, |_| "");
+        match unknown(option) {
+            Some(_) => {
+                let number = self.number;
+                let message = format!(
+                    "left out: there is no such option of the CIFS client; it is option {number} of the line, and not shown, as it may be a \
+                     password"
+                );
+                self.remark(HIDDEN, message);
+            }
+            None => self.remark(name, "left out: there is no such option of the CIFS client"),
+        }
     }
 
     /// The last one counts.

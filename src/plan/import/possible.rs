@@ -51,7 +51,7 @@ impl Line<'_> {
         let parts = Source::of(&spec);
         let port = options.iter().find_map(|option| option.strip_prefix("port="));
         let port = port.or_else(|| parts.as_ref()?.port).filter(|port| *port != "445");
-        let why = if host.is_some_and(|host| host.contains('@')) {
+        let why = if host.map_or(spec.contains('@'), |host| host.contains('@')) {
             "left out: there is a login in its source, which is not repeated here; logins are in credentials files"
                 .to_owned()
         } else if let Some(port) = port {
@@ -62,12 +62,14 @@ impl Line<'_> {
                 .to_owned()
         } else if let Some(why) = is_outdated(options) {
             why
+        } else if parts.is_none() && spec.contains(['=', ',']) {
+            "left out: what stands for its source is not //SERVER/SHARE".to_owned() // options, perhaps
         } else if parts.is_none() {
             format!("left out: {spec} is not //SERVER/SHARE")
         } else if parts.as_ref().is_some_and(|parts| parts.share.is_empty()) {
             format!("left out: {spec} names a server, and no share on it; it is //SERVER/SHARE")
         } else if !mount_point.starts_with('/') {
-            format!("left out: {mount_point} is not a directory's path")
+            "left out: what stands for its mount point is no directory's path, which begins with `/`".to_owned()
         } else if let Some(share) = around.already(entry, parts.as_ref()) {
             is_already(at, share, around.fstab)
         } else {

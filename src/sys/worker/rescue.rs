@@ -311,6 +311,9 @@ impl Mover<'_> {
                 }
             }
         };
+        if let (false, Some(target)) = (is_new, &target) {
+            self.say_different(&below, target)?;
+        }
         self.directory(&below, target.as_ref(), depth + 1)?;
         if self.doing == Doing::Look {
             return Ok(None);
@@ -344,6 +347,7 @@ impl Mover<'_> {
                 if !self.same(&source, &target, name)? {
                     return Err(taken());
                 }
+                self.say_different(&source, &target)?;
                 Said::Same
             }
             (Some(Err(error)), _) if error != Errno::NOENT => return Err(self.because(name, error)),
@@ -354,6 +358,9 @@ impl Mover<'_> {
             }
             _ => Said::Moved { files: 1, bytes },
         };
+        if said != Said::Same && before.st_nlink > 1 {
+            self.say_without("it has other names (hard links), and is a file of its own there".to_owned())?;
+        }
         if self.doing == Doing::Move {
             still(&source, Some(&before))?;
             self.remove(from, name, &before)?;
@@ -441,11 +448,22 @@ impl Mover<'_> {
 
     /// It is moved, but for these extended attributes.
     fn say_lost(&mut self, lost: &[String]) -> Result<(), Failed> {
-        if lost.is_empty() {
-            return Ok(());
+        if lost.is_empty() { Ok(()) } else { self.say_without(format!("{} not taken there", lost.join(", "))) }
+    }
+
+    /// What was there already stays as it is; on a share, whose owners and modes are its own, that is said once of all.
+    fn say_different(&mut self, from: &OwnedFd, there: &OwnedFd) -> Result<(), Failed> {
+        match attributes::difference(from, there) {
+            Ok(Some(different)) if self.way != Way::Merge => {
+                self.say_without(format!("it was there already, and keeps owner, group and mode: {different}"))
+            }
+            Ok(_) | Err(_) => Ok(()),
         }
+    }
+
+    fn say_without(&mut self, why: String) -> Result<(), Failed> {
         let path = self.at.to_string_lossy().into_owned();
-        (self.say)(Said::Without(Left { path, why: format!("{} not taken there", lost.join(", ")) }))
+        (self.say)(Said::Without(Left { path, why }))
     }
 
     fn unkept(&self, name: &CStr, error: &io::Error) -> Trouble {

@@ -152,9 +152,10 @@ fn links_and_what_is_no_file() {
     assert_eq!(said[1..3], [moved(12), Said::Same]);
     assert_eq!(left(&said[3]), ("socket", "it is a socket, which is not copied"));
     assert_eq!(left(&said[4]), ("trap", "something else has that name there"), "a link is not followed");
-    assert_eq!(said[5..7], [moved(4), moved(4)]);
-    assert_eq!(left(&said[7]).0, "two");
-    assert_eq!(said.len(), 8);
+    assert!(matches!(&said[5], Said::Without(Left { path, .. }) if path == "twin"), "{:?}", said[5]);
+    assert_eq!(said[6..8], [moved(4), moved(4)]);
+    assert_eq!(left(&said[8]).0, "two");
+    assert_eq!(said.len(), 9);
     assert_eq!(scene.read("share/twin2").unwrap(), "twin");
     assert_eq!(fs::read_link(scene.path("share/link")).unwrap(), Path::new("../elsewhere"));
     assert_eq!(scene.read("outside/x").unwrap(), "x");
@@ -354,4 +355,51 @@ fn nothing_goes_into_the_directory_that_it_comes_from() {
     }
     refuse_inside(&scene.directory("beside"), &scene.directory("share")).unwrap();
     refuse_inside(&scene.directory("beside/a"), &scene.directory("beside")).unwrap();
+}
+
+#[test]
+fn what_was_there_already_keeps_its_mode_and_that_is_said() {
+    let mode = |scene: &Scene, path: &str, mode| {
+        fs::set_permissions(scene.path(path), fs::Permissions::from_mode(mode)).unwrap();
+    };
+    for (way, told) in [(Way::Copy, true), (Way::Rename, true), (Way::Merge, false)] {
+        let scene = Scene::new();
+        scene.write("beside/films/new", "new");
+        scene.write("beside/films/same", "equal");
+        scene.write("share/films/same", "equal");
+        mode(&scene, "beside/films", 0o700);
+        mode(&scene, "share/films", 0o755);
+        mode(&scene, "beside/films/same", 0o600);
+        mode(&scene, "share/films/same", 0o644);
+        let (looked, _) = scene.go(way, Doing::Look);
+        let (said, ended) = scene.go(way, Doing::Move);
+        ended.unwrap();
+        assert_eq!(looked, said, "{way:?}");
+        let of = |said: &Said| match said {
+            Said::Without(Left { path, why }) => Some((path.clone(), why.contains("keeps owner, group and mode"))),
+            Said::GoingOn | Said::Moved { .. } | Said::Same | Said::Left(_) => None,
+        };
+        let without: Vec<(String, bool)> = said.iter().filter_map(of).collect();
+        let expected: &[(String, bool)] =
+            if told { &[("films".to_owned(), true), ("films/same".to_owned(), true)] } else { &[] };
+        assert_eq!(without, expected, "{way:?}");
+        assert_eq!(fs::metadata(scene.path("share/films")).unwrap().mode() & 0o7777, 0o755);
+        assert!(!scene.path("beside/films").exists());
+    }
+}
+
+#[test]
+fn files_with_several_names_are_told_when_they_part() {
+    for (way, told) in [(Way::Copy, true), (Way::Merge, true), (Way::Rename, false)] {
+        let scene = Scene::new();
+        scene.write("beside/a", "equal");
+        fs::hard_link(scene.path("beside/a"), scene.path("beside/b")).unwrap();
+        let (said, ended) = scene.go(way, Doing::Move);
+        ended.unwrap();
+        let is_told =
+            said.iter().any(|said| matches!(said, Said::Without(Left { why, .. }) if why.contains("hard links")));
+        assert_eq!(is_told, told, "{way:?}: {said:?}");
+        let links = fs::metadata(scene.path("share/a")).unwrap().nlink();
+        assert_eq!(links, if told { 1 } else { 2 }, "{way:?}");
+    }
 }
