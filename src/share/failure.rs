@@ -101,9 +101,12 @@ impl Failure {
                     "the password has expired or was revoked on the server: set a new one there and in the credentials file",
                 ),
             ),
+            // the server was not asked, so that no account is locked by asking again
             e::ENOKEY => (
-                FailureClass::Credentials,
-                Some("no Kerberos ticket: use a credentials file, or get a ticket for the mounting user"),
+                FailureClass::Busy,
+                Some(
+                    "no Kerberos ticket: get one for the user `cruid` (root without it), have cifs-utils and keyutils installed, or use a credentials file; it is looked for again by itself",
+                ),
             ),
             e::ENOENT | e::ENXIO => (
                 FailureClass::Missing,
@@ -156,6 +159,7 @@ mod tests {
             (6, Missing, "no such share"),
             (95, Configuration, "SMB 3"),
             (19, Configuration, "no CIFS"),
+            (126, FailureClass::Busy, "no Kerberos ticket"),
             (22, Configuration, "refused an option"),
             (112, Transient, ""),
             (111, Transient, ""),

@@ -30,6 +30,7 @@
 # starve, feed         and is told so, or not any more
 # disconnect           the server ends the connections that there are, and takes new ones
 # readdress            the NAS is at 10.99.N.3 now
+# kerberos             it is nasN.nas.test of the realm NAS.TEST, for which keys of nasuser are in /run/nasuser.keytab
 #
 # The exports of NAS N are tmpfs directories, seen from the server's side in /srv/nasN/{media,secret}.
 set -euo pipefail
@@ -241,6 +242,15 @@ change() {
       in_nas "$1" ip addr del "10.99.$1.2/24" dev eth0
       in_nas "$1" ip addr add "10.99.$1.3/24" dev eth0
       ;;
+    kerberos)
+      "$GUEST_DIR/kdc.sh" "$1"
+      kill_server "$1"
+      # a realm of MIT's has no domain with groups to tell Samba of
+      sed -i "s|^ smb ports = 445|&\n realm = NAS.TEST\n kerberos method = dedicated keytab\n dedicated keytab file = /run/nas$1/keytab\n gensec:require_pac = no|" \
+        "/run/nas$1/smb.conf"
+      start_server "$1"
+      until_true accepts "$1"
+      ;;
     *) die "unknown change: $2" ;;
   esac
 }
@@ -256,5 +266,5 @@ case ${1:-} in
   cut) cut_fault "$2" "$3"; uptime_now ;;
   heal) heal_fault "$2" "$3"; uptime_now ;;
   change) change "${@:2}" ;;
-  *) sed -n '2,34s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
+  *) sed -n '2,35s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
 esac
