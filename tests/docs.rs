@@ -74,7 +74,7 @@ fn the_defaults_in_the_readme_are_the_defaults() {
     let full = examples.iter().find(|text| text.contains("[server.tower.probe]")).unwrap();
     let is_kept = |line: &&str| {
         let key = line.split(['=', ' ']).next().unwrap_or_default();
-        ["host", "server", "source", "mount_point", "unit", "container", "label", "compose"].contains(&key)
+        ["host", "server", "source", "mount_point", "unit", "user", "container", "label", "compose"].contains(&key)
             || line.starts_with('[')
     };
     let bare: String = full.lines().filter(is_kept).map(|line| format!("{line}\n")).collect();
