@@ -99,7 +99,10 @@ pub async fn watch_user(user: &str, units: &BTreeSet<String>, report: &mpsc::Sen
     watch.subscribe(&signals, units).await?;
     let ended = watch.report_all(&signals, units).await;
     none_runs(user, units, report).await;
-    Ok(ended?)
+    match ended {
+        Err(zbus::Error::InputOutput(_)) => Ok(()), // the user has left
+        ended => Ok(ended?),
+    }
 }
 
 async fn none_runs(user: &str, units: &BTreeSet<String>, report: &mpsc::Sender<Watched>) {

@@ -63,13 +63,16 @@ pub async fn connect(user: &str) -> Result<Connection, UserError> {
     let users = fs::read_to_string(USERS).map_err(|error| UserError::Io(format!("read {USERS}"), error))?;
     let (name, number) = find(&users, user).ok_or_else(|| UserError::Unknown(user.to_owned()))?;
     let path = Path::new(RUNTIME).join(number.to_string()).join("bus");
+    let absent = || {
+        let lingers = name.is_some_and(|name| PathBuf::from(LINGERING).join(name).exists());
+        UserError::Absent { user: user.to_owned(), lingers }
+    };
     let attempted = || format!("connect to {} as {user}", path.display());
     let stream = match connect_as(number, path.clone()).await {
         Ok(stream) => stream,
         // the socket of one that has ended may still be there
         Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => {
-            let lingers = name.is_some_and(|name| PathBuf::from(LINGERING).join(name).exists());
-            return Err(UserError::Absent { user: user.to_owned(), lingers });
+            return Err(absent());
         }
         Err(error) => return Err(UserError::Io(attempted(), error)),
     };
@@ -78,7 +81,12 @@ pub async fn connect(user: &str) -> Result<Connection, UserError> {
     if peer.map_err(|error| UserError::Io(attempted(), error.into()))?.uid.as_raw() != number {
         return Err(UserError::Stranger { socket: path, user: user.to_owned() });
     }
-    Ok(connection::Builder::unix_stream(stream).user_id(number).method_timeout(METHOD_TIMEOUT).build().await?)
+    let builder = connection::Builder::unix_stream(stream).user_id(number).method_timeout(METHOD_TIMEOUT);
+    match builder.build().await {
+        // a manager that is about to end takes connections and closes them at once (flush_accept in systemd's socket-util.c)
+        Err(zbus::Error::InputOutput(error)) if error.kind() != io::ErrorKind::TimedOut => Err(absent()),
+        connection => Ok(connection?),
+    }
 }
 
 /// Connects as this user, on a thread that is nobody else's and ends with it: on Linux who somebody is belongs to a thread.

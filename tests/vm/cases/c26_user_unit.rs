@@ -60,15 +60,13 @@ pub fn run(guest: &Guest) -> Result<String> {
     guest.ok("nasmount mount tune")?;
     guest.wait_for("the user's unit to be started", DEADLINE, &grows)?;
 
-    let outage = nas.cut(Fault::Link)?;
-    nasmount.wait_for_state("tune", "holding")?;
-    guest.wait_for("the user's unit to be paused", DEADLINE, &paused(CGROUP))?;
     guest.ok(&format!("loginctl disable-linger {USER} && systemctl stop user@3000")).context("the user leaves")?;
     let gone = "nasmount doctor | grep -q 'the service manager of nasuser does not run'";
     guest.wait_for("doctor to tell", DEADLINE, gone)?;
+    let outage = nas.cut(Fault::Link)?;
+    nasmount.wait_for_state("tune", "holding")?;
     outage.heal()?;
-    nasmount.wait_for_state("tune", "online")?;
-    ensure!(guest.ok("nasmount status tune --json")?.contains("\"online\""), "nobody waits for who has left");
+    nasmount.wait_for_state("tune", "online").context("nobody waits for who has left")?;
     guest.ok(&format!("rm /etc/systemd/user/tune.service {}/tune", mount_point("tune")))?;
     nasmount.remove()?;
     Ok(format!("paused {after:.1} s after the cut"))
