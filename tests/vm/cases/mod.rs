@@ -75,7 +75,7 @@ pub const CASES: &[Case] = &[
     Case { name: "62-diagnose", on: On::Bookworm, run: c62_diagnose::run },
     Case { name: "63-sleep", on: On::Trixie, run: c63_sleep::run },
     Case { name: "64-only-on", on: On::Trixie, run: c64_only_on::run },
-    Case { name: "65-kerberos", on: On::Bookworm, run: c65_kerberos::run },
+    Case { name: "65-kerberos", on: On::Trixie, run: c65_kerberos::run },
     Case { name: "70-dependency", on: On::Trixie, run: c70_dependency::run },
     Case { name: "71-dependency-by-hand", on: On::Bookworm, run: c70_dependency::without_boot },
     Case { name: "80-poweroff", on: On::Trixie, run: c80_poweroff::run },
