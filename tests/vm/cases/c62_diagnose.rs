@@ -92,6 +92,9 @@ fn of_shares(guest: &Guest, nas: Nas<'_>) -> Result<Vec<String>> {
     let document = changed(guest, nas, "read-only", "fine --write", "read, and not write")?;
     facts.push(blamed(&document, "fine --write", "write", "read, and not write")?);
     changed(guest, nas, "writable", "fine --write", "\"cause\": null")?;
+    let document = changed(guest, nas, "remove", "fine", "no share of this name")?;
+    facts.push(blamed(&document, "fine", "share", "no share of this name").context("a share that is switched off")?);
+    changed(guest, nas, "restore", "fine", "\"cause\": null")?;
     let document = changed(guest, nas, "modern", "old", "the server speaks 3.1.1")?;
     facts.push(blamed(&document, "old", "dialect", "the server speaks 3.1.1")?);
     let none = guest.run("nasmount diagnose nobody")?;
