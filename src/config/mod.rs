@@ -36,7 +36,7 @@ mod value;
 use std::collections::BTreeMap;
 
 pub use invalid::{Colour, Invalid, InvalidKind, Notice, Warning};
-pub(crate) use options::opposite;
+pub(crate) use options::{OF_ACTIMEO, opposite};
 pub(crate) use paths::{FOUR_NUMBERS, is_almost_ipv4, unusable_address};
 pub use profile::{Listed, list_profiles, shipped_profiles};
 pub use settings::Settings;

@@ -40,6 +40,9 @@ const EXCLUSIVE: &[(&str, &str)] = &[
     ("persistenthandles", "resilienthandles"),
 ];
 
+/// What `actimeo` is short for. Beside one of them the kernel takes no notice of it (`Opt_actimeo` in fs_context.c).
+pub(crate) const OF_ACTIMEO: [&str; 2] = ["acregmax", "acdirmax"];
+
 /// Reads the table `options`, if there is one.
 pub(crate) fn read_options(owner: &mut Fields<'_>, problems: &mut Problems<'_>) -> BTreeMap<String, OptionEntry> {
     let mut options = BTreeMap::new();
@@ -73,7 +76,21 @@ pub(crate) fn lay_over(options: &mut BTreeMap<String, OptionEntry>, later: BTree
         {
             options.remove(opposite);
         }
+        divide_actimeo(options, &name);
         options.insert(name, entry);
+    }
+}
+
+/// Whichever comes later counts, and the other half of an earlier `actimeo` stays.
+fn divide_actimeo(options: &mut BTreeMap<String, OptionEntry>, later: &str) {
+    if later == "actimeo" {
+        options.retain(|name, _| !OF_ACTIMEO.contains(&name.as_str()));
+    } else if OF_ACTIMEO.contains(&later)
+        && let Some(both) = options.remove("actimeo")
+    {
+        for half in OF_ACTIMEO {
+            options.entry(half.to_owned()).or_insert_with(|| both.clone());
+        }
     }
 }
 
@@ -246,7 +263,8 @@ fn example(known: &KnownOption) -> String {
 
 fn refuse_exclusive(path: &str, options: &BTreeMap<String, OptionEntry>, problems: &mut Problems<'_>) {
     let set = |name: &str| options.get(name).filter(|entry| entry.value.is_some());
-    for (one, other) in EXCLUSIVE {
+    let of_actimeo = OF_ACTIMEO.map(|half| (half, "actimeo"));
+    for (one, other) in EXCLUSIVE.iter().chain(&of_actimeo) {
         let (Some(first), Some(second)) = (set(one), set(other)) else { continue };
         problems.refuse_finding(Finding {
             kind: InvalidKind::Conflict,
@@ -255,6 +273,9 @@ fn refuse_exclusive(path: &str, options: &BTreeMap<String, OptionEntry>, problem
             message: format!("`{one}` and `{other}` exclude each other"),
             help: match *one {
                 "soft" => "remove `hard`: a hard mount cannot be given up".to_owned(),
+                half if OF_ACTIMEO.contains(&half) => {
+                    "write acregmax (of files) and acdirmax (of directories), or actimeo, which is both".to_owned()
+                }
                 _ => "remove one of them".to_owned(),
             },
             related: Some((first.name_origin, format!("`{one}` is set here"))),

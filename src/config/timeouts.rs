@@ -118,7 +118,8 @@ fn settle_echo_interval(draft: &mut Draft, probe: &ProbeSettings, longest: &str,
             false => format!("the patience of share {}, which counts for its whole server", shown_name(longest)),
         };
         let key = format!("{}.options.echo_interval", super::reader::join("share", &draft.name));
-        let help = format!("remove it, and nasmount uses {needed}; or shorten {whose}");
+        let instead = format!("remove it, and nasmount uses {needed}");
+        let help = if patience.is_zero() { instead } else { format!("{instead}; or shorten {whose}") };
         problems.refuse(InvalidKind::TimeoutOrder, at, key, violation.to_string(), help);
         return;
     }

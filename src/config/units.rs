@@ -49,6 +49,9 @@ const ESSENTIAL: &[&str] = &[
     "default.target",
 ];
 
+/// Units by which a person gets at the host when something is wrong, as far as the `@` or the dot.
+const WAYS_IN: &[&str] = &["ssh", "sshd", "getty", "serial-getty", "console-getty", "user", "user-runtime-dir"];
+
 /// Whether a unit can be paused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Pausable {
@@ -107,6 +110,10 @@ pub(crate) fn parse_unit(text: &str) -> Result<Pausable, BadValue> {
         let message = format!("{text} must go on running, whatever happens to a share");
         return bad(message, "remove this consumer, and name the services that use the share".to_owned());
     }
+    if WAYS_IN.contains(&text.split(['@', '.']).next().unwrap_or_default()) {
+        let message = format!("{text} is how somebody gets at this host, in an outage, too");
+        return bad(message, "remove this consumer, and name the services that use the share".to_owned());
+    }
     Ok(if WITH_PROCESSES.contains(&kind) { Pausable::Yes } else { Pausable::No })
 }
 
@@ -141,9 +148,20 @@ mod tests {
             assert_eq!(parse_unit(text), Ok(Pausable::Yes), "{text}");
         }
         assert_eq!(parse_unit("backup.timer"), Ok(Pausable::No));
-        for text in
-            ["", "jellyfin", "a b.service", ".service", "a@.service", "mnt-x.mount", "dbus.service", "*.service"]
-        {
+        for text in [
+            "",
+            "jellyfin",
+            "a b.service",
+            ".service",
+            "a@.service",
+            "mnt-x.mount",
+            "dbus.service",
+            "*.service",
+            "sshd.service",
+            "ssh@1.service",
+            "getty@tty1.service",
+            "user@1000.service",
+        ] {
             assert!(parse_unit(text).is_err(), "{text}");
         }
     }

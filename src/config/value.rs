@@ -209,11 +209,12 @@ pub(crate) fn closest<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> O
         return None;
     }
     let plain = word.to_ascii_lowercase().replace('-', "_");
+    let starts_otherwise = |candidate: &str| candidate.chars().next() != plain.chars().next();
     known
-        .map(|candidate| (strsim::damerau_levenshtein(&plain, candidate), candidate))
-        .filter(|(distance, candidate)| *distance <= candidate.len().div_ceil(3).min(3))
+        .map(|candidate| (strsim::damerau_levenshtein(&plain, candidate), starts_otherwise(candidate), candidate))
+        .filter(|(distance, _, candidate)| *distance <= candidate.len().div_ceil(3).min(3))
         .min()
-        .map(|(_, candidate)| candidate)
+        .map(|(.., candidate)| candidate)
 }
 
 /// Whether a text can name a share or a server: letters, digits, `-`, `_`, 1..=64 of them.
@@ -286,6 +287,7 @@ mod tests {
         assert_eq!(closest("hold-for", known.into_iter()), Some("hold_for"));
         assert_eq!(closest("mountpoint", known.into_iter()), Some("mount_point"));
         assert_eq!(closest("colour", known.into_iter()), None);
+        assert_eq!(closest("uuid", ["gid", "suid", "uid"].into_iter()), Some("uid"), "first letters are seldom wrong");
         assert_eq!(closest("", ["g"].into_iter()), None);
     }
 }

@@ -39,6 +39,9 @@ const fn trade_off(why: &'static str, instead: &'static str) -> Hazard {
 /// Largest transfer that one lost packet does not turn into a stall: the kernel's default for SMB 3.
 const TRANSFER_USUAL: u64 = 4 << 20;
 
+/// Most seconds for which the shipped profiles have attributes kept.
+const CACHED_USUAL: u64 = 60;
+
 /// What is known of an option with this value; `None` if it is harmless.
 pub fn of(option: &str, value: Option<&str>) -> Option<Hazard> {
     let above = |limit: u64| value.and_then(|value| value.parse::<u64>().ok()).is_some_and(|number| number > limit);
@@ -70,6 +73,22 @@ pub fn of(option: &str, value: Option<&str>) -> Option<Hazard> {
         ("vers", Some("2.0" | "2.1")) => hurts(
             "SMB 2 cannot encrypt, and whoever is in between can keep both sides from signing",
             "write vers = \"3.1.1\", if `nasmount diagnose` says that the server speaks it",
+        ),
+        ("suid", _) => hurts(
+            "who can write to the share makes a program run here with the rights of whoever its file is said to belong to",
+            "remove it: no film and no document needs it",
+        ),
+        ("dev", _) => hurts(
+            "who can write to the share can make a device of this host's of it, and read a disk through that",
+            "remove it: a NAS has no devices",
+        ),
+        ("actimeo" | "acregmax" | "acdirmax", _) if above(CACHED_USUAL) => trade_off(
+            "what is changed elsewhere is seen as much later as that is",
+            "right where nobody else writes to the share; else 60 or less",
+        ),
+        ("multiuser", _) => trade_off(
+            "each user needs a login of their own in the session (cifscreds, a Kerberos ticket), services and containers, too",
+            "right where people log in to this host; else remove it",
         ),
         ("ignore_signature", _) => {
             hurts("who is in between can change what is read and written", "remove it, or remove `sign` as well")
@@ -204,6 +223,10 @@ mod tests {
             ("bsize", Some("16777216"), Weight::Hurts),
             ("rasize", Some("33554432"), Weight::Hurts),
             ("vers", Some("2.1"), Weight::Hurts),
+            ("suid", None, Weight::Hurts),
+            ("dev", None, Weight::Hurts),
+            ("acregmax", Some("61"), Weight::TradeOff),
+            ("multiuser", None, Weight::TradeOff),
             ("ignore_signature", None, Weight::Hurts),
             ("mfsymlinks", None, Weight::TradeOff),
             ("noserverino", None, Weight::TradeOff),

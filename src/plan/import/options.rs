@@ -5,7 +5,7 @@ use super::super::fstab::HIDDEN;
 use super::super::inline_login::unknown;
 use super::super::mount_unit;
 use super::{Line, Remark, quoted};
-use crate::config::opposite;
+use crate::config::{OF_ACTIMEO, opposite};
 
 const DIALECT: &str = "kept: try without it; the profiles have 3.1.1, which every NAS of the last ten years speaks";
 
@@ -124,7 +124,11 @@ impl Line<'_> {
             },
             (Form::Mode | Form::Word(_) | Form::Text, Some(value)) => quoted(value),
         };
+        if name == "actimeo" && OF_ACTIMEO.iter().any(|half| self.has(half)) {
+            return self.remark(name, "left out: the kernel takes no notice of it behind `acregmax` or `acdirmax`");
+        }
         self.forget(name, &written);
+        self.divide_actimeo(name);
         self.options.push((name.to_owned(), written));
         self.take_back_opposite(name);
     }
@@ -153,6 +157,18 @@ impl Line<'_> {
             let before = before.trim_matches('"');
             let written = written.trim_matches('"');
             self.remark(name, format!("{before} is left out: {written} comes after it, and the last one counts"));
+        }
+    }
+
+    /// One half of an `actimeo` before it counts; the other stays.
+    fn divide_actimeo(&mut self, name: &str) {
+        let Some(other) = OF_ACTIMEO.into_iter().find(|half| OF_ACTIMEO.contains(&name) && *half != name) else {
+            return;
+        };
+        if let Some(index) = self.options.iter().position(|(before, _)| before == "actimeo") {
+            let (_, both) = self.options.remove(index);
+            self.remark("actimeo", format!("becomes `{other} = {both}`: {name} comes after it"));
+            self.options.push((other.to_owned(), both));
         }
     }
 
