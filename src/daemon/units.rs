@@ -109,9 +109,9 @@ impl Units {
         let consumer = Consumer::of(name);
         let result = match consumer {
             Consumer::UserUnit { user, unit } => self.users.perform(user, unit, step).await.map_err(UnitError::from),
-            Consumer::Unit(_) | Consumer::Container { .. } => self.perform_with_systemd(consumer, step).await?,
-            // it is their containers that something is done to
-            Consumer::Label(_) | Consumer::Compose(_) => Ok(None),
+            Consumer::Unit(_) | Consumer::Container { .. } | Consumer::Label(_) | Consumer::Compose(_) => {
+                self.perform_with_systemd(consumer, step).await?
+            }
         };
         let result = result.map(|done| done.unwrap_or_else(|| self.is_unknown(consumer, step)));
         debug!(name, ?step, ?result, "ended");
@@ -135,7 +135,9 @@ impl Units {
             Consumer::Container { engine, name } => {
                 self.containers.perform(&systemd, Named { engine, name }, step).await.map_err(UnitError::from)
             }
-            consumer => perform_on_unit(&systemd, &consumer.name(), step).await.map_err(UnitError::from),
+            Consumer::Unit(unit) => perform_on_unit(&systemd, unit, step).await.map_err(UnitError::from),
+            // it is their containers that something is done to
+            Consumer::UserUnit { .. } | Consumer::Label(_) | Consumer::Compose(_) => Ok(None),
         };
         if let Err(UnitError::Container(ContainerError::Systemd(error))) = &result
             && !matches!(error, zbus::Error::MethodError(..))

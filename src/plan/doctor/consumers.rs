@@ -19,7 +19,9 @@ pub(super) fn consumers(settings: &Settings, services: &ServiceFacts, found: &mu
         let id = share.id.to_string();
         let is_one = |unit: &String, consumer: &str| match Consumer::of(consumer) {
             Consumer::UserUnit { unit: its, .. } => its == unit,
-            _ => consumer == unit,
+            Consumer::Unit(_) | Consumer::Container { .. } | Consumer::Label(_) | Consumer::Compose(_) => {
+                consumer == unit
+            }
         };
         let of = |unit: &String| share.consumers.iter().any(|consumer| is_one(unit, &consumer.unit));
         for consumer in &share.consumers {
