@@ -135,7 +135,9 @@ impl Units {
             Consumer::Container { engine, name } => {
                 self.containers.perform(&systemd, Named { engine, name }, step).await.map_err(UnitError::from)
             }
-            consumer => perform_on_unit(&systemd, &consumer.name(), step).await.map_err(UnitError::from),
+            consumer @ (Consumer::Unit(_) | Consumer::UserUnit { .. } | Consumer::Label(_) | Consumer::Compose(_)) => {
+                perform_on_unit(&systemd, &consumer.name(), step).await.map_err(UnitError::from)
+            }
         };
         if let Err(UnitError::Container(ContainerError::Systemd(error))) = &result
             && !matches!(error, zbus::Error::MethodError(..))
