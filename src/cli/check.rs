@@ -9,6 +9,7 @@ use serde::Serialize;
 use super::is_root;
 pub(super) use super::report::in_one_line as chain;
 use super::report::{Exit, finish, write_error};
+use crate::config::consumer::Consumer;
 use crate::config::credentials::{Credentials, Oddity, parse_credentials};
 use crate::config::settings::{CredentialSource, OptionValue, ShareSettings};
 use crate::config::{self, Colour, Invalid, InvalidKind, Loaded, Notice, Warning};
@@ -124,7 +125,7 @@ pub fn load_and_check(texts: &ConfigTexts) -> (Vec<Invalid>, Vec<Warning>) {
 pub(super) struct Checked {
     pub(super) invalid: Vec<Invalid>,
     pub(super) warnings: Vec<Warning>,
-    /// Users and groups that the host does not have, and without which a share cannot be mounted.
+    /// Users and groups that the host does not have, and without which a share cannot be mounted, or nothing be done to a consumer.
     pub(super) accounts: Vec<Notice>,
 }
 
@@ -154,9 +155,28 @@ pub(super) fn check_texts(
 fn check_accounts(loaded: &Loaded, is_missing: fn(Account, &str) -> bool) -> Vec<Notice> {
     let of = |share| {
         let missing = missing_accounts(share, is_missing);
-        missing.filter_map(|missing| loaded.doubtful_option(&share.id, missing.option, missing.message, missing.help))
+        let options = missing
+            .filter_map(|missing| loaded.doubtful_option(&share.id, missing.option, missing.message, missing.help));
+        options.chain(missing_users(loaded, share, is_missing))
     };
     loaded.settings.shares.values().flat_map(of).collect()
+}
+
+/// Consumers that are units of somebody whom the host does not have.
+fn missing_users(
+    loaded: &Loaded,
+    share: &ShareSettings,
+    is_missing: fn(Account, &str) -> bool,
+) -> impl Iterator<Item = Notice> {
+    share.consumers.iter().filter_map(move |consumer| {
+        let Consumer::UserUnit { user, unit } = Consumer::of(&consumer.unit) else { return None };
+        if user.parse::<u32>().is_ok() || !is_missing(Account::User, user) {
+            return None;
+        }
+        let message = format!("this host has no user {user}, so nothing is done to {unit} in an outage");
+        let help = format!("`getent passwd {user}` finds none: correct the name, make the user, or write its number");
+        loaded.doubtful_user(&share.id, &consumer.unit, message, help)
+    })
 }
 
 /// An option that names a user or group which the host does not have.
@@ -317,6 +337,18 @@ mod tests {
     #![expect(clippy::unwrap_used, reason = "tests")]
     use super::*;
     use crate::config::{SourceText, shipped_profiles};
+
+    #[test]
+    fn a_user_whom_the_host_does_not_have_is_said_where_they_are_named() {
+        let text = "[server.tower]\nhost = \"10.0.0.1\"\n[share.films]\nserver = \"tower\"\nsource = \"films\"\n\
+                    mount_point = \"/mnt/films\"\n[[share.films.consumer]]\nunit = \"a.service\"\nuser = \"1000\"\n\
+                    [[share.films.consumer]]\nunit = \"b.service\"\nuser = \"nosuchuser\"\n";
+        let texts = ConfigTexts { fragments: vec![SourceText::new("n.toml", text)], profiles: shipped_profiles() };
+        let checked = check_texts(&texts, |_| Ok(None), |_| MountPoint::Usable, |_, name| name.starts_with("nosuch"));
+        let [notice] = checked.accounts.as_slice() else { panic!("{:?}", checked.accounts) };
+        assert_eq!((notice.place.line, notice.key.as_str()), (12, "share.films.consumer[1].user"));
+        assert_eq!(notice.message, "this host has no user nosuchuser, so nothing is done to b.service in an outage");
+    }
 
     #[test]
     fn a_credentials_file_that_could_not_be_read_is_a_warning() {

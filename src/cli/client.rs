@@ -173,7 +173,7 @@ fn read(answer: zbus::Result<String>) -> anyhow::Result<Answer> {
     }
 }
 
-const START: &str = "`systemctl start nasmount`; if it does not stay up: `journalctl -u nasmount`";
+pub(super) const START: &str = "`systemctl start nasmount`; if it does not stay up: `journalctl -u nasmount`";
 
 /// Why there is no way to the daemon, with neither its socket nor a bus. It listens on the socket as long as it runs: where nobody does, it
 /// is not the bus that is missing. Who may not look at the socket needs the bus.

@@ -7,15 +7,25 @@ use super::report::{Exit, report};
 use crate::config::settings::{Settings, ShareSettings};
 use crate::config::{self, Loaded, closest};
 use crate::status::ShareStatus;
-use crate::sys::config_dir::{ConfigRoots, read_config};
+use crate::sys::config_dir::{ConfigRoots, ReadError, read_config};
 
 /// Most shares that fit into a hint.
 const NAMED_MAX: usize = 12;
 
 /// The configuration; that it cannot be used has been said.
 pub(super) fn loaded(config: Option<&Path>) -> Result<Loaded, Exit> {
+    loaded_or(config, "")
+}
+
+/// The same; `instead` is what else can be done where there is no configuration.
+pub(super) fn loaded_or(config: Option<&Path>, instead: &str) -> Result<Loaded, Exit> {
     let texts = read_config(&ConfigRoots::system(config)).map_err(|error| {
-        report(&error, Some(&error.hint()));
+        let is_missing = matches!(error, ReadError::NoConfiguration { .. });
+        let hint = match error.hint() {
+            hint if is_missing && !instead.is_empty() => format!("{instead}; else {hint}"),
+            hint => hint,
+        };
+        report(&error, Some(&hint));
         Exit::Usage
     })?;
     config::load(&texts.fragments, &texts.profiles).map_err(|_| {

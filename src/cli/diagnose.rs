@@ -11,11 +11,11 @@ use secrecy::ExposeSecret as _;
 use serde::Serialize;
 
 use super::client::{Client, block_on};
-use super::configured::{Called as _, loaded, no_such, shares_of};
+use super::configured::{Called as _, loaded_or, no_such, shares_of};
 use super::report::{Exit, in_one_line, print, report};
 use super::{Hinted, is_root};
 use crate::config::credentials::parse_credentials;
-use crate::config::settings::{CredentialSource, ServerSettings, Settings, ShareSettings};
+use crate::config::settings::{CredentialSource, OptionValue, ServerSettings, Settings, ShareSettings};
 use crate::config::{self, SourceText, is_name, shipped_profiles};
 use crate::plan::diagnosis::{
     Diagnosis, Ending, Finding, Look, Named, Outcome, Step, Subject, Trial, TrialFailure, Trouble, Writing, add_trial,
@@ -53,11 +53,11 @@ const LOOKS: usize = 5;
                         nasmount diagnose 192.168.1.10\n  sudo nasmount diagnose //tower/music"
 )]
 pub struct Arguments {
-    /// Share, or its mount point; or a host, by its name in the configuration, its address or a name with a dot in it; or `//HOST/SHARE`,
-    /// also as `smb://` or with backslashes
+    /// Share, or its mount point; or a host, by its name in the configuration, its address, a name with a dot in it or `//HOST`; or
+    /// `//HOST/SHARE`, also as `smb://` or with backslashes
     #[arg(value_name = "SHARE|HOST")]
     subject: String,
-    /// Also write a file into the share, read it back and delete it
+    /// Also write a file into the share, read it back and delete it; not of a host alone
     #[arg(long)]
     write: bool,
     /// Print it as JSON
@@ -92,6 +92,11 @@ pub fn run(config: Option<&Path>, arguments: &Arguments) -> anyhow::Result<Exit>
         Ok(asked) => asked,
         Err(exit) => return Ok(exit),
     };
+    if let (true, Some(message)) = (arguments.write, no_share(&asked)) {
+        let hint = "name a share, its mount point, or //HOST/SHARE; or leave --write out";
+        report(&Hinted::new(message, hint), Some(hint));
+        return Ok(Exit::Usage);
+    }
     let file = arguments.write.then(|| format!(".nasmount-diagnose-{:08x}", fastrand::u32(..)));
     let (diagnosis, state) = block_on(async { Ok((diagnose(&asked, file).await, state_of(&asked).await)) })?;
     let (share, host) = match &asked {
@@ -120,6 +125,15 @@ pub fn run(config: Option<&Path>, arguments: &Arguments) -> anyhow::Result<Exit>
     Ok(exit)
 }
 
+/// That a file cannot be written into it.
+fn no_share(asked: &Asked) -> Option<String> {
+    match asked {
+        Asked::Host(host) => Some(format!("--write needs a share, and {host} is a host")),
+        Asked::Server(server) => Some(format!("--write needs a share, and {} is a server", server.id)),
+        Asked::Share(_) => None,
+    }
+}
+
 /// The names of shares have neither dots nor colons, so what has one is a host.
 fn find(config: Option<&Path>, subject: &str) -> Result<Asked, Exit> {
     let wrong = |message: &str, hint: &str| {
@@ -137,7 +151,7 @@ fn find(config: Option<&Path>, subject: &str) -> Result<Asked, Exit> {
         Some(Err((message, hint))) => return Err(wrong(&message, hint)),
         None => {}
     }
-    let mut settings = loaded(config)?.settings;
+    let mut settings = loaded_or(config, &without_configuration(subject))?.settings;
     let is_path = subject.starts_with(['/', '.']);
     let path = Path::new(subject);
     let share = settings.shares.values().find(|share| share.is_meant(subject));
@@ -157,8 +171,15 @@ fn find(config: Option<&Path>, subject: &str) -> Result<Asked, Exit> {
     }
     let mut known = shares_of(&settings);
     known.extend(settings.servers.keys().map(ToString::to_string));
-    let listed = "the configuration names shares and servers; any other host is an address, or a name with a dot in it";
+    let listed =
+        "the configuration names shares and servers; any other host is an address, a name with a dot in it, or //HOST";
     Err(no_such("share or server", subject, &known, listed))
+}
+
+/// What can be typed where nothing is configured. What cannot be a name is not repeated: it may be a login.
+fn without_configuration(subject: &str) -> String {
+    let host = if is_name(subject) { subject } else { "HOST" };
+    format!("a server needs none: `nasmount diagnose //{host}`, or its address")
 }
 
 /// Without a word if there is no configuration, or none that is valid.
@@ -340,7 +361,7 @@ async fn look_at_port(diagnosis: &mut Diagnosis, server: SocketAddr, share: Opti
 }
 
 async fn try_share(diagnosis: &mut Diagnosis, subject: &Subject<'_>, writing: &Writing) {
-    match login(subject.credentials) {
+    match login(subject) {
         Ok((login, message)) => {
             diagnosis.judge(Step::Credentials, Ok(message), None);
             try_with(diagnosis, subject, writing, login).await;
@@ -368,13 +389,21 @@ async fn try_with(diagnosis: &mut Diagnosis, subject: &Subject<'_>, writing: &Wr
 }
 
 /// The login, and what there is to say of it.
-fn login(credentials: &CredentialSource) -> Result<(Login, String), Trouble> {
+fn login(subject: &Subject<'_>) -> Result<(Login, String), Trouble> {
     let failed = |message: String, cause: &str, fix: String| {
         let cause = cause.to_owned();
         Trouble { step: Step::Credentials, message, cause, fix }
     };
-    let path = match credentials {
-        CredentialSource::Guest => return Ok((Login::Guest, "none are configured".to_owned())),
+    let path = match subject.credentials {
+        CredentialSource::Guest => {
+            let is_kerberos = |sec: &OptionValue| matches!(sec, OptionValue::Value(sec) if sec.starts_with("krb5"));
+            let how = if subject.share.options.get("sec").is_some_and(is_kerberos) {
+                "none are configured: a Kerberos ticket is used"
+            } else {
+                "none are configured: tried as a guest"
+            };
+            return Ok((Login::Guest, how.to_owned()));
+        }
         CredentialSource::File(path) => {
             let unfit = |error: CredentialsFileError| {
                 failed(in_one_line(&error), "the credentials file cannot be used", error.help())
@@ -454,116 +483,5 @@ fn render(diagnosis: &Diagnosis, state: Option<(&str, State)>) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    #![expect(clippy::unwrap_used, reason = "tests")]
-    use super::*;
-    use crate::plan::diagnosis::NUMBERS;
-
-    /// The names are the kernel's own.
-    #[test]
-    fn the_numbers_of_the_table_have_their_names() {
-        for number in NUMBERS {
-            assert_eq!(format!("{:?}", nix::errno::Errno::from_raw(number.errno)), number.name);
-        }
-    }
-
-    fn failed() -> Diagnosis {
-        let mut diagnosis = Diagnosis::default();
-        diagnosis.judge(Step::Name, Ok("10.10.0.35 is an address".to_owned()), None);
-        let trouble = Trouble {
-            step: Step::Port,
-            message: "10.10.0.35:445 refuses connections".to_owned(),
-            cause: "nobody listens".to_owned(),
-            fix: "switch it on".to_owned(),
-        };
-        diagnosis.judge(Step::Port, Err(trouble), Some(Duration::from_millis(1)));
-        diagnosis.skip_rest(&Step::OF_SERVER);
-        diagnosis.kernel = vec!["CIFS: one".to_owned(), "CIFS: two".to_owned()];
-        diagnosis
-    }
-
-    #[test]
-    fn people_read_the_steps_then_cause_and_fix() {
-        assert_eq!(
-            render(&failed(), Some(("films", State::Holding))),
-            "ok       name         10.10.0.35 is an address\n\
-             failed   port         10.10.0.35:445 refuses connections\n\
-             \ncause: nobody listens\nwhat to do: switch it on\n\
-             \nthe kernel's log:\n  CIFS: one\n  CIFS: two\n\
-             \nfilms is holding in nasmount (`nasmount status films`)\n"
-        );
-    }
-
-    #[test]
-    fn programs_read_every_step() {
-        let diagnosis = failed();
-        let document =
-            Document { schema: SCHEMA, share: Some("films"), host: "10.10.0.35", state: None, diagnosis: &diagnosis };
-        let json = serde_json::to_value(&document).unwrap();
-        assert_eq!((&json["schema"], &json["share"], &json["state"]), (&1.into(), &"films".into(), &().into()));
-        crate::cli::validate::conforms("diagnose", &json);
-        let mut all = Diagnosis::default();
-        all.skip_rest(&[Step::OF_SERVER.as_slice(), &Step::OF_SHARE].concat());
-        for state in State::ALL {
-            let document = Document { schema: SCHEMA, share: None, host: "a.b", state: Some(state), diagnosis: &all };
-            crate::cli::validate::conforms("diagnose", &serde_json::to_value(&document).unwrap());
-        }
-        assert_eq!(json["steps"].as_array().unwrap().len(), 6, "{json}");
-        let port = serde_json::json!({
-            "step": "port", "outcome": "failed", "message": "10.10.0.35:445 refuses connections", "seconds": 0.001,
-        });
-        assert_eq!(json["steps"][1], port);
-        assert_eq!((&json["cause"], &json["fix"]), (&"nobody listens".into(), &"switch it on".into()));
-    }
-
-    #[test]
-    fn a_name_with_a_dot_is_a_host_and_needs_no_configuration() {
-        let nowhere = Some(Path::new("/nonexistent/nasmount.toml"));
-        for host in ["tower.lan", "10.10.0.35", "fd00::35"] {
-            assert!(matches!(find(nowhere, host), Ok(Asked::Host(found)) if found == host));
-        }
-        assert!(matches!(find(nowhere, "films"), Err(Exit::Usage)), "a share does");
-        for host in ["localhost", "fe80::35%eth0"] {
-            assert!(matches!(find(nowhere, host), Ok(Asked::Host(found)) if found == host));
-        }
-        for none in ["", " ", "1.2.3", "255.255.255.255", "fe80::35", "//[fe80::35%eth0]/films"] {
-            assert!(matches!(find(nowhere, none), Err(Exit::Usage)), "{none}");
-        }
-    }
-
-    #[test]
-    fn an_address_is_the_configured_share_or_one_of_its_own() {
-        let directory = tempfile::tempdir().unwrap();
-        let file = directory.path().join("nasmount.toml");
-        let text = "[server.tower]\nhost = \"tower.lan\"\ncredentials = \"/etc/nasmount/tower.cred\"\n[share.films]\nserver = \"tower\"\n\
-                    source = \"my films\"\nmount_point = \"/mnt/films\"\n";
-        #[expect(clippy::disallowed_methods, reason = "tests write files")]
-        std::fs::write(&file, text).unwrap();
-        let of = |address: &str| match find(Some(&file), address) {
-            Ok(Asked::Share(both)) => (both.1.id.to_string(), both.1.source.clone(), both.0.credentials.clone()),
-            _ => panic!("{address} is a share"),
-        };
-        let login = CredentialSource::File("/etc/nasmount/tower.cred".into());
-        assert_eq!(of("smb://Tower.lan/My%20Films"), ("films".to_owned(), "my films".to_owned(), login.clone()));
-        assert_eq!(of(r"\\tower.lan\music\new"), (UNCONFIGURED.to_owned(), "music/new".to_owned(), login));
-        assert_eq!(of("//attic/music"), (UNCONFIGURED.to_owned(), "music".to_owned(), CredentialSource::Guest));
-        assert!(matches!(find(Some(&file), "smb://attic"), Ok(Asked::Host(host)) if host == "attic"));
-        assert!(matches!(find(Some(&file), "smb://bob@attic/music"), Err(Exit::Usage)));
-        assert_eq!(of("/mnt/films/").0, "films");
-        for path in ["/mnt/films/new", "/mnt/other", "./films"] {
-            assert!(matches!(find(Some(&file), path), Err(Exit::Usage)), "{path}");
-        }
-        assert!(matches!(find(Some(&file), "tower"), Ok(Asked::Server(server)) if server.host == "tower.lan"));
-        assert!(matches!(find(Some(&file), "flims"), Err(Exit::NoSuchShare)));
-    }
-
-    #[test]
-    fn a_credentials_file_that_cannot_be_used_is_a_step_that_failed() {
-        assert!(matches!(login(&CredentialSource::Guest), Ok((Login::Guest, _))));
-        let trouble = login(&CredentialSource::File("/nonexistent/tower.cred".into())).unwrap_err();
-        assert_eq!(trouble.step, Step::Credentials);
-        assert!(trouble.fix.contains("chmod 600"), "{trouble:?}");
-        let trouble = login(&CredentialSource::Systemd("no-such-credential".to_owned())).unwrap_err();
-        assert!(trouble.fix.contains("LoadCredential="), "{trouble:?}");
-    }
-}
+#[path = "diagnose_tests.rs"]
+mod tests;

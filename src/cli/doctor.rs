@@ -13,7 +13,7 @@ use super::takeover::{self, Places};
 use crate::config::consumer::{Consumer, system_unit};
 use crate::config::{self, Invalid, Settings};
 use crate::plan::beside::Found;
-use crate::plan::doctor::facts::{self, Contents, Daemon, Generator, HostFacts, ServiceFacts, Underneath};
+use crate::plan::doctor::facts::{self, Contents, Daemon, Generator, HostFacts, ServiceFacts, Underneath, UserUnit};
 use crate::plan::doctor::{Finding, Severity, examine, examine_unconfigured, worst};
 use crate::plan::units::units;
 use crate::status::StatusReport;
@@ -22,7 +22,7 @@ use crate::sys::engine::{self, Container};
 use crate::sys::host_facts;
 use crate::sys::systemd::Systemd;
 use crate::sys::unit_files;
-use crate::sys::user_manager;
+use crate::sys::user_manager::{self, UserError};
 use crate::sys::worker::{self, Answer, Request};
 
 /// Version of the form of `--json`.
@@ -152,9 +152,13 @@ fn not_readable(error: ReadError) -> Finding {
 }
 
 fn not_valid(invalid: &[Invalid]) -> Finding {
-    let first = |Invalid(notice): &Invalid| match notice.key.as_str() {
-        "" => format!(": {}", notice.message),
-        key => format!(": {key}: {}", notice.message),
+    let first = |Invalid(notice): &Invalid| {
+        let (file, line) = (notice.place.file.display(), notice.place.line);
+        let place = if line == 0 { format!(": {file}") } else { format!(": {file}:{line}") };
+        match notice.key.as_str() {
+            "" => format!("{place}: {}", notice.message),
+            key => format!("{place}: {key}: {}", notice.message),
+        }
     };
     let what = format!("the configuration is not valid{}", invalid.first().map(first).unwrap_or_default());
     let why = "nothing of it is used; a daemon that runs keeps the one before until it is started anew";
@@ -177,13 +181,19 @@ async fn ask(settings: &Settings, generator: Generator) -> ServiceFacts {
     // what is not said is not known, and no finding
     let _ = tokio::time::timeout(ANSWERS_WITHIN, ask_engines(settings, &mut facts)).await;
     let _ = tokio::time::timeout(ANSWERS_WITHIN, ask_managers_of_users(settings, &mut facts)).await;
-    let _ = tokio::time::timeout(ANSWERS_WITHIN, ask_systemd(settings, &mut facts)).await;
+    let asked = tokio::time::timeout(ANSWERS_WITHIN, ask_systemd(settings, &mut facts)).await;
+    facts.systemd_silent = match asked {
+        Ok(Ok(())) => None,
+        Ok(Err(error)) => Some(in_one_line(&error)),
+        Err(_) => Some(format!("no answer within {} s", ANSWERS_WITHIN.as_secs())),
+    };
     facts
 }
 
 fn nothing_known(generator: Generator) -> ServiceFacts {
     ServiceFacts {
         systemd: None,
+        systemd_silent: None,
         daemon: Err(String::new()),
         consumers: BTreeMap::new(),
         containers: BTreeMap::new(),
@@ -226,8 +236,20 @@ async fn ask_engines(settings: &Settings, facts: &mut ServiceFacts) {
 async fn ask_managers_of_users(settings: &Settings, facts: &mut ServiceFacts) {
     for consumer in units(settings).into_keys() {
         if let Consumer::UserUnit { user, unit } = Consumer::of(&consumer) {
-            let known = user_manager::knows(user, unit).await.map_err(|error| error.to_string());
+            let known = user_unit(user_manager::knows(user, unit).await);
             facts.user_units.insert(consumer, known);
+        }
+    }
+}
+
+fn user_unit(known: Result<bool, UserError>) -> UserUnit {
+    match known {
+        Ok(true) => UserUnit::Known,
+        Ok(false) => UserUnit::Unknown,
+        Err(error @ UserError::Unknown(_)) => UserUnit::NobodysName(error.to_string()),
+        Err(error @ UserError::Absent { .. }) => UserUnit::NoManager(error.to_string()),
+        Err(error @ (UserError::Stranger { .. } | UserError::Io(..) | UserError::Systemd(_))) => {
+            UserUnit::Unasked(in_one_line(&error))
         }
     }
 }
@@ -375,7 +397,11 @@ mod tests {
         assert_eq!(ids(scope, findings), (Scope::Configuration, "configuration-unreadable"));
         std::fs::write(&file, "[share.films]\n").unwrap();
         let (scope, findings) = look(Some(&file));
-        assert!(findings[0].what.starts_with("the configuration is not valid: "), "{findings:?}");
+        let begin = format!("the configuration is not valid: {}:1: share.films.", file.display());
+        assert!(findings[0].what.starts_with(&begin), "{findings:?}");
         assert_eq!(ids(scope, findings), (Scope::Configuration, "configuration-invalid"));
+        std::fs::write(&file, "\n[share.films\n").unwrap();
+        let line = nagios(&look(Some(&file)).1);
+        assert!(line.contains(&format!("{}:2: ", file.display())), "{line}");
     }
 }

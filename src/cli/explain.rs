@@ -210,6 +210,11 @@ fn adjusted(adjustment: &Adjustment) -> String {
     }
 }
 
+/// For people: tenths are more than anybody reads.
+fn shown(seconds: f64) -> String {
+    format!("{}", (seconds * 10.0).round() / 10.0)
+}
+
 fn render(explanation: &Explanation) -> String {
     let Explanation { share, source, mount_point, profile, options, adjusted, warnings, times, .. } = explanation;
     let mut text = format!("{share}: {source} on {mount_point}, profile {profile}\n");
@@ -231,14 +236,16 @@ fn render(explanation: &Explanation) -> String {
     for Warned { option, why, instead } in warnings {
         let _ = writeln!(text, "\n{option}: {why}\n  do: {instead}");
     }
-    let Times { detection, patience, given_up, hold, kernel: [earliest, latest], .. } = times;
+    let Times { detection, patience, given_up, hold, kernel: [earliest, latest], .. } = *times;
+    let [detection, patience, given_up, earliest, latest] =
+        [detection, patience, given_up, earliest, latest].map(shown);
     let _ = writeln!(
         text,
         "\nA server that falls silent is dead after {detection} s at the latest; from then on an access to the path meets what \
          on_access says.\nA call that is in flight then waits for the server: for {patience} s without an error, and for {given_up} s at \
          the longest."
     );
-    let _ = match hold {
+    let _ = match hold.map(shown) {
         Some(hold) => writeln!(text, "After {hold} s the consumers are stopped and the share is given up."),
         None => writeln!(text, "The share is never given up by itself."),
     };
@@ -246,7 +253,7 @@ fn render(explanation: &Explanation) -> String {
         text,
         "The kernel alone gives up after {earliest} to {latest} s, {KERNEL_ECHO_FACTOR} times echo_interval: the safety net for a dead daemon."
     );
-    let _ = match (times.worst_stall, times.worst_stall_alone) {
+    let _ = match (times.worst_stall.map(shown), times.worst_stall_alone.map(shown)) {
         (Some(worst), Some(alone)) => writeln!(
             text,
             "The worst that these options allow: a call that begins when the server falls silent ends after {worst} s; without nasmount \
@@ -319,6 +326,12 @@ options = { uid = 1000, actimeo = 5 }
             }),
             "{text}"
         );
+    }
+
+    #[test]
+    fn seconds_are_round() {
+        let shown = [5.0, 4.999_999_999, 19.333_333_333, 0.25, 900.0].map(shown);
+        assert_eq!(shown, ["5", "5", "19.3", "0.3", "900"]);
     }
 
     #[test]

@@ -224,9 +224,15 @@ fn parse(arguments: &[OsString]) -> Result<Cli, Exit> {
     let error = if harmless == arguments { error } else { read(&harmless).err().unwrap_or(error) };
     let _ = error.print();
     let text = error.render().to_string();
-    let first = text.lines().next().unwrap_or_default();
-    report::keep(first.strip_prefix("error: ").unwrap_or(first), "`--help` says what can be typed");
+    report::keep(&mistake(&text), "`--help` says what can be typed");
     Err(Exit::Usage)
+}
+
+/// What clap says of a mistake, in one line, without how the command is used: what is missing stands in lines of its own.
+fn mistake(text: &str) -> String {
+    let said: Vec<&str> = text.lines().map(str::trim).take_while(|line| !line.is_empty()).collect();
+    let said = said.join(" ");
+    said.strip_prefix("error: ").map(str::to_owned).unwrap_or(said)
 }
 
 /// Before anything is known of the command: a mistake in what was typed is told as JSON, too.
@@ -472,6 +478,18 @@ mod tests {
             takes(&[("CLICOLOR_FORCE", "1"), ("CLICOLOR", "0")], false) && !takes(&[("CLICOLOR_FORCE", "0")], false)
         );
         assert!(!takes(&[("NO_COLOR", "1"), ("CLICOLOR_FORCE", "1")], true));
+    }
+
+    #[test]
+    fn what_is_missing_is_said_in_one_line() {
+        let said = |line: &str| {
+            Cli::command().try_get_matches_from(line.split(' ')).err().map(|error| mistake(&error.to_string()))
+        };
+        assert_eq!(
+            said("nasmount explain --json").as_deref(),
+            Some("the following required arguments were not provided: <SHARE>")
+        );
+        assert_eq!(said("nasmount status --bogus").as_deref(), Some("unexpected argument '--bogus' found"));
     }
 
     #[test]

@@ -1,16 +1,17 @@
 //! `nasmount profiles [NAME]`: what a share can name as its profile, and what one says.
 
 use std::collections::BTreeSet;
+use std::ffi::OsStr;
 use std::io::{IsTerminal as _, Write as _};
 use std::path::Path;
 
-use anyhow::{Context as _, bail};
+use anyhow::bail;
 
 use super::Hinted;
 use super::report::{Exit, finish, print, report};
 use super::table::Rows;
 use crate::config::{Invalid, Listed, SourceText, list_profiles, load};
-use crate::sys::config_dir::{ConfigRoots, read_profiles};
+use crate::sys::config_dir::{ConfigRoots, read_profiles_in_part};
 
 /// Version of the form of `--json`.
 const SCHEMA: u32 = 1;
@@ -27,11 +28,13 @@ pub struct Arguments {
 
 /// Prints it.
 pub fn run(config: Option<&Path>, arguments: &Arguments) -> anyhow::Result<Exit> {
-    let texts = read_profiles(&ConfigRoots::system(config)).context("cannot list the profiles")?;
+    let (texts, mut unread) = read_profiles_in_part(&ConfigRoots::system(config));
     let mut profiles = list_profiles(&texts);
     if let Some(name) = &arguments.name {
+        // a directory that cannot be listed may have it
+        unread.retain(|error| error.path().extension().is_none() || error.path().file_stem() == Some(OsStr::new(name)));
         profiles.retain(|profile| profile.name == *name);
-        if profiles.is_empty() {
+        if profiles.is_empty() && unread.is_empty() {
             bail!(Hinted::new(format!("there is no profile {name}"), "`nasmount profiles` lists what there is"));
         }
     }
@@ -39,7 +42,10 @@ pub fn run(config: Option<&Path>, arguments: &Arguments) -> anyhow::Result<Exit>
     for problem in &problems {
         report(problem, Some(&problem.0.help));
     }
-    let exit = if problems.is_empty() { Exit::Done } else { Exit::Usage };
+    for error in &unread {
+        report(error, Some(&error.hint()));
+    }
+    let exit = if problems.is_empty() && unread.is_empty() { Exit::Done } else { Exit::Usage };
     let text = match (arguments.json, &arguments.name) {
         (true, _) => format!("{:#}\n", serde_json::json!({ "schema": SCHEMA, "profiles": profiles })),
         (false, None) => render(&profiles, &problems),

@@ -8,7 +8,7 @@ use anyhow::{Context as _, bail};
 use serde::Serialize;
 
 use super::Hinted;
-use super::client::{Client, block_on};
+use super::client::{Client, START, block_on};
 use super::configured;
 use super::report::{Exit, in_one_line, print, report};
 use crate::config::settings::ShareSettings;
@@ -187,12 +187,18 @@ fn fail(of: OfShare, error: String, hint: Option<String>) -> OfShare {
 async fn is_online(share: &str) -> Result<(), (String, String)> {
     let asked = async { Client::connect().await?.status().await }.await;
     let hint = format!("`nasmount wait {share}`, then again; --aside DIR needs no share");
-    let report = asked.map_err(|error| (in_one_line(error.as_ref()), hint.clone()))?;
+    let report = asked.map_err(|error| unasked(&error))?;
     match report.shares.iter().find(|status| status.name == share) {
         Some(status) if status.state == State::Online => Ok(()),
         Some(status) => Err((format!("the share is {}, not online", status.state), hint)),
         None => Err(("nasmount does not have the share yet".to_owned(), "`nasmount reload`, then again".to_owned())),
     }
+}
+
+/// Whom nobody answers waits in vain.
+fn unasked(error: &anyhow::Error) -> (String, String) {
+    let hint = error.downcast_ref::<Hinted>().map_or(START, Hinted::hint);
+    (in_one_line(error.as_ref()), format!("{hint}; then again; --aside DIR needs no share"))
 }
 
 fn hint(failed: &Failed) -> String {
@@ -362,6 +368,15 @@ mod tests {
         assert_eq!(around("/mnt/music/x").as_deref(), Some("music"), "another share is no place either");
         for path in ["/mnt", "/mnt/films2", "/mnt/films/../old", "/var/tmp", "/"] {
             assert_eq!(around(path), None, "{path}");
+        }
+    }
+
+    #[test]
+    fn without_a_daemon_it_is_to_be_started() {
+        for error in [anyhow::Error::from(Hinted::new("nasmount does not run", START)), anyhow::Error::msg("no answer")]
+        {
+            let (_, hint) = unasked(&error);
+            assert!(hint.starts_with("`systemctl start nasmount`") && hint.contains("--aside"), "{hint}");
         }
     }
 

@@ -112,14 +112,32 @@ pub(super) fn parse_consumer(name: &str) -> Result<Pausable, BadValue> {
     Ok(Pausable::Yes)
 }
 
-/// By systemd's lax rules (`valid_user_group_name`, which accepts what other systems give out), as far as a name is one word.
+/// By systemd's lax rules (`valid_user_group_name`, which accepts what other systems give out), as far as a name is one word. What has
+/// digits alone is a number, as it is for systemd (`parse_uid`).
 pub(super) fn parse_user(user: &str) -> Result<(), BadValue> {
+    if !user.is_empty() && user.bytes().all(|letter| letter.is_ascii_digit()) {
+        return parse_user_number(user);
+    }
     let allowed = |letter: char| letter.is_alphanumeric() || "_.-@$".contains(letter);
     if user.starts_with(|first: char| first.is_alphanumeric() || first == '_') && user.chars().all(allowed) {
         return Ok(());
     }
     let help = "write the name or the number of whose unit it is, such as user = \"anna\"".to_owned();
     Err(BadValue { message: format!("{} is not the name of a user", quoted(user)), help })
+}
+
+/// `(uid_t)-1` is nobody, and was so when it had 16 bits (systemd's `uid_is_valid`).
+fn parse_user_number(user: &str) -> Result<(), BadValue> {
+    const NOBODY: [u32; 2] = [u32::MAX, u16::MAX as u32];
+    let help = match user.parse::<u32>() {
+        Ok(number) if NOBODY.contains(&number) => "no user can have it: `id -u NAME` says the number of one".to_owned(),
+        Ok(number) if number.to_string() != user => {
+            format!("write it without zeros before it: user = \"{number}\"")
+        }
+        Ok(_) => return Ok(()),
+        Err(_) => format!("the last number is {}: `id -u NAME` says the number of one", u32::MAX - 1),
+    };
+    Err(BadValue { message: format!("{} is not the number of a user", quoted(user)), help })
 }
 
 /// By the rules of Docker and Podman: `[a-zA-Z0-9][a-zA-Z0-9_.-]*`.
@@ -160,6 +178,7 @@ fn parse_project(project: &str) -> Result<(), BadValue> {
 
 #[cfg(test)]
 mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
     use super::*;
 
     #[test]
@@ -186,6 +205,26 @@ mod tests {
         }
         for name in ["label:", "label:=media", "label:a=b c", "label:ä=b", "compose:", "compose:-a", "compose:Media"] {
             assert!(!is_consumer_name(name), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_number_is_one_that_a_user_can_have() {
+        for user in ["0", "1000", "4294967294", "anna", "1a", "_x"] {
+            assert_eq!(parse_user(user), Ok(()), "{user}");
+        }
+        for (user, help) in [
+            ("4294967295", "no user can have it"),
+            ("65535", "no user can have it"),
+            ("99999999999", "the last number is 4294967294"),
+            ("012", "user = \"12\""),
+            ("00", "user = \"0\""),
+        ] {
+            let bad = parse_user(user).unwrap_err();
+            assert!(bad.message.ends_with("is not the number of a user") && bad.help.contains(help), "{user}: {bad:?}");
+        }
+        for user in ["", "no body/..", "-anna", "anna/x"] {
+            assert!(parse_user(user).unwrap_err().message.ends_with("is not the name of a user"), "{user}");
         }
     }
 

@@ -121,6 +121,8 @@ pub(crate) struct ConsumerFragment {
     pub(crate) unit: Sourced<String>,
     /// The key that it stands behind.
     pub(crate) key: &'static str,
+    /// Where the user is written, of a unit of one.
+    pub(crate) user: Option<Origin>,
     pub(crate) on_outage: Option<Sourced<OnOutage>>,
     pub(crate) after_hold: Option<Sourced<AfterHold>>,
     pub(crate) order: Option<Sourced<i32>>,
@@ -274,16 +276,19 @@ fn read_consumer(
     let order = order.map(|order| Sourced { value: i32::try_from(order.value).unwrap_or(0), origin: order.origin });
     let time_limit = fields.duration("time_limit", problems);
     let limits = read_limits(&mut fields, problems);
-    let (key, unit) = named?;
-    Some(ConsumerFragment { index, unit, key, on_outage, after_hold, order, time_limit, limits })
+    let Named { key, unit, user } = named?;
+    Some(ConsumerFragment { index, unit, key, user, on_outage, after_hold, order, time_limit, limits })
+}
+
+/// How a consumer is named.
+struct Named {
+    key: &'static str,
+    unit: Sourced<String>,
+    user: Option<Origin>,
 }
 
 /// A consumer is named by one key.
-fn read_name(
-    at: Origin,
-    fields: &mut Fields<'_>,
-    problems: &mut Problems<'_>,
-) -> Option<(&'static str, Sourced<String>)> {
+fn read_name(at: Origin, fields: &mut Fields<'_>, problems: &mut Problems<'_>) -> Option<Named> {
     const KEYS: [&str; 4] = ["unit", "container", "label", "compose"];
     let mut given = KEYS.into_iter().filter_map(|key| Some((key, fields.string(key, problems)?))).collect::<Vec<_>>();
     let engine = fields.word("engine", &ENGINES.map(|engine| (engine, engine)), problems);
@@ -307,14 +312,14 @@ fn read_name(
         let message = format!("an engine is chosen for a container by its name, not for a {key}");
         problems.refuse(InvalidKind::NotAllowed, engine.origin, fields.key("engine"), message, "remove it");
     }
-    if let Some(user) = &user
-        && let Err(bad) = parse_user(&user.value)
-    {
-        problems.refuse(InvalidKind::BadName, user.origin, fields.key("user"), bad.message, bad.help);
-    }
     if let Some(user) = user.as_ref().filter(|_| key != "unit") {
         let message = format!("a user is named beside a unit of theirs, not beside a {key}");
         problems.refuse(InvalidKind::NotAllowed, user.origin, fields.key("user"), message, "remove it");
+    } else if let Some(user) = &user
+        && let Err(bad) = parse_user(&user.value)
+    {
+        problems.refuse(InvalidKind::BadName, user.origin, fields.key("user"), bad.message, bad.help);
+        return None; // a name with it would be read as something else
     }
     let consumer = match key {
         "unit" if let Some(user) = &user => Consumer::UserUnit { user: &user.value, unit: &value },
@@ -328,5 +333,6 @@ fn read_name(
         let help = format!("write {}", Consumer::of(&value).keys());
         problems.refuse(InvalidKind::BadName, origin, fields.key("unit"), message, help);
     }
-    Some((key, Sourced { value: consumer.name(), origin }))
+    let unit = Sourced { value: consumer.name(), origin };
+    Some(Named { key, unit, user: user.map(|user| user.origin) })
 }

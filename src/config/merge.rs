@@ -135,7 +135,7 @@ impl ShareFragment {
 
 impl ConsumerFragment {
     fn lay_over(&mut self, later: Self) {
-        let Self { index: _, unit: _, key: _, on_outage, after_hold, order, time_limit, limits } = later;
+        let Self { index: _, unit: _, key: _, user: _, on_outage, after_hold, order, time_limit, limits } = later;
         replace(&mut self.on_outage, on_outage);
         replace(&mut self.after_hold, after_hold);
         replace(&mut self.order, order);

@@ -61,6 +61,8 @@ pub struct Loaded {
     pub credentials_places: BTreeMap<ServerId, Place>,
     /// Where each share's `mount_point` is named, for what the host has there.
     pub mount_point_places: BTreeMap<ShareId, Place>,
+    /// Where the user of each consumer that is a user's unit is named: by the consumer's name, its key and the place.
+    pub user_places: BTreeMap<ShareId, BTreeMap<String, (String, Place)>>,
 }
 
 /// Where an option in force comes from.
@@ -100,6 +102,12 @@ impl Loaded {
         Some(Warning(Notice { kind: InvalidKind::Doubtful, place, key, message, help, related: None }))
     }
 
+    /// What there is to say of the user whose unit a consumer is, at the place where they are named.
+    pub fn doubtful_user(&self, share: &ShareId, consumer: &str, message: String, help: String) -> Option<Notice> {
+        let (key, place) = self.user_places.get(share)?.get(consumer)?.clone();
+        Some(Notice { kind: InvalidKind::Doubtful, place, key, message, help, related: None })
+    }
+
     /// What there is to say of the value of a share's option, at the place where it is written.
     pub fn doubtful_option(&self, share: &ShareId, option: &str, message: String, help: String) -> Option<Notice> {
         let place = match self.option_origins.get(share)?.get(option)? {
@@ -132,9 +140,22 @@ pub fn load(fragments: &[SourceText], profiles: &[SourceText]) -> Result<Loaded,
         problems.warn(start, "", "no share is configured", "add a table [share.NAME]");
     }
     let validated = validate::validate(&input, &profiles, &mut problems);
+    let user_places = user_places(&input, &problems);
     let (invalid, warnings) = problems.into_lists();
     match validated {
-        Some(validated) if invalid.is_empty() => Ok(validated.into_loaded(warnings)),
+        Some(validated) if invalid.is_empty() => Ok(Loaded { user_places, ..validated.into_loaded(warnings) }),
         _ => Err(invalid),
     }
+}
+
+fn user_places(input: &merge::Input, problems: &Problems<'_>) -> BTreeMap<ShareId, BTreeMap<String, (String, Place)>> {
+    let of = |name: &str, share: &fragment::ShareFragment| {
+        let users = share.consumers.iter().filter_map(|consumer| Some((consumer, consumer.user?)));
+        let place = |(consumer, user): (&fragment::ConsumerFragment, Origin)| {
+            let key = format!("share.{name}.consumer[{}].user", consumer.index);
+            (consumer.unit.value.clone(), (key, problems.files.place(user)))
+        };
+        users.map(place).collect()
+    };
+    input.shares.iter().map(|(name, share)| (ShareId(name.clone()), of(name, share))).collect()
 }

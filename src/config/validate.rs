@@ -53,7 +53,8 @@ pub(crate) struct Validated {
 impl Validated {
     pub(crate) fn into_loaded(self, warnings: Vec<Warning>) -> Loaded {
         let Self { settings, option_origins, credentials_places, mount_point_places } = self;
-        Loaded { settings, warnings, option_origins, credentials_places, mount_point_places }
+        let user_places = BTreeMap::new(); // `load` has them
+        Loaded { settings, warnings, option_origins, credentials_places, mount_point_places, user_places }
     }
 }
 

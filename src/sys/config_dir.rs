@@ -25,6 +25,8 @@ pub const FILE_BYTES_MAX: u64 = 1 << 20;
 /// Most files that are read from one directory.
 pub const FILES_MAX: usize = 256;
 
+const WRITABLE_BY_GROUP: u32 = 0o020;
+
 /// Environment variable that names one more directory of profiles.
 pub const PROFILES_VARIABLE: &str = "NASMOUNT_PROFILES";
 
@@ -152,6 +154,10 @@ impl ReadError {
             Self::Read { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => "run it as root",
             Self::Read { .. } => "see that it is there and can be read; a link to /dev/null stands for no file",
             Self::NotAFile { .. } => "replace it by a file; a link to /dev/null stands for no file",
+            // to others at once: a foreign group would be the next to be refused
+            Self::OpenToAll { path, mode } if mode & WRITABLE_BY_GROUP != 0 => {
+                return format!("run `chmod go-w {}`", shown(path));
+            }
             Self::OpenToAll { path, .. } => return format!("run `chmod o-w {}`", shown(path)),
             Self::NotOwnedByRoot { path, .. } => return format!("run `chown root {}`", shown(path)),
             Self::OpenToGroup { path, .. } => return format!("run `chmod g-w {}`", shown(path)),
@@ -218,6 +224,11 @@ pub fn read_config_or_none(roots: &ConfigRoots) -> Result<ConfigTexts, ReadError
 
 /// All `*.toml` of a directory in the order of their names, without hidden and masked ones. No directory, no files.
 fn read_directory(directory: &Path, user: u32) -> Result<Vec<SourceText>, ReadError> {
+    read_each(directory, user)?.into_iter().collect()
+}
+
+/// The same, each for itself.
+fn read_each(directory: &Path, user: u32) -> Result<Vec<Result<SourceText, ReadError>>, ReadError> {
     let failed = |source| ReadError::Read { path: directory.to_owned(), source };
     let entries = match fs::read_dir(directory) {
         Ok(entries) => entries,
@@ -239,7 +250,7 @@ fn read_directory(directory: &Path, user: u32) -> Result<Vec<SourceText>, ReadEr
     paths.sort();
     let refuse = |path: &Path, metadata: &fs::Metadata| refuse_others(path, metadata, user);
     let read = |path: PathBuf| Ok(SourceText::new(&path, as_text(&path, read_bytes(&path, refuse)?)?));
-    paths.into_iter().map(read).collect()
+    Ok(paths.into_iter().map(read).collect())
 }
 
 fn is_masked(path: &Path) -> bool {
@@ -254,7 +265,6 @@ fn refuse_open_to_all(path: &Path, metadata: &fs::Metadata) -> Result<(), ReadEr
 
 /// Root's service obeys what it says, so nobody else may change it. What belongs to whoever runs this, who is not root, is theirs to try.
 fn refuse_others(path: &Path, metadata: &fs::Metadata, user: u32) -> Result<(), ReadError> {
-    const WRITABLE_BY_GROUP: u32 = 0o020;
     refuse_open_to_all(path, metadata)?;
     let (owner, group, mode) = (metadata.uid(), metadata.gid(), metadata.mode() & 0o7777);
     match owner {
@@ -388,6 +398,22 @@ pub fn read_profiles(roots: &ConfigRoots) -> Result<Vec<SourceText>, ReadError> 
         profiles.extend(read_directory(directory, roots.user)?);
     }
     Ok(profiles)
+}
+
+/// The same as far as they can be read, and why the others cannot.
+pub fn read_profiles_in_part(roots: &ConfigRoots) -> (Vec<SourceText>, Vec<ReadError>) {
+    let (mut profiles, mut errors) = (shipped_profiles(), Vec::new());
+    let mut sort = |read: Result<SourceText, ReadError>| match read {
+        Ok(profile) => profiles.push(profile),
+        Err(error) => errors.push(error),
+    };
+    for directory in &roots.profiles {
+        match read_each(directory, roots.user) {
+            Ok(read) => read.into_iter().for_each(&mut sort),
+            Err(error) => sort(Err(error)),
+        }
+    }
+    (profiles, errors)
 }
 
 /// The files of a directory, by their paths; none if there is no directory.

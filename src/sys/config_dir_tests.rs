@@ -58,10 +58,24 @@ fn what_anybody_may_change_is_refused() {
         mode(0o777);
         let error = read_config(&roots).unwrap_err();
         assert!(matches!(&error, ReadError::OpenToAll { path, .. } if path == open), "{error}");
-        assert_eq!(error.hint(), format!("run `chmod o-w {}`", open.display()));
+        assert_eq!(error.hint(), format!("run `chmod go-w {}`", open.display()));
+        mode(0o757);
+        assert_eq!(read_config(&roots).unwrap_err().hint(), format!("run `chmod o-w {}`", open.display()));
         mode(0o775);
         assert!(read_config(&roots).is_ok());
     }
+}
+
+#[test]
+fn one_profile_that_cannot_be_read_hides_no_other() {
+    let root = tempfile::tempdir().unwrap();
+    let roots = ConfigRoots::under(root.path(), None, None);
+    write(root.path(), "etc/nasmount/profiles/z.toml", "");
+    fs::create_dir(root.path().join("etc/nasmount/profiles/d.toml")).unwrap();
+    let (profiles, errors) = read_profiles_in_part(&roots);
+    assert_eq!(profiles.len(), shipped_profiles().len() + 1);
+    assert!(matches!(errors.as_slice(), [ReadError::NotAFile { path }] if path.ends_with("d.toml")), "{errors:?}");
+    assert!(read_profiles(&roots).is_err());
 }
 
 #[test]

@@ -92,6 +92,7 @@ pub fn kernel(root: &Path) -> KernelFacts {
         version: proc("sys/kernel/version").unwrap_or_default().trim().to_owned(),
         signature: proc("version_signature"),
         config: configs.iter().find_map(|path| text(path)),
+        has_config_gz: root.join("proc/config.gz").is_file(),
         filesystems: proc("filesystems").unwrap_or_default(),
         modules: (!lists.is_empty()).then(|| lists.concat()),
         taint: proc("sys/kernel/tainted").and_then(|number| number.trim().parse().ok()).unwrap_or(0),
@@ -205,6 +206,7 @@ mod tests {
         write(root, "proc/sys/kernel/tainted", "4096\n");
         write(root, "proc/filesystems", "nodev\tautofs\n");
         write(root, "boot/config-6.1.0-44-amd64", "CONFIG_CIFS=m\n");
+        write(root, "proc/config.gz", "");
         write(root, "lib/modules/6.1.0-44-amd64/modules.dep", "kernel/fs/smb/client/cifs.ko: x.ko\n");
         write(root, "lib/modules/6.1.0-44-amd64/modules.builtin", "kernel/fs/autofs/autofs4.ko\n");
         write(root, "etc/fstab", "//10.0.0.1/a /mnt/a cifs guest 0 0\n");
@@ -220,6 +222,7 @@ mod tests {
             version: "#1 SMP Debian 6.1.162-1".into(),
             signature: None,
             config: Some("CONFIG_CIFS=m\n".into()),
+            has_config_gz: true,
             filesystems: "nodev\tautofs\n".into(),
             modules: Some("kernel/fs/smb/client/cifs.ko: x.ko\nkernel/fs/autofs/autofs4.ko\n".into()),
             taint: 4096,

@@ -3,9 +3,9 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use super::facts::{Generator, Propagation, Sandbox, ServiceFacts};
+use super::facts::{Generator, Propagation, Sandbox, ServiceFacts, UserUnit};
 use super::{Finding, Severity, quoted};
-use crate::config::consumer::Consumer;
+use crate::config::consumer::{Consumer, system_unit};
 use crate::config::settings::{Settings, ShareSettings};
 use crate::config::units::mount_unit;
 use crate::plan::dependency::can_wait;
@@ -13,6 +13,7 @@ use crate::status::NamespaceCopy;
 
 pub(super) fn consumers(settings: &Settings, services: &ServiceFacts, found: &mut Vec<Finding>) {
     configured(settings, services, found);
+    found.extend(services.systemd_silent.as_deref().map(|why| unseen(settings, why)));
     found.extend(services.containers.iter().filter_map(|(consumer, engines)| container(consumer, engines)));
     found.extend(services.user_units.iter().filter_map(|(consumer, known)| user_unit(consumer, known)));
     for share in settings.shares.values() {
@@ -64,6 +65,22 @@ fn configured(settings: &Settings, services: &ServiceFacts, found: &mut Vec<Find
     }
 }
 
+/// What was not looked at, because systemd did not answer.
+fn unseen(settings: &Settings, why: &str) -> Finding {
+    let consumers = settings.shares.values().flat_map(|share| &share.consumers);
+    let units: BTreeSet<&str> = consumers.filter_map(|consumer| system_unit(&consumer.unit)).collect();
+    let mut unseen = String::new();
+    if !units.is_empty() {
+        let units = units.into_iter().collect::<Vec<_>>().join(", ");
+        unseen =
+            format!("whether it knows the consumers {units}, whether they wait for their shares and see them, and ");
+    }
+    let what = format!("systemd cannot be asked: {why}");
+    let why = format!("not looked at: {unseen}who requires the shares");
+    let remedy = "run it again where `systemctl status` has an answer, as root: not in a chroot or a container";
+    Finding::new("systemd-silent", Severity::Note, what, why, remedy)
+}
+
 /// A container that nobody has, or more than one.
 fn container(consumer: &str, engines: &Result<Vec<&str>, String>) -> Option<Finding> {
     let Consumer::Container { name, .. } = Consumer::of(consumer) else { return None };
@@ -98,19 +115,30 @@ fn as_consumer(unit: &str, share: &str) -> String {
 }
 
 /// A unit of a user's that nothing can be done to.
-fn user_unit(consumer: &str, known: &Result<bool, String>) -> Option<Finding> {
+fn user_unit(consumer: &str, known: &UserUnit) -> Option<Finding> {
     let Consumer::UserUnit { user, unit } = Consumer::of(consumer) else { return None };
+    let not_found = |error: &str| format!("{unit}, a consumer, cannot be found: {error}");
     let (what, why, remedy) = match known {
-        Ok(true) => return None,
-        Ok(false) => (
+        UserUnit::Known => return None,
+        UserUnit::Unknown => (
             format!("the service manager of {user} does not know {unit}, a consumer"),
             "nothing is paused under that name in an outage; is it right?",
             format!("systemctl --user --machine={user}@.host list-unit-files"),
         ),
-        Err(error) => (
-            format!("{unit}, a consumer, cannot be found: {error}"),
+        UserUnit::NobodysName(error) => (
+            not_found(error),
+            "nothing is done to it in an outage",
+            format!("correct user = {user:?} beside unit = {unit:?} in the configuration; then nasmount reload"),
+        ),
+        UserUnit::NoManager(error) => (
+            not_found(error),
             "a unit of a user's whose manager does not run does not run either, and is not started when a share returns",
             format!("loginctl enable-linger {user}"),
+        ),
+        UserUnit::Unasked(error) => (
+            not_found(error),
+            "what cannot be asked of the user's service manager is not done in an outage, either",
+            format!("loginctl user-status {user}"),
         ),
     };
     Some(Finding::new("consumer-unknown", Severity::Warning, what, why, remedy))

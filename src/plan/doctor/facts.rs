@@ -35,6 +35,8 @@ pub struct KernelFacts {
     pub signature: Option<String>,
     /// The configuration that it was built with, if that can be read.
     pub config: Option<String>,
+    /// Whether there is `/proc/config.gz`, which is the same, compressed.
+    pub has_config_gz: bool,
     /// `/proc/filesystems`.
     pub filesystems: String,
     /// The modules that can be loaded, a path a line; `None` if they are not there.
@@ -101,6 +103,8 @@ pub struct HostFacts {
 pub struct ServiceFacts {
     /// Version of systemd, if it says it.
     pub systemd: Option<String>,
+    /// Why systemd was not asked, or not to the end.
+    pub systemd_silent: Option<String>,
     /// The daemon, or why it does not answer.
     pub daemon: Result<Daemon, String>,
     /// Of each consumer that systemd was asked about: the units after which it is started; `None` if systemd does not know it.
@@ -108,8 +112,8 @@ pub struct ServiceFacts {
     /// Of each consumer that is a container by its name: the engines that have one of that name, the one that is taken first; or why
     /// that is not known.
     pub containers: BTreeMap<String, Result<Vec<&'static str>, String>>,
-    /// Of each consumer that is a unit of a user's: whether that user's service manager knows it, or why that is not known.
-    pub user_units: BTreeMap<String, Result<bool, String>>,
+    /// Of each consumer that is a unit of a user's: what that user's service manager says of it.
+    pub user_units: BTreeMap<String, UserUnit>,
     /// Whether the configuration is the one that nasmount's generator reads.
     pub generator: Generator,
     /// What consumers see of the host's mounts, of those that are services.
@@ -120,6 +124,21 @@ pub struct ServiceFacts {
     pub holding: BTreeMap<String, BTreeSet<String>>,
     /// Where else a share can be seen, by share; empty for who may not look.
     pub copies: BTreeMap<String, Vec<NamespaceCopy>>,
+}
+
+/// Whether a user's service manager knows a unit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum UserUnit {
+    /// It does.
+    Known,
+    /// It does not.
+    Unknown,
+    /// There is no such user; in these words.
+    NobodysName(String),
+    /// It does not run; in these words.
+    NoManager(String),
+    /// It cannot be asked, for this reason.
+    Unasked(String),
 }
 
 /// What a service's settings do to the mounts that it sees (systemd.exec(5)).

@@ -77,7 +77,11 @@ fn lacking(kernel: &KernelFacts, found: &mut Vec<Finding>) {
         }
         None => {
             let what = format!("it cannot be seen whether Linux {} has {DESTROY}", kernel.release);
-            let remedy = "zgrep INET_DIAG_DESTROY /proc/config.gz";
+            let remedy = if kernel.has_config_gz {
+                "zgrep INET_DIAG_DESTROY /proc/config.gz"
+            } else {
+                "grep INET_DIAG_DESTROY /boot/config-$(uname -r), a file of the kernel's package"
+            };
             found.push(Finding::new("socket-destroy-unknown", Severity::Note, what, why, remedy));
         }
     }

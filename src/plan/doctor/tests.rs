@@ -45,6 +45,7 @@ fn healthy() -> (HostFacts, ServiceFacts) {
         version: "#1 SMP PREEMPT_DYNAMIC Debian 6.12.117-1 (2026-11-01)".into(),
         signature: None,
         config: Some("CONFIG_INET_DIAG=m\nCONFIG_INET_DIAG_DESTROY=y\n".into()),
+        has_config_gz: true,
         filesystems: "nodev\tproc\n\text4\n".into(),
         modules: Some(MODULES.into()),
         taint: 1 << 12 | 1 << 13, // modules from elsewhere
@@ -67,6 +68,7 @@ fn healthy() -> (HostFacts, ServiceFacts) {
     let after = |units: &[&str]| Some(units.iter().map(|unit| (*unit).to_owned()).collect());
     let films = r"mnt-my\x20films.mount";
     let services = ServiceFacts {
+        systemd_silent: None,
         systemd: Some("257.13-1~deb13u1".into()),
         daemon: Ok(Daemon { version: "0.1.0".into(), addresses: [("tower".into(), "10.0.0.1".into())].into() }),
         containers: BTreeMap::new(),
@@ -395,6 +397,8 @@ fn what_the_kernel_was_built_without_is_missed() {
     let (id, severity, _, remedy) = one(|host, _| host.kernel.config = None);
     assert_eq!((id, severity), ("socket-destroy-unknown", Severity::Note));
     assert_eq!(remedy, "zgrep INET_DIAG_DESTROY /proc/config.gz");
+    let (.., remedy) = one(|host, _| (host.kernel.config, host.kernel.has_config_gz) = (None, false));
+    assert!(remedy.starts_with("grep INET_DIAG_DESTROY /boot/config-$(uname -r)"), "{remedy}");
 }
 
 #[test]

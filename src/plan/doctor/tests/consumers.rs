@@ -1,6 +1,7 @@
 //! Who uses the shares.
 
 use super::*;
+use crate::plan::doctor::facts::UserUnit;
 
 #[test]
 fn a_container_should_be_known_to_one_engine() {
@@ -23,26 +24,47 @@ fn a_container_should_be_known_to_one_engine() {
 
 #[test]
 fn a_unit_of_a_users_should_be_known_to_their_manager() {
-    let insert = |known: Result<bool, String>| {
+    let insert = |known: UserUnit| {
         after(move |_, services| drop(services.user_units.insert("user:anna/mpd.service".into(), known.clone())))
     };
-    assert_eq!(insert(Ok(true)), []);
+    assert_eq!(insert(UserUnit::Known), []);
     for (known, what, remedy) in [
         (
-            Ok(false),
+            UserUnit::Unknown,
             "the service manager of anna does not know mpd.service, a consumer",
             "systemctl --user --machine=anna@.host list-unit-files",
         ),
         (
-            Err("it does not run".to_owned()),
+            UserUnit::NoManager("it does not run".to_owned()),
             "mpd.service, a consumer, cannot be found: it does not run",
             "loginctl enable-linger anna",
+        ),
+        (
+            UserUnit::NobodysName("/etc/passwd has no user anna".to_owned()),
+            "mpd.service, a consumer, cannot be found: /etc/passwd has no user anna",
+            "correct user = \"anna\" beside unit = \"mpd.service\" in the configuration; then nasmount reload",
+        ),
+        (
+            UserUnit::Unasked("it hangs".to_owned()),
+            "mpd.service, a consumer, cannot be found: it hangs",
+            "loginctl user-status anna",
         ),
     ] {
         let (id, severity, said, does) =
             one(|_, services| drop(services.user_units.insert("user:anna/mpd.service".into(), known.clone())));
         assert_eq!((id, severity, said.as_str(), does.as_str()), ("consumer-unknown", Severity::Warning, what, remedy));
     }
+}
+
+#[test]
+fn what_was_not_looked_at_is_said() {
+    let found = after(|_, services| services.systemd_silent = Some("no such socket".into()));
+    let [Finding { id, severity, what, why, .. }] = found.as_slice() else { panic!("{found:?}") };
+    assert_eq!(
+        (*id, *severity, what.as_str()),
+        ("systemd-silent", Severity::Note, "systemd cannot be asked: no such socket")
+    );
+    assert!(why.contains("player.service, scan.timer") && why.ends_with("who requires the shares"), "{why}");
 }
 
 #[test]
