@@ -202,7 +202,7 @@ pub fn import(sources: Sources<'_>, existing: Option<&Settings>, directory: &Pat
     let mut tables: Vec<(Place, String)> = Vec::new();
     let mut servers: Vec<Server> = existing.into_iter().flat_map(known_servers).collect();
     let mut names = existing.into_iter().flat_map(|known| known.shares.keys()).map(ToString::to_string).collect();
-    let (mut conflicts, mut seen) = (Vec::new(), BTreeMap::new());
+    let (mut conflicts, mut seen, mut same) = (Vec::new(), BTreeMap::new(), BTreeMap::new());
     let around = Around { existing, fstab: sources.name, look };
     let mut take = |mut line: Line<'_>| {
         let server = line.server(&mut servers, directory, around);
@@ -213,17 +213,20 @@ pub fn import(sources: Sources<'_>, existing: Option<&Settings>, directory: &Pat
     };
     for (index, text) in sources.fstab.lines().enumerate() {
         let before = import.remarks.len();
-        let Some(line) = read_line(index + 1, text, around, &mut import.remarks) else { continue };
-        import.lines.push(index + 1);
-        match seen.get(&line.place()).copied() {
-            None => {
-                seen.insert(line.place(), index + 1);
+        let mut first = same.get(text).copied();
+        if first.is_none() {
+            let Some(line) = read_line(index + 1, text, around, &mut import.remarks) else { continue };
+            first = seen.get(&line.place()).copied();
+            seen.entry(line.place()).or_insert(index + 1);
+            same.insert(text, first.unwrap_or(index + 1));
+            if first.is_none() {
                 import.shares.push(take(line));
             }
-            Some(first) => {
-                import.remarks.truncate(before); // what would become of its options
-                import.remarks.push(Remark::new(&Place { file: None, line: index + 1 }, "", twice(first)));
-            }
+        }
+        import.lines.push(index + 1);
+        if let Some(first) = first {
+            import.remarks.truncate(before); // what would become of its options
+            import.remarks.push(Remark::new(&Place { file: None, line: index + 1 }, "", twice(first)));
         }
     }
     for unit in sources.units {

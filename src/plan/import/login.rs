@@ -89,7 +89,7 @@ impl Line<'_> {
         let numbers: Vec<String> = rests.iter().map(|(number, _)| number.to_string()).collect();
         let options = if numbers.len() == 1 { "option" } else { "options" };
         let message = format!(
-            "{options} {} of the line may be the rest of a password, whose comma they follow, and are neither shown nor looked at",
+            "not looked at, nor shown: {options} {} of the line, as a password may go on behind its comma",
             numbers.join(", ")
         );
         self.remark("", message);
