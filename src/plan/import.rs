@@ -157,8 +157,8 @@ fn left_of_password(numbers: &[usize]) -> String {
     let options = if numbers.len() == 1 { "option" } else { "options" };
     let numbers: Vec<String> = numbers.iter().map(ToString::to_string).collect();
     format!(
-        "left out: what follows its comma ({options} {} of the line) is no option, but perhaps the rest of the password (mount.cifs ends one \
-         at a comma), so it is not shown; `nasmount login` writes the whole one into the credentials file",
+        "left out: what follows its comma ({options} {} of the line) is no option, but perhaps the rest of the password (mount.cifs ends \
+         one at a comma), so it is not shown; `nasmount login` writes the whole one into the credentials file",
         numbers.join(", ")
     )
 }
@@ -476,8 +476,8 @@ impl<'text> Line<'text> {
             let second = text.lines().any(|line| line.starts_with("password2="));
             let second = if second { ", password2=PASSWORD (its second one)" } else { "" };
             let message = format!(
-                "its login goes into {file}, which only root can read: `--apply` writes it; by hand: username=NAME, password=PASSWORD{second} \
-                 and domain=DOMAIN (also what stands before a backslash), as far as it has them, on a line each, then `chmod 600 {file}`"
+                "its login goes into {file}, which only root can read: `--apply` writes it; by hand: username=NAME, \
+                 password=PASSWORD{second} and domain=DOMAIN (also what stands before a backslash), as far as it has them, on a line each, then `chmod 600 {file}`"
             );
             self.remark("", message);
         }
