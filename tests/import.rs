@@ -262,6 +262,8 @@ fn nothing_is_changed_if_anything_is_wrong() {
         let (shares, said) = host.import();
         assert!(shares.is_none() && said.contains(why), "{said}");
         assert_eq!(host.read("etc/fstab"), fstab);
+        assert!(!said.contains("nasmount login"), "there is no such server yet: {said}");
+        assert_eq!(fstab == no_file, said.contains("create it with the lines `username=NAME`"), "{said}");
         assert_eq!(host.files(), [("etc/fstab".to_owned(), 0o644)]);
     }
 }

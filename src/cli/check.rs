@@ -249,7 +249,10 @@ fn check_credentials(
             }
             Ok(Some(Credentials { oddities, .. })) => {
                 for Oddity { line, key, what } in oddities {
-                    let message = format!("`{key}` on line {line} of {shown}: {what}");
+                    let message = match line {
+                        0 => format!("{shown}: {what}"),
+                        line => format!("`{key}` on line {line} of {shown}: {what}"),
+                    };
                     let help = "correct it there, unless it is meant so".to_owned();
                     warnings.extend(loaded.doubtful_credentials(id, message, help));
                 }

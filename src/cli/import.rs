@@ -135,7 +135,7 @@ pub(super) fn examined(
 ) -> (Vec<Invalid>, Vec<Warning>) {
     let look = |path: &Path| match imported.logins.iter().find(|login| login.path == path) {
         Some(login) => parsed(path, &login.text).map(Some),
-        None => look(path),
+        None => look(path).map_err(|(message, help)| (message, without_login(path, help))),
     };
     let checked = check_texts(&takeover::with(texts, &imported.toml), look, mount_point, is_missing);
     let (mut invalid, mut warnings) = (checked.invalid, checked.warnings);
@@ -152,6 +152,18 @@ pub(super) fn examined(
         Invalid(Notice { kind: InvalidKind::Conflict, place, key, message, help, related: None })
     }));
     (invalid, warnings)
+}
+
+/// `nasmount login` needs a server of the configuration, and what is imported is none yet.
+fn without_login(path: &Path, help: String) -> String {
+    if !help.contains("nasmount login") {
+        return help;
+    }
+    format!(
+        "create it with the lines `username=NAME` and `password=…`, then `chmod 600 {}`; or take `credentials` out of the options, if the \
+         share is to be a guest's",
+        path.display()
+    )
 }
 
 /// What mounts of other lines have to do with its shares.

@@ -17,7 +17,9 @@ use super::report::{Exit, print, report};
 use super::{Hinted, control, is_root};
 use crate::config::settings::{CredentialSource, ServerSettings, Settings, ShareSettings};
 use crate::daemon::reload::Outcome;
-use crate::plan::login::{NewPassword, Tried, Typed, Why, credentials_text, judge, names_of};
+use crate::plan::login::{
+    NewPassword, Tried, Typed, Unfit, Why, credentials_text, domain_and_name, judge, names_of, shown_name,
+};
 use crate::share::failure::FailureClass;
 use crate::share::{Reason, State};
 use crate::status::{ShareStatus, StatusReport};
@@ -51,7 +53,7 @@ const UNTRIED: &str = "`--no-test` writes the login without trying it";
 pub struct Arguments {
     /// Server, by its name in the configuration
     server: String,
-    /// User name; else it is asked for, or with --stdin the one in the file
+    /// User name, also as DOMAIN\NAME; else it is asked for, or with --stdin the one in the file
     #[arg(long, value_name = "NAME")]
     user: Option<String>,
     /// Domain or workgroup; '' for none
@@ -186,8 +188,8 @@ fn ask(arguments: &Arguments, now: Option<&SecretString>) -> Result<Typed, Exit>
             )
         };
         let password = line_of_stdin().map_err(unreadable)?.unwrap_or_default();
-        let username = user.clone().unwrap_or(username);
-        return Ok(Typed { username, domain: domain.clone().unwrap_or(domain_now), password });
+        let (username, domain) = names(user.clone(), domain.as_deref(), (username, domain_now));
+        return Ok(Typed { username, domain, password });
     }
     let terminal = Terminal::open().map_err(|error| {
         let message = format!("there is no terminal to ask for a password: {error}");
@@ -199,24 +201,42 @@ fn ask(arguments: &Arguments, now: Option<&SecretString>) -> Result<Typed, Exit>
         Err(error) => Err(refuse(Exit::Failed, format!("cannot read from the terminal: {error}"), "or use `--stdin`")),
     };
     let visible = |what: &str, now: &str| -> Result<String, Exit> {
-        let prompt = if now.is_empty() { format!("{what}: ") } else { format!("{what} [{now}]: ") };
+        let prompt = if now.is_empty() { format!("{what}: ") } else { format!("{what} [{}]: ", shown_name(now)) };
         let typed = question(&prompt, Echo::On)?;
         Ok(if typed.expose_secret().is_empty() { now.to_owned() } else { typed.expose_secret().to_owned() })
     };
-    let username = match user {
+    let typed = match user {
         Some(user) => user.clone(),
         None => visible(&format!("User of {server}"), &username)?,
     };
+    let has_domain = typed != username && domain_and_name(&typed).is_some();
+    let (username, now) = names(Some(typed), domain.as_deref(), (username, domain_now));
     let domain = match domain {
-        Some(domain) => domain.clone(),
-        None if domain_now.is_empty() => domain_now,
-        None => visible("Domain", &domain_now)?,
+        None if !has_domain && !now.is_empty() => visible("Domain", &now)?,
+        _ => now,
     };
-    let password = question(&format!("Password of {username}: "), Echo::Off)?;
+    let password = question(&format!("Password of {}: ", shown_name(&username)), Echo::Off)?;
+    if password.expose_secret().is_empty() {
+        return Err(refuse(Exit::Usage, Unfit::NoPassword, Unfit::NoPassword.help()));
+    }
     if *no_test && question("The same again: ", Echo::Off)?.expose_secret() != password.expose_secret() {
         return Err(refuse(Exit::Failed, "these are two passwords; nothing was written", "try again"));
     }
     Ok(Typed { username, domain, password })
+}
+
+/// User name and domain, of what was typed and what the file has now. A domain that is typed before the name takes the place of the one
+/// in the file, unless one is named by itself: then the name is meant as it stands.
+fn names(typed: Option<String>, domain: Option<&str>, (name_now, domain_now): (String, String)) -> (String, String) {
+    let username = typed.unwrap_or_else(|| name_now.clone());
+    match (domain, domain_and_name(&username)) {
+        (Some(domain), _) => (username, domain.to_owned()),
+        (None, Some((domain, name))) if username != name_now => {
+            say(&format!("user {} of the domain {domain}", shown_name(name)));
+            (name.to_owned(), domain.to_owned())
+        }
+        (None, _) => (username, domain_now),
+    }
 }
 
 fn try_once(server: &ServerSettings, share: Option<&ShareSettings>, text: &SecretString) -> Result<(), Exit> {
@@ -439,6 +459,20 @@ mod tests {
         for (name, exit) in [("open", Exit::Usage), ("kept", Exit::Usage), ("towr", Exit::NoSuchShare)] {
             assert_eq!(place(name).unwrap_err(), exit, "{name}");
         }
+    }
+
+    #[test]
+    fn a_domain_before_the_name_takes_the_place_of_the_one_in_the_file() {
+        let now = || ("bob".to_owned(), "WG".to_owned());
+        let names = |typed: Option<&str>, domain| names(typed.map(str::to_owned), domain, now());
+        let of = |name: &str, domain: &str| (name.to_owned(), domain.to_owned());
+        assert_eq!(names(Some("DOM\\anna"), None), of("anna", "DOM"));
+        assert_eq!(names(Some("anna"), None), of("anna", "WG"));
+        assert_eq!(names(Some("DOM\\anna"), Some("")), of("DOM\\anna", ""));
+        assert_eq!(names(Some("anna"), Some("X")), of("anna", "X"));
+        assert_eq!(names(None, None), now());
+        let old = (r"DOM\bob".to_owned(), "WG".to_owned());
+        assert_eq!(super::names(None, None, old.clone()), old, "as it is in the file");
     }
 
     fn share(state: &str, wanted: &str, class: &str) -> ShareStatus {

@@ -78,7 +78,7 @@ impl CredentialsError {
 /// A value that is read exactly as it stands, but was probably not meant so.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Oddity {
-    /// Line, from 1.
+    /// Line, from 1; 0 for the file as a whole.
     pub line: usize,
     /// The key as nasmount calls it.
     pub key: &'static str,
@@ -107,7 +107,8 @@ pub fn parse_credentials(text: &str) -> Result<Credentials, CredentialsError> {
         if value.contains('\0') {
             return Err(CredentialsError::Nul { key, line });
         }
-        credentials.oddities.extend(oddity(value).map(|what| Oddity { line, key, what }));
+        let odd = oddity(value).or_else(|| (key == "username" && value.contains('%')).then_some(PERCENT));
+        credentials.oddities.extend(odd.map(|what| Oddity { line, key, what }));
         match key {
             "username" => credentials.username = Some(value.to_owned()),
             "domain" => credentials.domain = Some(value.to_owned()),
@@ -121,12 +122,15 @@ pub fn parse_credentials(text: &str) -> Result<Credentials, CredentialsError> {
         Some(_) => {
             if credentials.password.is_none() {
                 let what = "there is no line `password=…`: the login is tried with an empty one";
-                credentials.oddities.push(Oddity { line: 1, key: "password", what });
+                credentials.oddities.push(Oddity { line: 0, key: "password", what });
             }
             Ok(credentials)
         }
     }
 }
+
+const PERCENT: &str =
+    "what follows its `%` is a part of the user name in a file, and no password: that is a line `password=…`";
 
 /// A line that mount.cifs skips, and that is neither empty nor meant as a comment.
 fn ignored(line: &str) -> Option<&'static str> {
@@ -196,7 +200,7 @@ mod tests {
             parsed.oddities.iter().map(|oddity| (oddity.line, oddity.key)).collect()
         };
         assert_eq!(odd("username=bob\nfoo=bar\nno equals sign\npassword=x\n"), [(2, "line"), (3, "line")]);
-        assert_eq!(odd("username=bob\npasword=x\n"), [(2, "line"), (1, "password")]);
+        assert_eq!(odd("username=bob\npasword=x\n"), [(2, "line"), (0, "password")]);
         assert_eq!(odd("username=bob\npassword=x\npassword=y\n"), [(3, "password")]);
         let marked = parse_credentials("\u{feff}username=bob\npassword=x\n").unwrap_err();
         assert_eq!(marked, CredentialsError::ByteOrderMark);
@@ -217,6 +221,13 @@ mod tests {
         assert_eq!(password("user=bob\npassword = x \n"), " x ");
         let oddities = parse_credentials("user=bob\r\npassword= x\n").unwrap().oddities;
         assert_eq!(oddities.iter().map(|oddity| oddity.line).collect::<Vec<_>>(), [1, 2]);
+    }
+
+    #[test]
+    fn a_percent_sign_in_a_user_name_begins_no_password() {
+        let credentials = parse_credentials("username=bob%hunter2\npassword=50%\n").unwrap();
+        assert_eq!(credentials.username.as_deref(), Some("bob%hunter2"));
+        assert_eq!(credentials.oddities, [Oddity { line: 1, key: "username", what: PERCENT }]);
     }
 
     #[test]

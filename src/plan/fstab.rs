@@ -8,7 +8,7 @@
 //! each password in such a line is replaced by a placeholder of its own, and belongs into a file that only root can read. So a line that
 //! was moved or edited meanwhile gets its password back, too.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::{Deserialize, Serialize};
@@ -182,10 +182,13 @@ fn names_a_share(source: &str) -> bool {
 
 /// Takes lines over, numbered from 1.
 pub fn take(fstab: &str, lines: &[usize]) -> Taken {
-    let mut numbers = (1_u32..).map(|number| format!("{MASK}{number}***")).filter(|name| !fstab.contains(name));
+    let has_some = fstab.contains(MASK);
+    let mut numbers =
+        (1_u32..).map(|number| format!("{MASK}{number}***")).filter(|name| !has_some || !fstab.contains(name));
+    let wanted: BTreeSet<usize> = lines.iter().copied().collect();
     let (mut masked, mut taken) = (Masked::default(), Vec::new());
     let line = |(index, line): (usize, &str)| {
-        if !lines.contains(&(index + 1)) {
+        if !wanted.contains(&(index + 1)) {
             return line.to_owned();
         }
         let mut mask = |password: &str| {
@@ -235,7 +238,8 @@ impl Masked {
 pub fn difference(name: &str, fstab: &str, lines: &[usize]) -> String {
     let mut text = if lines.is_empty() { String::new() } else { format!("--- {name}\n+++ {name}\n") };
     let taken = take(fstab, lines).lines;
-    let originals = lines.iter().filter_map(|number| fstab.lines().nth(number.checked_sub(1)?));
+    let all: Vec<&str> = fstab.lines().collect();
+    let originals = lines.iter().filter_map(|number| all.get(number.checked_sub(1)?).copied());
     for ((number, line), original) in lines.iter().zip(taken).zip(originals) {
         let line = shown(&line, if is_quote_open(original) { 4 } else { 6 });
         text += &format!("@@ -{number} +{number} @@\n-{line}\n+{TAKEN}{line}\n");

@@ -9,7 +9,7 @@ mod options;
 mod possible;
 mod words;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
@@ -152,8 +152,16 @@ struct Line<'text> {
     number: usize,
 }
 
-const REST: &str = "left out: what follows its comma is no option, but perhaps the rest of the password (mount.cifs ends one at a comma), so \
-                    it is not shown; `nasmount login` writes the whole one into the credentials file";
+/// What is said of the options with these numbers.
+fn left_of_password(numbers: &[usize]) -> String {
+    let options = if numbers.len() == 1 { "option" } else { "options" };
+    let numbers: Vec<String> = numbers.iter().map(ToString::to_string).collect();
+    format!(
+        "left out: what follows its comma ({options} {} of the line) is no option, but perhaps the rest of the password (mount.cifs ends \
+         one at a comma), so it is not shown; `nasmount login` writes the whole one into the credentials file",
+        numbers.join(", ")
+    )
+}
 
 /// How a server is logged in to. No `Debug`: it may have a password.
 #[derive(Clone, Default, PartialEq, Eq)]
@@ -194,28 +202,31 @@ pub fn import(sources: Sources<'_>, existing: Option<&Settings>, directory: &Pat
     let mut tables: Vec<(Place, String)> = Vec::new();
     let mut servers: Vec<Server> = existing.into_iter().flat_map(known_servers).collect();
     let mut names = existing.into_iter().flat_map(|known| known.shares.keys()).map(ToString::to_string).collect();
-    let (mut conflicts, mut seen) = (Vec::new(), Vec::new());
+    let (mut conflicts, mut seen, mut same) = (Vec::new(), BTreeMap::new(), BTreeMap::new());
     let around = Around { existing, fstab: sources.name, look };
     let mut take = |mut line: Line<'_>| {
-        conflicts.append(&mut line.conflicts);
         let server = line.server(&mut servers, directory, around);
+        conflicts.append(&mut line.conflicts);
         let name = unique(&line.mount_point, "share", &mut names);
         tables.push((line.at.clone(), line.share(&name, &server)));
         Share { name, mount_point: line.mount_point }
     };
     for (index, text) in sources.fstab.lines().enumerate() {
         let before = import.remarks.len();
-        let Some(line) = read_line(index + 1, text, around, &mut import.remarks) else { continue };
-        import.lines.push(index + 1);
-        match seen.iter().find(|(_, other)| *other == line.place()).map(|(number, _)| *number) {
-            None => {
-                seen.push((index + 1, line.place()));
+        let mut first = same.get(text).copied();
+        if first.is_none() {
+            let Some(line) = read_line(index + 1, text, around, &mut import.remarks) else { continue };
+            first = seen.get(&line.place()).copied();
+            seen.entry(line.place()).or_insert(index + 1);
+            same.insert(text, first.unwrap_or(index + 1));
+            if first.is_none() {
                 import.shares.push(take(line));
             }
-            Some(first) => {
-                import.remarks.truncate(before); // what would become of its options
-                import.remarks.push(Remark::new(&Place { file: None, line: index + 1 }, "", twice(first)));
-            }
+        }
+        import.lines.push(index + 1);
+        if let Some(first) = first {
+            import.remarks.truncate(before); // what would become of its options
+            import.remarks.push(Remark::new(&Place { file: None, line: index + 1 }, "", twice(first)));
         }
     }
     for unit in sources.units {
@@ -401,18 +412,25 @@ impl<'text> Line<'text> {
         let (rests, options): (Vec<_>, Vec<_>) =
             (1..).zip(options).partition(|(_, option): &(usize, String)| rest.is(option));
         if !rests.is_empty() {
-            line.remark("password", REST); // without it
+            let numbers: Vec<usize> = rests.iter().map(|(number, _)| *number).collect();
+            line.remark("password", left_of_password(&numbers));
         }
-        for (number, option) in options {
-            line.number = number;
+        for (number, option) in &options {
+            line.number = *number;
             match option.split_once('=') {
                 Some((name, value)) if value.contains('\n') => {
                     line.remark(name, "left out: a line feed is in its value");
                 }
-                _ => line.take(&option),
+                _ => line.take(option),
             }
         }
-        line.settle_login(look);
+        line.hold_back_misspelt(&options, &rests);
+        if line.conflicts.is_empty() {
+            line.settle_login(look);
+        } else {
+            line.remarks.truncate(before); // what would become of its other options
+            line.remark_unseen(&rests);
+        }
         if let Some((option, why)) = line.refused() {
             line.remarks.truncate(before); // what would become of its other options
             line.remark(&option, why);
@@ -436,7 +454,7 @@ impl<'text> Line<'text> {
 
     /// The name of its server, which it may be the first to name.
     fn server(&mut self, servers: &mut Vec<Server>, directory: &Path, around: Around<'_>) -> String {
-        if self.login == Means::Guest && !self.says_guest {
+        if self.login == Means::Guest && !self.says_guest && self.conflicts.is_empty() {
             self.remark("", "names no login: the server is asked as a guest");
         }
         let known = servers
@@ -452,12 +470,14 @@ impl<'text> Line<'text> {
         while matches!(self.login, Means::Inline(_)) && around.is_login(&credentials_of(&name, directory)) {
             name = unique(base, "nas", &mut names);
         }
-        if matches!(self.login, Means::Inline(_)) {
+        if let Means::Inline(text) = &self.login {
             let file = credentials_of(&name, directory);
             let file = file.display();
+            let second = text.lines().any(|line| line.starts_with("password2="));
+            let second = if second { ", password2=PASSWORD (its second one)" } else { "" };
             let message = format!(
-                "its login goes into {file}, which only root can read: `--apply` writes it; by hand: username=NAME, password=PASSWORD and \
-                 domain=DOMAIN (also what stands before a backslash), as far as it has them, on a line each, then `chmod 600 {file}`"
+                "its login goes into {file}, which only root can read: `--apply` writes it; by hand: username=NAME, \
+                 password=PASSWORD{second} and domain=DOMAIN (also what stands before a backslash), as far as it has them, on a line each, then `chmod 600 {file}`"
             );
             self.remark("", message);
         }
@@ -506,7 +526,10 @@ fn credentials_of(server: &str, directory: &Path) -> PathBuf {
 fn plain(text: &str, otherwise: &str) -> String {
     let last = text.trim_end_matches('/').rsplit('/').next().unwrap_or_default();
     let letter = |letter: char| if letter.is_ascii_alphanumeric() || "-_".contains(letter) { letter } else { '-' };
-    let name: String = last.to_lowercase().chars().map(letter).take(60).collect();
+    let mut name: String = last.to_lowercase().chars().map(letter).take(60).collect();
+    while name.contains("--") {
+        name = name.replace("--", "-");
+    }
     let name = name.trim_matches('-');
     if name.is_empty() { otherwise.to_owned() } else { name.to_owned() }
 }

@@ -6,6 +6,7 @@
 use secrecy::ExposeSecret as _;
 
 use super::catalogue;
+use crate::config::closest;
 use crate::config::credentials::Credentials;
 
 /// The password in an option. mount.cifs knows them by their beginning; a user's name can be followed by `%` and the password.
@@ -73,9 +74,65 @@ impl Rest {
     }
 }
 
+/// The option of a login that one was perhaps meant to be which nobody knows: names are lower case to mount.cifs and the kernel, and whole,
+/// though a credentials file may have them otherwise.
+pub(super) fn meant(option: &str) -> Option<&'static str> {
+    const KNOWN: [&str; 5] = ["password", "username", "credentials", "domain", "workgroup"];
+    const OTHERS: [(&str, &str); 8] = [
+        ("pw", "password"),
+        ("pwd", "password"),
+        ("psw", "password"),
+        ("uname", "username"),
+        ("usr", "username"),
+        ("login", "username"),
+        ("creds", "credentials"),
+        ("wg", "workgroup"),
+    ];
+    let (name, _) = option.split_once('=')?;
+    let name = name.trim_start_matches('"');
+    if catalogue::lookup(name).is_some() || catalogue::forbidden(name).is_some() {
+        return None;
+    }
+    let plain = name.to_ascii_lowercase();
+    let exact = catalogue::forbidden(&plain).and_then(|_| KNOWN.into_iter().find(|known| known.starts_with(&plain)));
+    let other = OTHERS.into_iter().find_map(|(other, known)| (other == plain).then_some(known));
+    let begins = [
+        ("pass2", "password2"),
+        ("password2", "password2"),
+        ("pass", "password"),
+        ("user", "username"),
+        ("cred", "credentials"),
+    ];
+    let begins = || begins.into_iter().find_map(|(start, known)| plain.starts_with(start).then_some(known));
+    exact.or(other).or_else(begins).or_else(|| closest(&plain, KNOWN.into_iter()))
+}
+
+/// Whether the first of several passwords, which counts, is empty; `None` if there are not several.
+pub(super) fn first_of_several_is_empty(said: &[String]) -> Option<bool> {
+    let mut passwords = said.iter().filter_map(|option| {
+        let (name, value) = option.split_once('=').unwrap_or((option, ""));
+        match name {
+            "user" | "username" => Some(value.split_once('%')?.1),
+            "pass" | "password" => Some(value),
+            _ => None,
+        }
+    });
+    let first = passwords.next()?;
+    passwords.next().map(|_| first.is_empty())
+}
+
 /// Whether what a line says of its login has a password.
 pub(super) fn has_password(said: &[String]) -> bool {
     said.iter().any(|option| password(option).is_some())
+}
+
+/// What there is to say where a line is made a comment by hand.
+pub(super) fn left_in_comment(options: &[String]) -> &'static str {
+    if has_password(options) {
+        "; its password stays in the comment, which everybody can read: take that out, too"
+    } else {
+        ""
+    }
 }
 
 /// Nobody, or `guest`, with an empty password: `username=guest,password=` is how people write it.
@@ -180,6 +237,44 @@ mod tests {
         ] {
             assert_eq!(unknown(option), secret, "{option}");
         }
+    }
+
+    #[test]
+    fn what_was_meant_as_a_login_is_told() {
+        for (option, known) in [
+            ("PASSWORD=a", Some("password")),
+            ("USERNAME=b", Some("username")),
+            ("Dom=b", Some("domain")),
+            ("WORKGROUP=b", Some("workgroup")),
+            ("passwrod=a", Some("password")),
+            ("passwort=a", Some("password")),
+            ("passwd=a", Some("password")),
+            ("pasword=a", Some("password")),
+            ("pw=a", Some("password")),
+            ("PASS2=a", Some("password2")),
+            ("usrname=a", Some("username")),
+            ("credential=/a", Some("credentials")),
+            ("CRED=/a", Some("credentials")),
+            ("password=a", None),
+            ("pass2=a", None),
+            ("user_xattr=a", None),
+            ("cred=/a", None),
+            ("uid=1", None),
+            ("fancy=1", None),
+            ("passwd", None),
+        ] {
+            assert_eq!(meant(option), known, "{option}");
+        }
+    }
+
+    #[test]
+    fn of_several_passwords_the_first_counts() {
+        let empty =
+            |options: &str| first_of_several_is_empty(&options.split(',').map(str::to_owned).collect::<Vec<_>>());
+        assert_eq!(empty("username=bob,password=,password=x"), Some(true));
+        assert_eq!(empty("user=WG/bob%A,pass=B"), Some(false));
+        assert_eq!(empty("user=bob,pass=B,password2=C"), None);
+        assert_eq!(empty("user=bob"), None);
     }
 
     #[test]

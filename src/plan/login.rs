@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use super::diagnosis::{Diagnosis, Finding, Outcome, Step};
 use super::doctor::Version;
+use super::fstab::HIDDEN;
 use super::options::KernelOptions;
 use crate::config::credentials::{BYTE_ORDER_MARK, CredentialsError, known_key, parse_credentials};
 
@@ -57,6 +58,16 @@ pub fn names_of(now: Option<&SecretString>) -> (String, String) {
     let now = now.and_then(|text| parse_credentials(text.expose_secret()).ok()).unwrap_or_default();
     let plain = |value: Option<String>| value.unwrap_or_default().trim_end_matches('\r').to_owned();
     (plain(now.username), plain(now.domain))
+}
+
+/// Domain and name, if a user is typed with both, as `DOMAIN\name`: a credentials file has a line for each.
+pub fn domain_and_name(typed: &str) -> Option<(&str, &str)> {
+    typed.split_once(['\\', '/']).filter(|(domain, name)| !domain.is_empty() && !name.is_empty())
+}
+
+/// A user name as it is shown: what follows a `%` may be a password, which people write there.
+pub fn shown_name(name: &str) -> String {
+    name.split_once('%').map_or_else(|| name.to_owned(), |(name, _)| format!("{name}%{HIDDEN}"))
 }
 
 /// The text of a credentials file with what was typed. Of the one that is there now everything else is kept, but for a second
@@ -200,6 +211,16 @@ mod tests {
         assert_eq!(read.password.unwrap().expose_secret(), typed.password.expose_secret());
         assert!(read.password2.is_none());
         text.expose_secret().to_owned()
+    }
+
+    #[test]
+    fn a_user_may_be_typed_with_a_domain_and_no_password_of_a_name_is_shown() {
+        assert_eq!(domain_and_name("DOM\\anna"), Some(("DOM", "anna")));
+        assert_eq!(domain_and_name("DOM/anna"), Some(("DOM", "anna")));
+        for name in ["anna", "\\anna", "DOM\\", "anna@dom.lan"] {
+            assert_eq!(domain_and_name(name), None, "{name}");
+        }
+        assert_eq!((shown_name("bob%hunter2"), shown_name("bob")), ("bob%***".to_owned(), "bob".to_owned()));
     }
 
     #[test]

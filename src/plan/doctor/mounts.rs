@@ -9,6 +9,7 @@ use crate::config::same_host;
 use crate::config::settings::{Settings, ShareSettings};
 use crate::config::units::mount_unit;
 use crate::plan::fstab::{self, Entry};
+use crate::plan::inline_login::left_in_comment;
 use crate::plan::mount_unit::{Content, UnitFile};
 use crate::plan::over::lies_on;
 
@@ -52,7 +53,7 @@ impl Others<'_> {
             let Some(Entry { source, mount_point: place, kind, options }) = fstab::entry(line) else { continue };
             let off = match self.unfinished.lines.contains(&number) {
                 true => FINISH.to_owned(),
-                false => format!("sed -i '{number}s/^/# /' /etc/fstab && systemctl daemon-reload"),
+                false => commented(number, &options),
             };
             if let Some(share) = self.share_at(&place) {
                 let what =
@@ -81,7 +82,11 @@ impl Others<'_> {
             {
                 let what =
                     format!("line {number} of /etc/fstab mounts {place} from the server {server}, beside nasmount");
-                found.push(Finding::new("fstab-server", Severity::Warning, what, BESIDE, off));
+                let remedy = match self.unfinished.lines.contains(&number) {
+                    true => off,
+                    false => format!("nasmount import-fstab (with --apply it takes the line over); or {off}"),
+                };
+                found.push(Finding::new("fstab-server", Severity::Warning, what, BESIDE, remedy));
             }
         }
     }
@@ -125,6 +130,12 @@ impl Others<'_> {
         let what = format!("{path} mounts {place} from the server {server}, beside nasmount");
         Some(Finding::new("unit-server", Severity::Warning, what, BESIDE, off))
     }
+}
+
+/// How a line of fstab becomes a comment, and what is left in it.
+fn commented(number: usize, options: &[String]) -> String {
+    let left = left_in_comment(options);
+    format!("sed -i '{number}s/^/# /' /etc/fstab && systemctl daemon-reload{left}")
 }
 
 /// Of what an import was to take over.

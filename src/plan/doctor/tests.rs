@@ -161,6 +161,14 @@ fn a_line_of_fstab_for_a_mount_point_is_an_error() {
 }
 
 #[test]
+fn a_password_that_stays_in_a_comment_is_told() {
+    let line = "//192.168.1.1/other /mnt/my\\040films cifs username=bob,password=hunter2 0 0\n";
+    let (_, _, what, remedy) = one(|host, _| host.fstab = line.into());
+    assert!(remedy.contains("its password stays in the comment, which everybody can read"), "{remedy}");
+    assert!(!what.contains("hunter2") && !remedy.contains("hunter2"), "{what} {remedy}");
+}
+
+#[test]
 fn whatever_fstab_mounts_there_is_in_the_way() {
     for line in [
         "//tower.lan/films /mnt/my\\040films auto guest 0 0",

@@ -5,7 +5,10 @@
 
 use std::path::Path;
 
-use super::super::inline_login::{Beside, credentials_text, has_password, is_guest, with_domain};
+use super::super::fstab::HIDDEN;
+use super::super::inline_login::{
+    Beside, credentials_text, first_of_several_is_empty, has_password, is_guest, meant, with_domain,
+};
 use super::{Conflict, Line, Look, Means};
 use crate::config::credentials::Credentials;
 
@@ -34,8 +37,62 @@ impl Line<'_> {
             if self.says_guest {
                 self.remark("guest", "left out: the login beside it counts");
             }
+            self.say_several_passwords(&said);
             self.login = Means::Inline(credentials_text(&said));
         }
+    }
+
+    fn say_several_passwords(&mut self, said: &[String]) {
+        let empty = match first_of_several_is_empty(said) {
+            None => return,
+            Some(true) => ", and it is empty",
+            Some(false) => "",
+        };
+        let message = format!(
+            "there are two passwords: the first one counts, as it does to mount.cifs{empty}; take the one out that is not meant"
+        );
+        self.remark("password", message);
+    }
+
+    /// Options, with their numbers, that would be the login if they were spelt as the CIFS client has them. Without them the share would be
+    /// a guest's, or the login another one.
+    pub(super) fn hold_back_misspelt(&mut self, options: &[(usize, String)], rests: &[(usize, String)]) {
+        if self.kerberos || matches!(self.login, Means::File(_)) {
+            return;
+        }
+        let name = |option: &str| option.split('=').next().unwrap_or_default().to_owned();
+        let named = options.iter().filter_map(|(number, option)| Some((*number, name(option), meant(option)?)));
+        // it may be a part of a password
+        let hidden = rests.iter().filter_map(|(number, option)| Some((*number, HIDDEN.to_owned(), meant(option)?)));
+        let mut found: Vec<_> = named.chain(hidden).collect();
+        found.sort_unstable();
+        self.conflicts.extend(found.into_iter().map(|(number, option, known)| {
+            let or = if option == HIDDEN {
+                " (if it is a part of the password: `credentials=FILE` instead of both)"
+            } else {
+                ""
+            };
+            Conflict {
+                at: self.at.clone(),
+                option,
+                message: format!("option {number} of the line is none of the CIFS client, and the login would lack it"),
+                help: format!("did you mean `{known}`? Write it so, or take it out{or}; then try again"),
+            }
+        }));
+    }
+
+    /// Of a line that is held back: what may be the rest of a password.
+    pub(super) fn remark_unseen(&mut self, rests: &[(usize, String)]) {
+        if rests.is_empty() {
+            return;
+        }
+        let numbers: Vec<String> = rests.iter().map(|(number, _)| number.to_string()).collect();
+        let options = if numbers.len() == 1 { "option" } else { "options" };
+        let message = format!(
+            "not looked at, nor shown: {options} {} of the line, as a password may go on behind its comma",
+            numbers.join(", ")
+        );
+        self.remark("", message);
     }
 
     /// Of several files mount.cifs ends up with what the last one says.

@@ -1,5 +1,6 @@
 //! Lines of fstab that stay, and whose mounts lie in or around the mount of a share that is imported, or are made of what lies on it.
 
+use std::collections::BTreeSet;
 use std::path::{Component, Path};
 
 use super::super::fstab::{self, Entry};
@@ -26,6 +27,7 @@ pub struct Nested {
 
 /// All of them, in the order of the lines; `imported` are those that do not stay.
 pub(super) fn nested(fstab: &str, imported: &[usize], shares: &[Share]) -> Vec<Nested> {
+    let imported: BTreeSet<usize> = imported.iter().copied().collect();
     let stays = |(number, line): (usize, &str)| {
         let entry = fstab::entry(line).filter(|_| !imported.contains(&number) && !fstab::is_broken(line))?;
         Some((number, entry))

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use super::super::fstab::Entry;
+use super::super::inline_login::left_in_comment;
 use super::super::outdated::is_outdated;
 use super::{Line, Look, Place, Remark, quoted};
 use crate::config::settings::{CredentialSource, Settings, ShareSettings};
@@ -65,13 +66,13 @@ impl Line<'_> {
         } else if parts.is_none() && spec.contains(['=', ',']) {
             "left out: what stands for its source is not //SERVER/SHARE".to_owned() // options, perhaps
         } else if parts.is_none() {
-            format!("left out: {spec} is not //SERVER/SHARE")
+            format!("left out: {source} is not //SERVER/SHARE")
         } else if parts.as_ref().is_some_and(|parts| parts.share.is_empty()) {
-            format!("left out: {spec} names a server, and no share on it; it is //SERVER/SHARE")
+            format!("left out: {source} names a server, and no share on it; it is //SERVER/SHARE")
         } else if !mount_point.starts_with('/') {
             "left out: what stands for its mount point is no directory's path, which begins with `/`".to_owned()
         } else if let Some(share) = around.already(entry, parts.as_ref()) {
-            is_already(at, share, around.fstab)
+            is_already(at, share, around.fstab, options)
         } else {
             return true;
         };
@@ -117,12 +118,13 @@ fn is_several(option: &str) -> bool {
     !option.starts_with("pass") && option.split(',').skip(1).any(|piece| piece.contains('='))
 }
 
-fn is_already(at: &Place, share: &ShareSettings, fstab: &str) -> String {
+fn is_already(at: &Place, share: &ShareSettings, fstab: &str, options: &[String]) -> String {
     let (line, id) = (at.line, &share.id);
+    let left = left_in_comment(options);
     match &at.file {
         None => format!(
             "left alone: line {line} is share {id} already, take the line out: \
-             `sed -i '{line}s/^/# /' {fstab} && systemctl daemon-reload`"
+             `sed -i '{line}s/^/# /' {fstab} && systemctl daemon-reload`{left}"
         ),
         Some(file) => format!(
             "left alone: it is share {id} already, take the unit out: `mv {file} {file}.old && systemctl daemon-reload`"
