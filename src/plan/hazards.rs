@@ -74,29 +74,9 @@ pub fn of(option: &str, value: Option<&str>) -> Option<Hazard> {
             "SMB 2 cannot encrypt, and whoever is in between can keep both sides from signing",
             "write vers = \"3.1.1\", if `nasmount diagnose` says that the server speaks it",
         ),
-        ("suid", _) => hurts(
-            "who can write to the share makes a program run here with the rights of whoever its file is said to belong to",
-            "remove it: no film and no document needs it",
-        ),
-        ("dev", _) => hurts(
-            "who can write to the share can make a device of this host's of it, and read a disk through that",
-            "remove it: a NAS has no devices",
-        ),
         ("actimeo" | "acregmax" | "acdirmax", _) if above(CACHED_USUAL) => trade_off(
             "what is changed elsewhere is seen as much later as that is",
             "right where nobody else writes to the share; else 60 or less",
-        ),
-        ("multiuser", _) => trade_off(
-            "each user needs a login of their own in the session (cifscreds, a Kerberos ticket), services and containers, too",
-            "right where people log in to this host; else remove it",
-        ),
-        ("ignore_signature", _) => {
-            hurts("who is in between can change what is read and written", "remove it, or remove `sign` as well")
-        }
-        ("mfsymlinks", _) => trade_off(
-            "symbolic links are files that only this client understands, and whoever writes to the share can have one lead a program \
-             of this host anywhere",
-            "right where programs need links of their own on the share; else remove it",
         ),
         ("noserverino", _) => trade_off(
             "inode numbers are made up at each look-up: hard links are not recognised, and backups take files that they know for new ones",
@@ -113,6 +93,33 @@ pub fn of(option: &str, value: Option<&str>) -> Option<Hazard> {
         ("seal", _) => trade_off(
             "everything is encrypted, which costs CPU time on both sides and speed on a small NAS",
             "right where the network is not your own, or the server demands it",
+        ),
+        (option, _) => return of_rights(option),
+    })
+}
+
+/// Options that decide who may do what.
+fn of_rights(option: &str) -> Option<Hazard> {
+    Some(match option {
+        "suid" => hurts(
+            "who can write to the share makes a program run here with the rights of whoever its file is said to belong to",
+            "remove it: no film and no document needs it",
+        ),
+        "dev" => hurts(
+            "who can write to the share can make a device of this host's of it, and read a disk through that",
+            "remove it: a NAS has no devices",
+        ),
+        "multiuser" => trade_off(
+            "each user needs a login of their own in the session (cifscreds, a Kerberos ticket), services and containers, too",
+            "right where people log in to this host; else remove it",
+        ),
+        "ignore_signature" => {
+            hurts("who is in between can change what is read and written", "remove it, or remove `sign` as well")
+        }
+        "mfsymlinks" => trade_off(
+            "symbolic links are files that only this client understands, and whoever writes to the share can have one lead a program \
+             of this host anywhere",
+            "right where programs need links of their own on the share; else remove it",
         ),
         _ => return None,
     })
