@@ -7,8 +7,7 @@ use secrecy::{ExposeSecret as _, SecretString};
 use serde::Serialize;
 
 use super::is_root;
-pub(super) use super::report::in_one_line as chain;
-use super::report::{Exit, finish, write_error};
+use super::report::{Exit, finish, in_one_line, write_error};
 use crate::config::consumer::Consumer;
 use crate::config::credentials::{Credentials, Oddity, parse_credentials};
 use crate::config::settings::{CredentialSource, OptionValue, ShareSettings};
@@ -86,7 +85,7 @@ fn say_unreadable(
     if output == Output::Text {
         return write_error(stderr, error, Some(&help));
     }
-    let (file, message) = (error.path().to_string_lossy().into_owned(), chain(error));
+    let (file, message) = (error.path().to_string_lossy().into_owned(), in_one_line(error));
     let kind = Some(InvalidKind::Unreadable);
     let (line, column) = error.place().unwrap_or_default();
     let finding = Finding { severity: Severity::Error, kind, file, line, column, message, help, ..Finding::default() };
@@ -207,7 +206,7 @@ pub(super) fn missing_accounts(
 /// Whether a credentials file can be used: what is wrong with it and what to do, or what it says, if this user can read it.
 fn look_at_credentials(path: &Path) -> Result<Option<Credentials>, (String, String)> {
     let shown = path.display();
-    check_credentials_file(path).map_err(|error| (chain(&error), error.help())).and_then(|()| {
+    check_credentials_file(path).map_err(|error| (in_one_line(&error), error.help())).and_then(|()| {
         let unreadable = |error| (format!("cannot use {shown}: {error}"), "save it as UTF-8 text".to_owned());
         let Some(text) = readable(path).map_err(unreadable)? else {
             return Ok(None); // one that this user cannot read is for root to check

@@ -5,9 +5,9 @@ use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
 use super::Hinted;
-use super::check::{chain, say_notices};
+use super::check::say_notices;
 use super::records::{RecordFile, is_another_now, records};
-use super::report::{self, Exit, Talk};
+use super::report::{self, Exit, Talk, in_one_line};
 use super::succession::{self, Way};
 use super::takeover::{FSTAB, Places, Told, alone, made, nothing_changed, refused, replaced, told};
 use crate::config::settings::CredentialSource;
@@ -165,7 +165,7 @@ fn as_json(places: &Places, is_of_host: bool) -> (Exit, serde_json::Value) {
                 Err(error) => (Exit::Failed, Some(export), vec![problem(&error)]),
             }
         }
-        Ok(Planned::Unreadable(error)) => (Exit::Usage, None, vec![(chain(&error), error.hint())]),
+        Ok(Planned::Unreadable(error)) => (Exit::Usage, None, vec![(in_one_line(&error), error.hint())]),
         Ok(Planned::Invalid(what, problems)) => {
             let of = |Invalid(notice): &Invalid| (format!("{what}: {notice}"), notice.help.clone());
             (Exit::Usage, None, problems.iter().map(of).collect())

@@ -8,7 +8,7 @@ use secrecy::{ExposeSecret as _, SecretString};
 use serde::{Deserialize, Serialize};
 
 use super::Hinted;
-use super::check::chain;
+use super::report::in_one_line;
 use super::takeover::Places;
 use crate::config;
 use crate::config::units::mount_unit;
@@ -237,7 +237,7 @@ pub(super) fn records(places: &Places) -> anyhow::Result<Vec<RecordFile>> {
 }
 
 fn is_unreadable(error: &ReadError) -> anyhow::Error {
-    Hinted::new(chain(error), error.hint()).into()
+    Hinted::new(in_one_line(error), error.hint()).into()
 }
 
 /// Says nothing of what is in it.

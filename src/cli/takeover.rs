@@ -20,10 +20,10 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 use secrecy::SecretString;
 
-use super::check::{chain, load_and_check, look_if_in_sight, say_notices};
+use super::check::{load_and_check, look_if_in_sight, say_notices};
 use super::import::{examined, imported, nested, say_examined, say_remarks};
 use super::records::{Kept, KeptFile, Record, Unfinished};
-use super::report::{Exit, Talk, write_error};
+use super::report::{Exit, Talk, in_one_line, write_error};
 use super::succession;
 use super::{Hinted, is_root};
 use crate::config::{Colour, SourceText};
@@ -224,7 +224,7 @@ pub(super) fn refusal(
         Ok(Ok(())) => None,
         Ok(Err(error)) => {
             let hint = hint(&error, IMPORTED_BY_HAND).unwrap_or_else(|| "mend that, and try again".to_owned());
-            Some((chain(&error), hint))
+            Some((in_one_line(&error), hint))
         }
         Err(error) => Some((format!("{error:#}"), "mend that, and try again".to_owned())),
     }
@@ -256,7 +256,7 @@ fn kernel_has_cifs() -> anyhow::Result<()> {
 
 pub(super) fn nothing_changed(error: ChangeError, by_hand: &str) -> anyhow::Error {
     match hint(&error, by_hand) {
-        Some(hint) => Hinted::new(format!("nothing was changed: {}", chain(&error)), hint).into(),
+        Some(hint) => Hinted::new(format!("nothing was changed: {}", in_one_line(&error)), hint).into(),
         None => anyhow::Error::from(error).context("nothing was changed"),
     }
 }

@@ -39,6 +39,8 @@ pub struct Units {
 /// Why nothing came of an operation.
 #[derive(Debug, thiserror::Error)]
 enum UnitError {
+    #[error("cannot reach systemd: {0}")]
+    Unreachable(zbus::Error),
     #[error(transparent)]
     Container(#[from] ContainerError),
     #[error(transparent)]
@@ -53,7 +55,7 @@ impl UnitError {
                 is_opposed(error)
             }
             Self::User(UserError::Absent { lingers, .. }) => *lingers,
-            Self::Container(ContainerError::Engine(_)) | Self::User(_) => false,
+            Self::Unreachable(_) | Self::Container(ContainerError::Engine(_)) | Self::User(_) => false,
         }
     }
 }
@@ -95,24 +97,24 @@ impl Units {
         Self { systemd: AsyncMutex::new(Some(systemd)), ..Self::default() }
     }
 
-    async fn systemd(&self) -> zbus::Result<Systemd> {
+    async fn systemd(&self) -> Result<Systemd, UnitError> {
         let mut slot = self.systemd.lock().await;
         if let Some(systemd) = &*slot {
             return Ok(systemd.clone());
         }
-        let systemd = Systemd::connect().await?;
+        let systemd = Systemd::connect().await.map_err(UnitError::Unreachable)?;
         Ok(slot.insert(systemd).clone())
     }
 
     /// Carries out one step; ends when it has been done, and not before.
     pub async fn perform(&self, name: &str, step: UnitStep) -> Outcome {
         let consumer = Consumer::of(name);
-        let result = match consumer {
-            Consumer::UserUnit { user, unit } => self.users.perform(user, unit, step).await.map_err(UnitError::from),
-            Consumer::Unit(_) | Consumer::Container { .. } | Consumer::Label(_) | Consumer::Compose(_) => {
-                self.perform_with_systemd(consumer, step).await?
-            }
-        };
+        let result = self.act(consumer, step).await;
+        if let Err(UnitError::Container(ContainerError::Systemd(error))) = &result
+            && !matches!(error, zbus::Error::MethodError(..))
+        {
+            *self.systemd.lock().await = None;
+        }
         let result = result.map(|done| done.unwrap_or_else(|| self.is_unknown(consumer, step)));
         debug!(name, ?step, ?result, "ended");
         if step != UnitStep::Inspect && result.is_ok() {
@@ -124,27 +126,16 @@ impl Units {
         })
     }
 
-    async fn perform_with_systemd(
-        &self,
-        consumer: Consumer<'_>,
-        step: UnitStep,
-    ) -> Result<Result<Option<UnitDone>, UnitError>, Failure> {
-        let reached = self.systemd().await;
-        let systemd = reached.map_err(|error| Failure::transient(format!("cannot reach systemd: {error}")))?;
-        let result = match consumer {
+    async fn act(&self, consumer: Consumer<'_>, step: UnitStep) -> Result<Option<UnitDone>, UnitError> {
+        Ok(match consumer {
+            Consumer::Unit(unit) => perform_on_unit(&self.systemd().await?, unit, step).await?,
+            Consumer::UserUnit { user, unit } => self.users.perform(user, unit, step).await?,
             Consumer::Container { engine, name } => {
-                self.containers.perform(&systemd, Named { engine, name }, step).await.map_err(UnitError::from)
+                self.containers.perform(&self.systemd().await?, Named { engine, name }, step).await?
             }
-            Consumer::Unit(unit) => perform_on_unit(&systemd, unit, step).await.map_err(UnitError::from),
             // it is their containers that something is done to
-            Consumer::UserUnit { .. } | Consumer::Label(_) | Consumer::Compose(_) => Ok(None),
-        };
-        if let Err(UnitError::Container(ContainerError::Systemd(error))) = &result
-            && !matches!(error, zbus::Error::MethodError(..))
-        {
-            *self.systemd.lock().await = None;
-        }
-        Ok(result)
+            Consumer::Label(_) | Consumer::Compose(_) => None,
+        })
     }
 
     /// Says once that nobody knows a consumer.

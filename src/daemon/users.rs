@@ -1,8 +1,8 @@
 //! What is done to consumers that are units of a user's own service manager.
 
 use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use tokio::sync::Mutex;
 use tracing::warn;
 
 use super::units::{nothing_runs, perform_on_unit};
@@ -31,17 +31,21 @@ impl Users {
         };
         let result = perform_on_unit(&systemd, unit, step).await;
         if matches!(&result, Err(error) if !matches!(error, zbus::Error::MethodError(..))) {
-            self.0.lock().await.remove(user);
+            self.known().remove(user);
         }
         Ok(result?)
     }
 
     async fn manager(&self, user: &str) -> Result<Systemd, UserError> {
-        let mut managers = self.0.lock().await;
-        if let Some(systemd) = managers.get(user) {
+        if let Some(systemd) = self.known().get(user) {
             return Ok(systemd.clone());
         }
+        // nobody waits for another user's, which may take its time
         let systemd = user_manager::manager(user).await?;
-        Ok(managers.entry(user.to_owned()).or_insert(systemd).clone())
+        Ok(self.known().entry(user.to_owned()).or_insert(systemd).clone())
+    }
+
+    fn known(&self) -> MutexGuard<'_, BTreeMap<String, Systemd>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

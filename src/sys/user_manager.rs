@@ -51,7 +51,7 @@ pub enum UserError {
         user: String,
     },
     /// It cannot be reached.
-    #[error("cannot {0}")]
+    #[error("cannot {0}: {1}")]
     Io(String, #[source] io::Error),
     /// It answers with an error, or not at all.
     #[error(transparent)]

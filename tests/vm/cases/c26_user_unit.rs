@@ -36,8 +36,8 @@ pub fn run(guest: &Guest) -> Result<String> {
     let nasmount = Nasmount::start(guest, &[share])?;
     nasmount.wait_for_state("tune", "online")?;
     guest.ok(&of_user(&format!("start {UNIT}")))?;
-    let grows = grows(&nas.export("media"));
-    guest.wait_for("the user's unit to write", DEADLINE, &grows)?;
+    let export = nas.export("media");
+    wait_until_it_writes(guest, &export, "the user's unit to write")?;
     let listed = guest.ok("nasmount consumers tune")?;
     let line = listed.lines().find(|line| line.contains("user:nasuser/tune.service")).unwrap_or_default();
     ensure!(!line.contains("is the name right") && !listed.contains(" tune.service"), "{listed}");
@@ -51,14 +51,14 @@ pub fn run(guest: &Guest) -> Result<String> {
     guest.ok("systemctl restart nasmount").context("a new daemon goes on from there")?;
     outage.heal()?;
     nasmount.wait_for_state("tune", "online")?;
-    guest.wait_for("the user's unit to go on", DEADLINE, &grows)?;
+    wait_until_it_writes(guest, &export, "the user's unit to go on")?;
     ensure!(guest.ok(&process)? == before, "the user's unit is another process");
 
     guest.ok("nasmount unmount tune")?;
     let state = guest.run(&of_user(&format!("is-active {UNIT}")))?.stdout;
     ensure!(state.trim() == "inactive", "before a share is unmounted its consumers are stopped: {state}");
     guest.ok("nasmount mount tune")?;
-    guest.wait_for("the user's unit to be started", DEADLINE, &grows)?;
+    wait_until_it_writes(guest, &export, "the user's unit to be started")?;
 
     guest.ok(&format!("loginctl disable-linger {USER} && systemctl stop user@3000")).context("the user leaves")?;
     let gone = "nasmount doctor | grep -q 'the service manager of nasuser does not run'";
@@ -76,8 +76,10 @@ fn of_user(command: &str) -> String {
     format!("setpriv --reuid={USER} --clear-groups env XDG_RUNTIME_DIR=/run/user/3000 systemctl --user {command}")
 }
 
-/// The file becomes longer while it is looked at: what is in flight when a unit is paused may still arrive.
-fn grows(export: &str) -> String {
-    let size = format!("$(stat --format %s {export}/tune)");
-    format!("( before={size}; sleep 1; [ {size} -gt $before ] )")
+/// Two more bytes: one may have been in flight when the unit was paused, and arrives by itself.
+fn wait_until_it_writes(guest: &Guest, export: &str, what: &str) -> Result<()> {
+    let size = format!("stat --format %s {export}/tune");
+    let before = guest.run(&size)?.stdout;
+    let enough = before.trim().parse().unwrap_or(0_u64) + 1;
+    guest.wait_for(what, DEADLINE, &format!("[ $({size}) -gt {enough} ]")).map(drop)
 }
