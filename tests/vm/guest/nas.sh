@@ -43,7 +43,8 @@ readonly MISER=4450
 readonly SKEW=4451
 
 die() { echo "nas.sh: $*" >&2; exit 1; }
-uptime_now() { cut -d' ' -f1 /proc/uptime; }
+# No process is started for a moment: that alone takes longer than some of what is measured from there.
+uptime_now() { local now; read -r now _ </proc/uptime; echo "$now"; }
 in_nas() { ip netns exec "nas$1" "${@:2}"; }
 # Every process in the namespace is a smbd: Samba names its children differently from version to version.
 processes() { ip netns pids "nas$1"; }
