@@ -1,8 +1,9 @@
 //! `make bench`: nasmount and today's ways through the same outages at the same time, and what each of them costs.
 //!
 //! ```text
-//!  bench            the order of the run: speed, two outages, unmounting, what nasmount itself needs, and switching off
+//!  bench            the order of the run: speed, detection, two outages, unmounting, what nasmount itself needs, and switching off
 //!   ├ ways          today's ways as an administrator writes them, and nasmount's shares
+//!   ├ detection     short cuts of each kind of one of nasmount's servers
 //!   ├ outage        one fault for all: calls of strangers, and consumers that keep account
 //!   ├ commands      timed in the guest
 //!   ├ footprint     memory, processor
@@ -13,6 +14,7 @@
 //! It prints figures and verdicts and asserts on none of them: what has to hold is tested by the cases.
 
 mod commands;
+mod detection;
 mod footprint;
 mod outage;
 mod power_off;
@@ -33,7 +35,7 @@ use anyhow::{Context as _, Result};
 use crate::guest::Guest;
 use crate::nas::{self, Fault};
 use outage::{Answers, Course};
-use report::{Report, Speed, Unmounting};
+use report::{Report, Speed, Unmounting, Written, median};
 use targets::{PATIENT, is_ours};
 use ways::{Way, Ways};
 
@@ -71,6 +73,8 @@ pub fn run(guest: &Guest) -> Result<()> {
     let ways = Ways::mount(guest)?;
     say("all ways are mounted; writing");
     let speed = speed(&ways, scale.runs)?;
+    say("short cuts");
+    let detection = detection::measure(&ways, scale.runs)?;
     let mut answers = Answers::default();
     let mut outages = Vec::new();
     for (name, fault, length) in [("silence", Fault::Drop, scale.silence), ("hung server", Fault::Hang, scale.hang)] {
@@ -91,6 +95,7 @@ pub fn run(guest: &Guest) -> Result<()> {
         machine,
         runs: scale.runs,
         ways: ways::descriptions(),
+        detection,
         outages,
         unmounting_after: UNMOUNTING_AFTER.as_secs_f64(),
         unmounting,
@@ -119,7 +124,7 @@ fn publish(report: &Report) -> Result<()> {
     Ok(())
 }
 
-/// A sequential writer on a mount with defaults and on nasmount's, in turn.
+/// A sequential writer on a mount with defaults and on nasmount's, in turn: how fast it is, and how much of what it wrote is only there.
 fn speed(ways: &Ways<'_>, runs: u32) -> Result<Vec<Speed>> {
     let compared: Vec<_> = ways.all.iter().filter(|way| ["defaults", PATIENT].contains(&way.name)).collect();
     let what: Vec<String> = compared.iter().map(|way| format!("'{}' {}", way.name, way.point)).collect();
@@ -128,13 +133,14 @@ fn speed(ways: &Ways<'_>, runs: u32) -> Result<Vec<Speed>> {
         format!("/host/guest/bench.py speed --size {SPEED_SIZE} --blocks {blocks} --times {runs} {}", what.join(" "));
     let limit = SPEED_LIMIT * runs * 4 + crate::nasmount::DEADLINE; // two ways, two sizes
     let said = ways.guest.run_within(limit, &command)?;
-    let mut measured: BTreeMap<String, BTreeMap<String, Vec<f64>>> =
+    let mut measured: BTreeMap<String, BTreeMap<String, Vec<Written>>> =
         serde_json::from_str(&said.stdout).with_context(|| format!("`{command}` said {said:?}"))?;
     let of_block = |block: u64| {
-        let rates = measured
-            .iter_mut()
-            .map(|(way, rates)| (way.clone(), median(rates.remove(&block.to_string()).unwrap_or_default())));
-        Speed { block, rates: rates.collect() }
+        let ways = measured.iter_mut().map(|(way, runs)| {
+            let runs = runs.remove(&block.to_string()).unwrap_or_default();
+            (way.clone(), Written::median(&runs))
+        });
+        Speed { block, size: SPEED_SIZE, ways: ways.collect() }
     };
     Ok(SPEED_BLOCKS.map(of_block).into())
 }
@@ -164,12 +170,6 @@ fn unmounting(ways: &Ways<'_>) -> Result<Vec<Unmounting>> {
         Ok(Unmounting { way: way.name.to_owned(), command, took, result: run.result + &said })
     };
     ways.all.iter().map(of_way).collect()
-}
-
-/// The middle one; not a number if there is none.
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
 }
 
 impl Scale {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, anyhow, ensure};
 use serde_json::Value;
 
 use crate::guest::{Guest, Job, number};
@@ -66,6 +66,8 @@ pub struct Nas<'guest> {
 pub struct Outage<'guest> {
     nas: Nas<'guest>,
     fault: Fault,
+    /// The guest's uptime right before the fault: nobody can have seen anything of it earlier.
+    pub before: f64,
     /// The guest's uptime when the fault was complete.
     pub began: f64,
     healed: bool,
@@ -141,17 +143,23 @@ struct Cutting<'guest> {
 
 impl<'guest> Cutting<'guest> {
     fn complete(self) -> Result<Outage<'guest>> {
-        let began =
-            uptime_of(self.job).with_context(|| format!("cut NAS {} ({})", self.nas.number, self.fault.name()))?;
-        Ok(Outage { nas: self.nas, fault: self.fault, began, healed: false })
+        let [before, began] =
+            uptimes_of(self.job).with_context(|| format!("cut NAS {} ({})", self.nas.number, self.fault.name()))?;
+        Ok(Outage { nas: self.nas, fault: self.fault, before, began, healed: false })
     }
 }
 
-/// The uptime that a script of a fault prints when it is done.
-fn uptime_of(job: Job<'_>) -> Result<f64> {
+/// The uptimes that a script of a fault prints when it is done.
+fn uptimes_of<const COUNT: usize>(job: Job<'_>) -> Result<[f64; COUNT]> {
     let output = job.wait(SCRIPT_LIMIT)?;
     ensure!(output.code == 0, "{}", output.stderr);
-    number(&output.stdout)
+    let uptimes = output.stdout.split_whitespace().map(number).collect::<Result<Vec<f64>>>()?;
+    uptimes.try_into().map_err(|said| anyhow!("{COUNT} uptimes were expected, not {said:?}"))
+}
+
+/// The one that is printed by the end of a fault.
+fn uptime_of(job: Job<'_>) -> Result<f64> {
+    uptimes_of(job).map(|[healed]| healed)
 }
 
 /// Begins several outages at the same time.

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 
-use super::report::{Footprint, Memory};
+use super::commands;
+use super::report::{Footprint, Memory, median};
 use super::targets::SHARES;
-use super::{commands, median};
 use crate::guest::{Guest, number};
 use crate::nas::{self, Nas};
 use crate::nasmount::{Nasmount, ShareOf};
@@ -92,15 +92,17 @@ fn grow(guest: &Guest, [one, other]: [Nas<'_>; 2], shares: u32) -> Result<()> {
 
 fn occupied(guest: &Guest, shares: u32, mounted: u32) -> Result<Memory> {
     guest.ok(&format!("sleep {}", SETTLE.as_secs()))?;
-    let pids = SERVICES.map(|service| format!("/proc/$(systemctl show --property=MainPID --value {service})/status"));
-    let read = "/^VmRSS/ { print $2 } /^RssAnon/ { own += $2 } END { print own }";
+    let of = |service| format!("/proc/$(systemctl show --property=MainPID --value {service})/{{status,smaps_rollup}}");
+    let files = SERVICES.map(of);
+    let read = "/^VmRSS:|^Pss:/ { print $2 } /^RssAnon:/ { own += $2 } END { print own }";
     let barred = "awk '$3 == \"autofs\" && $2 ~ /nm-s/' /proc/mounts | wc -l";
-    let said = guest.ok(&format!("awk '{read}' {}; {barred}", pids.join(" ")))?;
+    let said = guest.ok(&format!("awk '{read}' {}; {barred}", files.join(" ")))?;
     let figures = said.lines().map(|line| Ok(number(line)? as u64)).collect::<Result<Vec<u64>>>()?;
-    let [daemon_kib, barrier_kib, anonymous_kib, barred] = figures[..] else {
+    let [daemon_kib, daemon_pss_kib, barrier_kib, barrier_pss_kib, anonymous_kib, barred] = figures[..] else {
         bail!("memory was said to be {said:?}");
     };
-    Ok(Memory { shares, mounted, barred: u32::try_from(barred)?, daemon_kib, barrier_kib, anonymous_kib })
+    let barred = u32::try_from(barred)?;
+    Ok(Memory { shares, mounted, barred, daemon_kib, barrier_kib, daemon_pss_kib, barrier_pss_kib, anonymous_kib })
 }
 
 /// Per cent of one processor over a period in which nothing happens.

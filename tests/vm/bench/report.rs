@@ -109,6 +109,24 @@ pub struct Outage {
     pub ways: Vec<Measured>,
 }
 
+/// One short cut of a server whose share nobody uses, and whom nobody asks about it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Cut {
+    /// What nasmount said was wrong: it has to be the fault.
+    pub found: String,
+    /// Seconds from right before the cut until nasmount held the share.
+    pub held: f64,
+    /// Seconds from the heal until the share was online.
+    pub online: f64,
+}
+
+/// Short cuts of one kind, one after the other.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Detection {
+    pub fault: String,
+    pub cuts: Vec<Cut>,
+}
+
 /// Unmounting an idle mount of a server that is dead.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Unmounting {
@@ -126,13 +144,24 @@ pub struct PowerOff {
     pub took: Took,
 }
 
+/// A file written on a healthy share, or the median of several, as `guest/bench.py` writes it.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Written {
+    /// Bytes per second.
+    pub rate: f64,
+    /// The most bytes that were in the cache only while it was being written: what an outage could have found.
+    pub unwritten: f64,
+}
+
 /// Sequential buffered writing on a healthy share, with the fsync at its end.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Speed {
     /// Size of each write.
     pub block: u64,
-    /// Median bytes per second, by way.
-    pub rates: BTreeMap<String, f64>,
+    /// Bytes of the file: no more can be unwritten.
+    pub size: u64,
+    /// Medians, by way.
+    pub ways: BTreeMap<String, Written>,
 }
 
 /// What nasmount's two services occupy with so many shares configured.
@@ -145,6 +174,9 @@ pub struct Memory {
     pub barred: u32,
     pub daemon_kib: u64,
     pub barrier_kib: u64,
+    /// Of each, with what is mapped by several processes divided by their number.
+    pub daemon_pss_kib: u64,
+    pub barrier_pss_kib: u64,
     /// Of both, without what is mapped from files: the program itself is in memory once, whoever runs it.
     pub anonymous_kib: u64,
 }
@@ -174,6 +206,7 @@ pub struct Report {
     pub runs: u32,
     /// Name and description.
     pub ways: Vec<(String, String)>,
+    pub detection: Vec<Detection>,
     pub outages: Vec<Outage>,
     /// Seconds from the cut to the commands.
     pub unmounting_after: f64,
@@ -222,10 +255,30 @@ impl Measured {
     }
 }
 
+impl Detection {
+    /// Median seconds from the cut until the share was held.
+    pub fn held(&self) -> f64 {
+        median(self.cuts.iter().map(|cut| cut.held).collect())
+    }
+
+    /// Median seconds from the heal until it was online.
+    pub fn online(&self) -> f64 {
+        median(self.cuts.iter().map(|cut| cut.online).collect())
+    }
+}
+
+impl Written {
+    /// The median of each figure.
+    pub fn median(runs: &[Self]) -> Self {
+        let of = |figure: fn(&Self) -> f64| median(runs.iter().map(figure).collect());
+        Self { rate: of(|run| run.rate), unwritten: of(|run| run.unwritten) }
+    }
+}
+
 impl Speed {
     /// nasmount's rate by that of a mount with defaults.
     pub fn ratio(&self) -> Option<f64> {
-        let rate = |name: &str| self.rates.get(name).copied();
+        let rate = |name: &str| self.ways.get(name).map(|written| written.rate);
         Some(rate(super::targets::PATIENT)? / rate("defaults")?)
     }
 }
@@ -242,4 +295,10 @@ impl Report {
     pub fn most(&self, ways: &[&str], time: impl Fn(&Measured) -> Option<Took>) -> Option<f64> {
         self.of(ways).filter_map(time).reduce(Took::max).map(|took| took.seconds)
     }
+}
+
+/// The middle one; not a number if there is none.
+pub fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
 }

@@ -1,14 +1,15 @@
 //! The report as text: Markdown tables that can be read in a terminal.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 use comfy_table::{ContentArrangement, Table, presets};
 
-use super::report::{Consumer, Measured, Memory, Operation, Outage, Report, Stall, Took};
+use super::report::{Consumer, Cut, Measured, Memory, Operation, Outage, Report, Stall, Took};
 use super::targets::{NOT_MEASURED, targets};
 
 /// How each row was measured.
-const LEGEND: [&str; 11] = [
+const LEGEND: [&str; 12] = [
     "All ways meet the same fault at the same time, each with a server of its own (Samba behind a virtual cable).",
     "Calls: a process for each way, and in it for each operation a thread that makes a call every two seconds and another one that \
      begins when the outage is old. A cell is the longest call, and all errors of its phase by number. `>` had not returned.",
@@ -20,16 +21,24 @@ const LEGEND: [&str; 11] = [
     "Consumers: a unit for each way with a reader, a writer with fsync and a buffered writer, five 4 KiB blocks in two seconds each. lost: blocks \
      acknowledged to the buffered writer, or after an fsync, that the server does not have. nasmount pauses them, the others do not know \
      that there is an outage.",
+    "Detection: the server of nasmount's patient share alone is cut for some seconds, the kinds in turn; nobody uses the share or asks \
+     nasmount meanwhile. held: from right before the fault until nasmount held the share, so that making the fault is part of it (in \
+     the outages above, `noticed` begins when the fault is complete). online: from the heal until the share was online; a server that is \
+     started is healed when it accepts connections. Median of the runs, and the least and the most of them. After two cuts the daemon is \
+     started anew: from the third outage within ten minutes on it trusts a server later.",
     "Unmounting: nobody uses the share, all servers are silent; nasmount first, then all others at the same time. The process start is \
      part of it, and so may be waiting for the others' dead mounts: unmounting flushes work queues that all CIFS mounts of a host share.",
     "poweroff: each way in a boot of its own, with a unit of consumers at work that has systemd's usual 90 s to stop; from the command \
      until the machine is off.",
-    "Speed: a file written in sequence on a healthy share, fsync included; median of the runs, the ways in turn.",
-    "Memory: VmRSS of the main processes of nasmount.service and nasmount-barrier.service; the servers of shares that are not mounted \
-     do not exist. Processor: the services' control groups, workers and all, over the quiet period. start, status, version: median of \
-     the runs, process start included.",
-    "Each outage was cut once. On an emulated machine (no KVM) times below a second, processor and speed are those of the emulation: \
-     compare them within a run only.",
+    "Speed: a file written in sequence on a healthy share, fsync included; median of the runs, the ways in turn. unwritten: Dirty and \
+     Writeback in /proc/meminfo of the guest, in which nobody else writes, less what they were before; looked at 40 times a second \
+     during the same writing. Of each run the most, of these the median. It cannot be more than the file.",
+    "Memory: VmRSS of the main processes of nasmount.service and nasmount-barrier.service, and Pss of their smaps_rollup: what \
+     several processes have mapped, as both have the program's text, is divided by their number. The servers of shares that are not \
+     mounted do not exist. Processor: the services' control groups, workers and all, over the quiet period. start, status, version: \
+     median of the runs, process start included.",
+    "Each of the long outages was cut once. On an emulated machine (no KVM) times below a second, processor and speed are those of the \
+     emulation: compare them within a run only.",
 ];
 
 /// Everything.
@@ -41,6 +50,7 @@ pub fn render(report: &Report) -> String {
     for outage in &report.outages {
         let _ = writeln!(text, "\n## {}, {:.0} s\n\n{}", outage.fault, outage.seconds, of_outage(outage));
     }
+    let _ = writeln!(text, "\n## Detection, {}\n\n{}", super::targets::PATIENT, detection(report));
     let _ = writeln!(
         text,
         "\n## umount, {:.0} s after the server fell silent\n\n{}",
@@ -64,6 +74,10 @@ pub fn render(report: &Report) -> String {
 /// A duration as a person writes it.
 pub fn seconds(value: f64) -> String {
     if value.abs() < 1.0 { format!("{:.0} ms", value * 1000.0) } else { format!("{value:.1} s") }
+}
+
+fn mebibytes(bytes: f64) -> String {
+    format!("{:.1} MiB", bytes / f64::from(1 << 20))
 }
 
 impl Took {
@@ -118,6 +132,25 @@ fn optional(value: Option<f64>) -> String {
     value.map_or_else(|| "-".to_owned(), seconds)
 }
 
+fn detection(report: &Report) -> String {
+    let head = ["", "held", "online", "found"].map(str::to_owned).to_vec();
+    let rows = report.detection.iter().map(|detection| {
+        let found: BTreeSet<&str> = detection.cuts.iter().map(|cut| cut.found.as_str()).collect();
+        let found = found.into_iter().collect::<Vec<_>>().join(", ");
+        let held = spread(detection.held(), &detection.cuts, |cut| cut.held);
+        let online = spread(detection.online(), &detection.cuts, |cut| cut.online);
+        vec![detection.fault.clone(), held, online, found]
+    });
+    table(std::iter::once(head).chain(rows).collect())
+}
+
+/// A median, and between what it lies.
+fn spread(median: f64, cuts: &[Cut], figure: fn(&Cut) -> f64) -> String {
+    let figures = || cuts.iter().map(figure);
+    let (least, most) = (figures().fold(median, f64::min), figures().fold(median, f64::max));
+    format!("{} ({}..{})", seconds(median), seconds(least), seconds(most))
+}
+
 fn unmounting(report: &Report) -> String {
     let head = ["", "command", "took", "exit code"].map(str::to_owned).to_vec();
     let rows = report
@@ -134,13 +167,15 @@ fn power_off(report: &Report) -> String {
 }
 
 fn speed(report: &Report) -> String {
-    let names: Vec<&String> = report.speed.first().map(|speed| speed.rates.keys().collect()).unwrap_or_default();
-    let mut rows = vec![std::iter::once("size of a write".to_owned()).collect::<Vec<_>>()];
-    rows[0].extend(names.iter().map(|name| (*name).clone()));
+    let names: Vec<&String> = report.speed.first().map(|speed| speed.ways.keys().collect()).unwrap_or_default();
+    let mut rows = vec![vec!["size of a write".to_owned(), "of the file".to_owned()]];
+    rows[0].extend(names.iter().flat_map(|name| [(*name).clone(), "unwritten".to_owned()]));
     rows[0].push("nasmount, of defaults".to_owned());
     for speed in &report.speed {
-        let mut cells = vec![format!("{} KiB", speed.block / 1024)];
-        cells.extend(speed.rates.values().map(|rate| format!("{:.1} MB/s", rate / 1e6)));
+        let mut cells = vec![format!("{} KiB", speed.block / 1024), mebibytes(speed.size as f64)];
+        for written in speed.ways.values() {
+            cells.extend([format!("{:.1} MB/s", written.rate / 1e6), mebibytes(written.unwritten)]);
+        }
         cells.push(speed.ratio().map_or_else(|| "-".to_owned(), |ratio| format!("{:.0} %", ratio * 100.0)));
         rows.push(cells);
     }
@@ -149,13 +184,36 @@ fn speed(report: &Report) -> String {
 
 fn footprint(report: &Report) -> String {
     let footprint = &report.footprint;
-    let memory = footprint.memory.iter().map(|memory| {
-        let Memory { shares, mounted, barred, daemon_kib, barrier_kib, anonymous_kib } = memory;
-        let kib = [daemon_kib, barrier_kib, anonymous_kib].map(|value| format!("{value} KiB"));
-        let counts = [shares, mounted, barred].map(u32::to_string);
-        counts.into_iter().chain(kib).chain([format!("{:.1} MiB", memory.mib())]).collect()
-    });
-    let head = ["shares", "of them mounted", "barriers", "daemon", "barrier", "of both, anonymous", "both"];
+    let memory =
+        footprint.memory.iter().map(|memory| {
+            let Memory {
+                shares,
+                mounted,
+                barred,
+                daemon_kib,
+                barrier_kib,
+                daemon_pss_kib,
+                barrier_pss_kib,
+                anonymous_kib,
+            } = memory;
+            let kib = [daemon_kib, barrier_kib, anonymous_kib, daemon_pss_kib, barrier_pss_kib]
+                .map(|kib| format!("{kib} KiB"));
+            let counts = [shares, mounted, barred].map(u32::to_string);
+            let both = [memory.mib(), memory.pss_mib()].map(|mib| format!("{mib:.1} MiB"));
+            counts.into_iter().chain(kib).chain(both).collect()
+        });
+    let head = [
+        "shares",
+        "of them mounted",
+        "barriers",
+        "daemon",
+        "barrier",
+        "of both, anonymous",
+        "daemon, Pss",
+        "barrier, Pss",
+        "both",
+        "both, Pss",
+    ];
     let memory = table(std::iter::once(head.map(str::to_owned).to_vec()).chain(memory).collect());
     format!(
         "{memory}\n\nProcessor, {} shares, over {:.0} quiet seconds: {:.2} % of one; a start of the program then takes {}. \

@@ -12,7 +12,8 @@ bench.py calls DIR --run RUN --out FILE --late FILE --stop FILE
       open, readdir        of a file or a directory that nobody has opened before
       statfs               never cached
 bench.py speed --size BYTES --blocks BYTES[,BYTES...] --times N NAME DIR [NAME DIR...]
-    Writes a file in sequence, fsync included, in turn in each DIR. Prints {NAME: {BLOCK: [bytes per second, ...]}}.
+    Writes a file in sequence, fsync included, in turn in each DIR. Prints {NAME: {BLOCK: [{"rate", "unwritten"}, ...]}}:
+    bytes per second, and the most bytes that were in the guest's cache only.
 bench.py commands --limit S [--times N] NAME COMMAND [NAME COMMAND...]
     Runs all at the same time, each N times in sequence. Prints {NAME: [{"s", "result": exit code | "blocked", "said"}, ...]}.
 """
@@ -22,6 +23,7 @@ import errno
 import json
 import os
 import random
+import re
 import subprocess
 import threading
 import time
@@ -35,6 +37,9 @@ INTERVAL = 2.0
 # More than there are calls in a run; from there on names are used again.
 ENTRIES = 150
 POLL = 0.05
+# From one look at what is unwritten to the next: a look is less than a millisecond of an emulated processor.
+LOOK = 0.025
+UNWRITTEN = re.compile(rb"^(?:Dirty|Writeback): *([0-9]+) kB", re.MULTILINE)
 # A call that is not back this long after the stop is reported as not returned.
 STOP_GRACE = 1.0
 
@@ -141,18 +146,37 @@ def calls(args):
     write_whole(args.out, {"stopped": stopped, "calls": [list(entry) for some in made for entry in some]})
 
 
-def write_file(path, size, block):
-    """Bytes per second."""
+def unwritten(meminfo):
+    """Bytes that are in the cache of the whole guest and nowhere else. The servers' own files are on tmpfs, which has none."""
+    return 1024 * sum(int(kib) for kib in UNWRITTEN.findall(os.pread(meminfo, 8192, 0)))
+
+
+def watch_unwritten(meminfo, before, written, peaks):
+    """Until all is written; then appends the most that there was more than before."""
+    most = before
+    while not written.wait(LOOK):
+        most = max(most, unwritten(meminfo))
+    peaks.append(most - before)
+
+
+def write_file(path, size, block, meminfo):
     data = os.urandom(block)
+    os.sync()  # what others have left to write would be taken for this file's
+    before, written, peaks = unwritten(meminfo), threading.Event(), []
+    watch = threading.Thread(target=watch_unwritten, args=(meminfo, before, written, peaks), daemon=True)
+    watch.start()
     start = uptime()
     fd = os.open(path, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o644)
     for _ in range(size // block):
         os.write(fd, data)
+    peaks.append(unwritten(meminfo) - before)  # all of it, where nothing limits it and all takes less than a look
     os.fsync(fd)
     os.close(fd)
     rate = size / (uptime() - start)
+    written.set()
+    watch.join()
     os.unlink(path)
-    return rate
+    return {"rate": rate, "unwritten": max(peaks)}
 
 
 def pairs(words):
@@ -160,12 +184,13 @@ def pairs(words):
 
 
 def speed(args):
-    rates = {name: {block: [] for block in args.blocks.split(",")} for name, _ in pairs(args.what)}
+    meminfo = os.open("/proc/meminfo", os.O_RDONLY)
+    runs = {name: {block: [] for block in args.blocks.split(",")} for name, _ in pairs(args.what)}
     for _ in range(args.times):
         for name, directory in pairs(args.what):
-            for block in rates[name]:
-                rates[name][block].append(write_file(f"{directory}/bench.speed", args.size, int(block)))
-    print(json.dumps(rates), flush=True)
+            for block in runs[name]:
+                runs[name][block].append(write_file(f"{directory}/bench.speed", args.size, int(block), meminfo))
+    print(json.dumps(runs), flush=True)
 
 
 def run_command(command, limit):

@@ -1,7 +1,7 @@
 #!/bin/bash
 # nas.sh up N...        start NAS N (1..9): Samba in the network namespace nasN at 10.99.N.2
 # nas.sh down N...      stop it and remove everything of it
-# nas.sh cut N KIND     begin an outage; prints the guest's uptime at which it was complete
+# nas.sh cut N KIND     begin an outage; prints the guest's uptime right before it and that at which it was complete
 # nas.sh heal N KIND    end it; prints the uptime
 # nas.sh change N WHAT  what the NAS's administrator does while clients are connected
 #
@@ -43,7 +43,11 @@ readonly MISER=4450
 readonly SKEW=4451
 
 die() { echo "nas.sh: $*" >&2; exit 1; }
-uptime_now() { cut -d' ' -f1 /proc/uptime; }
+# No process is started for a moment: that alone takes longer than some of what is measured from there.
+uptime_now() { local now; read -r now _ </proc/uptime; echo "$now"; }
+# An outage begins now, unless it has: nobody can have seen anything of it before.
+begun=
+begins() { [ -n "$begun" ] || read -r begun _ </proc/uptime; }
 in_nas() { ip netns exec "nas$1" "${@:2}"; }
 # Every process in the namespace is a smbd: Samba names its children differently from version to version.
 processes() { ip netns pids "nas$1"; }
@@ -100,6 +104,7 @@ forgotten() { ! in_nas "$1" ss -Htan 'sport = 445' | grep -q .; }
 kill_server() {
   local pids
   pids=$(processes "$1")
+  begins
   [ -z "$pids" ] || kill -KILL $pids 2>/dev/null || true
   until_true gone "$1"
 }
@@ -159,6 +164,8 @@ cut_power() {
 }
 
 cut_fault() {
+  # which processes to kill has to be found out first
+  [ "$2" = kill ] || begins
   case $2 in
     link) in_nas "$1" ip link set eth0 down ;;
     drop) in_nas "$1" nft -f - <<<'table inet cut {
@@ -263,7 +270,7 @@ case ${1:-} in
     for n; do "$command" "$n" & jobs+=($!); done
     for job in "${jobs[@]}"; do wait "$job"; done
     ;;
-  cut) cut_fault "$2" "$3"; uptime_now ;;
+  cut) cut_fault "$2" "$3"; echo "$begun $(uptime_now)" ;;
   heal) heal_fault "$2" "$3"; uptime_now ;;
   change) change "${@:2}" ;;
   *) sed -n '2,35s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
