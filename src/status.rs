@@ -208,6 +208,9 @@ pub struct NamespaceCopy {
     pub command: String,
     /// Its service or scope, if it is in one; a container is a scope.
     pub unit: Option<String>,
+    /// The unit of the system's that it is part of: another one for a service of a user's, or in a container that has a systemd.
+    #[serde(default)]
+    pub system_unit: Option<String>,
     /// Where it is, as that process sees it.
     pub path: String,
     /// What lies there.

@@ -432,6 +432,7 @@ mod tests {
             pid,
             command: "tdarr".into(),
             unit: Some("docker-1a.scope".into()),
+            system_unit: Some("docker-1a.scope".into()),
             path: "/films".into(),
             content,
             follows,

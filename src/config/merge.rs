@@ -105,6 +105,7 @@ impl ShareFragment {
             on_sleep,
             marker,
             kill_holders,
+            stale_copies,
             dirty_limit,
             read_ahead,
             consumers,
@@ -122,6 +123,7 @@ impl ShareFragment {
         replace(&mut self.on_sleep, on_sleep);
         replace(&mut self.marker, marker);
         replace(&mut self.kill_holders, kill_holders);
+        replace(&mut self.stale_copies, stale_copies);
         replace(&mut self.dirty_limit, dirty_limit);
         replace(&mut self.read_ahead, read_ahead);
         for consumer in consumers {

@@ -16,6 +16,7 @@ use tracing::{info, warn};
 
 use super::board::{Board, ServerHandle};
 use super::consumers::ToConsumers;
+use super::copies;
 use super::dependents;
 use super::executor::{Executor, Host};
 use super::host_watch::{self, HostChanges};
@@ -83,6 +84,8 @@ pub struct Reloader {
     in_force: Settings,
     changes: HostChanges,
     servers: BTreeMap<ServerId, ProbedServer>,
+    /// Hears of shares that are back.
+    returned: mpsc::Sender<String>,
 }
 
 impl Reloader {
@@ -90,7 +93,8 @@ impl Reloader {
     pub fn new(host: Arc<Host>, board: Arc<Board>, sleep: sleep::Publisher, file: Option<PathBuf>) -> Self {
         let in_force = Settings { servers: BTreeMap::new(), shares: BTreeMap::new() };
         let changes = host_watch::spawn(Arc::clone(&host.network));
-        Self { host, board, sleep, file, in_force, changes, servers: BTreeMap::new() }
+        let returned = copies::spawn(Arc::clone(&board));
+        Self { host, board, sleep, file, in_force, changes, servers: BTreeMap::new(), returned }
     }
 
     /// Starts everything at the start of the daemon. The consumers have their configuration already.
@@ -233,6 +237,7 @@ impl Reloader {
         let executor = move |configured, events| Executor::new(configured, view, host, events);
         let handle = share_actor::spawn(configured, around, executor);
         dependents::forgive_waits(handle.view.clone());
+        copies::watch(handle.view.clone(), self.returned.clone());
         self.board.actors().shares.insert(name, handle);
     }
 

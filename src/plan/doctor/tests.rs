@@ -95,7 +95,7 @@ fn healthy() -> (HostFacts, ServiceFacts) {
 
 fn copy(content: CopyContent, follows: bool) -> NamespaceCopy {
     let (command, unit, path) = ("tdarr".to_owned(), Some("docker-1a.scope".to_owned()), "/films".to_owned());
-    NamespaceCopy { pid: 7, command, unit, path, content, follows }
+    NamespaceCopy { pid: 7, command, system_unit: unit.clone(), unit, path, content, follows }
 }
 
 fn unit(name: &str, text: &str) -> UnitFile {
