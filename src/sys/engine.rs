@@ -162,6 +162,22 @@ async fn find_up_to(most: usize, engine: Option<&str>, name: &str) -> Result<Vec
     trouble.filter(|_| found.is_empty()).map_or(Ok(found), Err)
 }
 
+/// How many containers have this label, over all engines. That none has is not said while one does not answer.
+pub async fn count_labelled(label: &str) -> Result<usize, EngineError> {
+    let (mut count, mut trouble) = (0, Some(EngineError::Absent));
+    for engine in ENGINES {
+        match engine.labelled(label).await {
+            Ok(names) => {
+                count += names.len();
+                trouble = trouble.filter(|trouble| !matches!(trouble, EngineError::Absent));
+            }
+            Err(EngineError::Absent) => {}
+            Err(error) => trouble = Some(error),
+        }
+    }
+    trouble.filter(|_| count == 0).map_or(Ok(count), Err)
+}
+
 impl Container {
     /// Which run of it this is, or was the last.
     pub fn run(&self) -> RunId {

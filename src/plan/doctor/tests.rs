@@ -72,6 +72,7 @@ fn healthy() -> (HostFacts, ServiceFacts) {
         systemd: Some("257.13-1~deb13u1".into()),
         daemon: Ok(Daemon { version: "0.1.0".into(), addresses: [("tower".into(), "10.0.0.1".into())].into() }),
         containers: BTreeMap::new(),
+        groups: BTreeMap::from([("label:films".to_owned(), Ok(2))]),
         user_units: BTreeMap::new(),
         consumers: [
             ("player.service".into(), after(&["basic.target", films])),
