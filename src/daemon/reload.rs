@@ -29,6 +29,7 @@ use crate::config::settings::{ServerId, ServerSettings, Settings, ShareId, Share
 use crate::plan;
 use crate::plan::diff::{PlanStep, diff};
 use crate::share::event::Memory;
+use crate::share::ladder::Ladder;
 use crate::share::{BootInstant, Command, State};
 use crate::sys::clock;
 use crate::sys::config_dir::{ConfigRoots, read_config};
@@ -253,7 +254,7 @@ impl Reloader {
         } // else an earlier reload ended it and could not do the rest
         orphans::take_off(&name, &mount_point).await.map_err(|failed| failed.to_string())?;
         self.host.network.lift_fence(&name).await.map_err(|error| format!("cannot lift its fence: {error}"))?;
-        let forgotten = self.host.files.write_share(&name, &Memory::default());
+        let forgotten = self.host.files.write_share(&name, &Memory::default(), &Ladder::default());
         forgotten.map_err(|error| format!("cannot forget what was remembered of it: {error}"))
     }
 
