@@ -126,7 +126,7 @@ pub struct ShareStatus {
     pub hold_ends_in: Option<f64>,
     /// Whether the patience of this outage is over: what was in flight has been given up.
     pub given_up: bool,
-    /// What was done to give it up, in order: now, or the last time since the daemon started. Empty if it was not.
+    /// What was done to give it up, in order: now, or the last time since the boot. Empty if it was not.
     #[serde(default)]
     pub release: Vec<RungStatus>,
     /// The last loss of unwritten data that is known of.
@@ -144,7 +144,7 @@ pub struct RungStatus {
     pub at: f64,
     /// How many seconds it may take.
     pub budget: f64,
-    /// How many seconds it took; absent while it is in flight.
+    /// How many seconds it took; absent while it is in flight, or if that is not known because nasmount was restarted.
     pub took: Option<f64>,
     /// How it ended.
     pub outcome: Outcome,
@@ -208,6 +208,9 @@ pub struct NamespaceCopy {
     pub command: String,
     /// Its service or scope, if it is in one; a container is a scope.
     pub unit: Option<String>,
+    /// The unit of the system's that it is part of: another one for a service of a user's, or in a container that has a systemd.
+    #[serde(default)]
+    pub system_unit: Option<String>,
     /// Where it is, as that process sees it.
     pub path: String,
     /// What lies there.

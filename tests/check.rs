@@ -424,6 +424,18 @@ order = -5
     assert!(wrong[0].to_string().starts_with("b.toml:2:10: share.media.server: "), "{}", wrong[0]);
 }
 
+#[test]
+fn another_name_of_a_consumer_is_a_second_one_in_a_later_file_too() {
+    let tdarr = |keys: &str| format!("[[share.media.consumer]]\ncontainer = \"tdarr\"\n{keys}");
+    let load = |later: &str| {
+        let first = format!("{EXAMPLE}\n{}", tdarr("order = 1"));
+        load(&[("nasmount.toml", &first), ("b.toml", &tdarr(later))])
+    };
+    assert_eq!(load("order = 2").unwrap().settings.shares.values().next().unwrap().consumers.len(), 2, "a change");
+    let wrong = load("engine = \"podman\"").unwrap_err();
+    assert!(wrong[0].to_string().starts_with("b.toml:2:13: share.media.consumer[0]: this is already"), "{}", wrong[0]);
+}
+
 fn two_shares(media: &str, backup: &str) -> String {
     format!(
         "[server.tower]\nhost = \"tower\"\n\

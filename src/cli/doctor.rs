@@ -197,6 +197,7 @@ fn nothing_known(generator: Generator) -> ServiceFacts {
         daemon: Err(String::new()),
         consumers: BTreeMap::new(),
         containers: BTreeMap::new(),
+        groups: BTreeMap::new(),
         user_units: BTreeMap::new(),
         generator,
         sandboxes: BTreeMap::new(),
@@ -229,6 +230,9 @@ async fn ask_engines(settings: &Settings, facts: &mut ServiceFacts) {
             let found = engine::find_all(engine, name).await.map_err(|error| error.to_string());
             let engines = |found: Vec<Container>| found.iter().map(|container| container.engine.name).collect();
             facts.containers.insert(consumer, found.map(engines));
+        } else if let Some(label) = Consumer::of(&consumer).label() {
+            let members = engine::count_labelled(&label).await.map_err(|error| error.to_string());
+            facts.groups.insert(consumer, members);
         }
     }
 }

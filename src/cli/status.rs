@@ -137,7 +137,11 @@ fn render_releases(report: &StatusReport) -> String {
         let Some(first) = release.first() else { continue };
         text.push_str(&format!("\n{name}: given up {}\n", since(first.at)));
         for RungStatus { operation, budget, took, outcome, .. } in release {
-            let took = took.map_or_else(|| "in flight".to_owned(), |took| format!("{took:.3} s"));
+            let took = match (took, outcome) {
+                (Some(took), _) => format!("{took:.3} s"),
+                (None, Outcome::InFlight) => "in flight".to_owned(),
+                (None, Outcome::Done | Outcome::Abandoned | Outcome::Failed(_)) => "?".to_owned(),
+            };
             let ended = match outcome {
                 Outcome::InFlight | Outcome::Done => String::new(),
                 Outcome::Abandoned => ", not done in time, or not needed any more".to_owned(),
@@ -370,6 +374,7 @@ mod tests {
             rung("raise fence", 0.0121.into(), "done".into()),
             rung("destroy sockets", 10.0.into(), "abandoned".into()),
             rung("release", 0.5.into(), serde_json::json!({"failed": "no"})),
+            rung("release", serde_json::Value::Null, serde_json::json!({"failed": "restarted"})),
             rung("release", serde_json::Value::Null, "in_flight".into()),
         ]);
         let report: StatusReport = serde_json::from_value(serde_json::json!({
@@ -380,7 +385,7 @@ mod tests {
             render_releases(&report),
             "\nfilms: given up 1m 5s ago\n  raise fence: 0.012 s of 10 s\n  \
              destroy sockets: 10.000 s of 10 s, not done in time, or not needed any more\n  \
-             release: 0.500 s of 10 s, failed: no\n  release: in flight of 10 s\n"
+             release: 0.500 s of 10 s, failed: no\n  release: ? of 10 s, failed: restarted\n  release: in flight of 10 s\n"
         );
     }
 
@@ -432,6 +437,7 @@ mod tests {
             pid,
             command: "tdarr".into(),
             unit: Some("docker-1a.scope".into()),
+            system_unit: Some("docker-1a.scope".into()),
             path: "/films".into(),
             content,
             follows,

@@ -68,6 +68,14 @@ impl<'name> Consumer<'name> {
         }
     }
 
+    /// Do these stand for the same, or may they, although they are other names? A container of no engine is one of any.
+    pub(super) fn may_be(self, other: Self) -> bool {
+        if let (Self::Container { engine, name }, Self::Container { engine: its, name: other }) = (self, other) {
+            return name == other && engine != its && (engine.is_none() || its.is_none());
+        }
+        self != other && self.label().is_some() && self.label() == other.label()
+    }
+
     /// How the configuration names it.
     pub(super) fn keys(self) -> String {
         match self {
@@ -195,6 +203,22 @@ mod tests {
             assert_eq!(Consumer::of(name), consumer);
             assert_eq!(consumer.name(), name);
             assert_eq!(parse_consumer(name), Ok(Pausable::Yes), "{name}");
+        }
+    }
+
+    #[test]
+    fn names_of_the_same() {
+        let may_be = |one: &str, other: &str| Consumer::of(one).may_be(Consumer::of(other));
+        assert!(may_be("container:tdarr", "podman:tdarr") && may_be("docker:tdarr", "container:tdarr"));
+        assert!(may_be("compose:media", "label:com.docker.compose.project=media"));
+        for (one, other) in [
+            ("docker:tdarr", "podman:tdarr"),
+            ("container:tdarr", "docker:player"),
+            ("container:tdarr", "label:tdarr"),
+            ("label:films", "label:films=yes"),
+            ("a.service", "b.service"),
+        ] {
+            assert!(!may_be(one, other), "{one} {other}");
         }
     }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::consumer::parse_consumer;
+use super::consumer::{Consumer, parse_consumer};
 use super::fragment::ConsumerFragment;
 use super::invalid::{Finding, InvalidKind, Problems};
 use super::limits::validate_limits;
@@ -26,8 +26,9 @@ pub(super) fn validate_consumers(
     problems: &mut Problems<'_>,
 ) -> Vec<ConsumerSettings> {
     let mut valid = Vec::new();
-    for consumer in consumers {
+    for (place, consumer) in consumers.iter().enumerate() {
         let key = format!("{path}.consumer[{}]", consumer.index);
+        refuse_other_name(&key, consumer, &consumers[..place], problems);
         let unit = &consumer.unit;
         let Some(pausable) = checked(&key, consumer.key, unit, InvalidKind::BadName, parse_consumer, problems) else {
             continue;
@@ -50,6 +51,40 @@ pub(super) fn validate_consumers(
     }
     valid.sort_by_key(|consumer| consumer.order);
     valid
+}
+
+/// Under the same name a later file changes what stands there, and `merge` refuses it within one file; another name for the same is
+/// always a second consumer.
+fn refuse_other_name(key: &str, consumer: &ConsumerFragment, before: &[ConsumerFragment], problems: &mut Problems<'_>) {
+    let name = Consumer::of(&consumer.unit.value);
+    if let Some(first) = before.iter().find(|first| name.may_be(Consumer::of(&first.unit.value))) {
+        let help = match name {
+            Consumer::Container { .. } => "keep one of the two; if each engine has one, name the engine of both",
+            Consumer::Unit(_) | Consumer::UserUnit { .. } | Consumer::Label(_) | Consumer::Compose(_) => REPEATED,
+        };
+        refuse_repeated(key.to_owned(), consumer, first, help, problems);
+    }
+}
+
+/// What to do about a consumer that is named twice.
+pub(super) const REPEATED: &str = "keep one of the two";
+
+/// Of two entries of a share for the same consumer the second is a mistake.
+pub(super) fn refuse_repeated(
+    key: String,
+    consumer: &ConsumerFragment,
+    first: &ConsumerFragment,
+    help: &str,
+    problems: &mut Problems<'_>,
+) {
+    problems.refuse_finding(Finding {
+        kind: InvalidKind::Conflict,
+        at: consumer.unit.origin,
+        key,
+        message: "this is already a consumer of the share".to_owned(),
+        help: help.to_owned(),
+        related: Some((first.unit.origin, "first named here".to_owned())),
+    });
 }
 
 fn order(consumer: &ConsumerFragment) -> i32 {

@@ -14,7 +14,7 @@ use super::limits::{Limit, read_limits};
 use super::network::{HomeNetwork, parse_network};
 use super::options::{OptionEntry, read_options};
 use super::reader::{Fields, NoneWord, join, parse};
-use super::settings::{AfterHold, HoldFor, IdentityPolicy, OnAccess, OnOutage, OnSleep};
+use super::settings::{AfterHold, HoldFor, IdentityPolicy, OnAccess, OnOutage, OnSleep, StaleCopies};
 use super::source::{Origin, Sourced};
 use super::validate::{DIRTY_LIMITS, READ_AHEADS};
 use super::value::{parse_on_access, quoted};
@@ -34,6 +34,7 @@ pub(super) const SHARE_KEYS: &[&str] = &[
     "on_sleep",
     "marker",
     "kill_holders",
+    "stale_copies",
     "dirty_limit",
     "read_ahead",
     "consumer",
@@ -107,6 +108,7 @@ pub(crate) struct ShareFragment {
     pub(crate) on_sleep: Option<Sourced<OnSleep>>,
     pub(crate) marker: Option<Sourced<String>>,
     pub(crate) kill_holders: Option<Sourced<bool>>,
+    pub(crate) stale_copies: Option<Sourced<StaleCopies>>,
     pub(crate) dirty_limit: Option<Sourced<Option<u64>>>,
     pub(crate) read_ahead: Option<Sourced<Option<u64>>>,
     pub(crate) consumers: Vec<ConsumerFragment>,
@@ -222,6 +224,11 @@ fn read_share(origin: Origin, mut fields: Fields<'_>, problems: &mut Problems<'_
         on_sleep: fields.word("on_sleep", &[("hold", OnSleep::Hold), ("none", OnSleep::None)], problems),
         marker: fields.string("marker", problems),
         kill_holders: fields.boolean("kill_holders", problems),
+        stale_copies: fields.word(
+            "stale_copies",
+            &[("report", StaleCopies::Report), ("restart", StaleCopies::Restart)],
+            problems,
+        ),
         dirty_limit: fields.size("dirty_limit", NoneWord::Allowed, DIRTY_LIMITS, problems),
         read_ahead: fields.size("read_ahead", NoneWord::Allowed, READ_AHEADS, problems),
         consumers: read_consumers(&mut fields, problems),

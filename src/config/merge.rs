@@ -9,8 +9,9 @@
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 
+use super::consumers::{REPEATED, refuse_repeated};
 use super::fragment::{ConsumerFragment, Fragment, ProbeFragment, ServerFragment, ShareFragment};
-use super::invalid::{Finding, InvalidKind, Problems};
+use super::invalid::Problems;
 
 /// What all files together say; nothing is validated yet.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -48,14 +49,8 @@ fn refuse_repeated_units(name: &str, share: &ShareFragment, problems: &mut Probl
         let Some(first) = share.consumers[..index].iter().find(|first| first.unit.value == consumer.unit.value) else {
             continue;
         };
-        problems.refuse_finding(Finding {
-            kind: InvalidKind::Conflict,
-            at: consumer.unit.origin,
-            key: format!("share.{name}.consumer[{}]", consumer.index),
-            message: "this is already a consumer of the share".to_owned(),
-            help: "keep one of the two".to_owned(),
-            related: Some((first.unit.origin, "first named here".to_owned())),
-        });
+        let key = format!("share.{name}.consumer[{}]", consumer.index);
+        refuse_repeated(key, consumer, first, REPEATED, problems);
     }
 }
 
@@ -105,6 +100,7 @@ impl ShareFragment {
             on_sleep,
             marker,
             kill_holders,
+            stale_copies,
             dirty_limit,
             read_ahead,
             consumers,
@@ -122,6 +118,7 @@ impl ShareFragment {
         replace(&mut self.on_sleep, on_sleep);
         replace(&mut self.marker, marker);
         replace(&mut self.kill_holders, kill_holders);
+        replace(&mut self.stale_copies, stale_copies);
         replace(&mut self.dirty_limit, dirty_limit);
         replace(&mut self.read_ahead, read_ahead);
         for consumer in consumers {

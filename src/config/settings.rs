@@ -122,6 +122,8 @@ pub struct ShareSettings {
     pub marker: Option<String>,
     /// What is done to whoever still has the share open when it is given up.
     pub leftover_holders: LeftoverHolders,
+    /// What is done about copies of the share that only a restart of whoever has them replaces.
+    pub stale_copies: StaleCopies,
     /// Upper limit of the share's unwritten data in bytes (`/sys/class/bdi/.../max_bytes`), if limited.
     pub dirty_limit: Option<u64>,
     /// How much is read ahead in bytes (`/sys/class/bdi/.../read_ahead_kb`), unless that is left to the kernel.
@@ -178,6 +180,16 @@ pub enum LeftoverHolders {
     Leave,
     /// SIGKILL.
     Kill,
+}
+
+/// What is done when a share is back about those who have a copy of it that gets no other mount (`plan::copies`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum StaleCopies {
+    /// They are named.
+    #[default]
+    Report,
+    /// They are restarted, as far as they are containers or services.
+    Restart,
 }
 
 /// A unit or a container that depends on a share, or several containers.

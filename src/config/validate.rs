@@ -279,10 +279,7 @@ fn draft(
     let read_ahead = share.read_ahead.as_ref().or(profile.read_ahead.as_ref());
     let read_ahead = read_ahead.and_then(|given| checked_read_ahead(&path, given, problems));
     let (options, option_origins) = effective_options(share, profile, problems);
-    let echo_interval = match options.get("echo_interval") {
-        Some(OptionValue::Value(seconds)) => seconds.parse().ok(),
-        Some(OptionValue::Flag) | None => None,
-    };
+    let echo_interval = echo_interval(&options);
     let own_echo_interval = share.options.get("echo_interval").filter(|entry| entry.value.is_some());
     Some(Draft {
         name: name.to_owned(),
@@ -300,6 +297,7 @@ fn draft(
             on_sleep: share.on_sleep.as_ref().map(|given| given.value).unwrap_or_default(),
             marker,
             leftover_holders: leftover_holders(share),
+            stale_copies: share.stale_copies.as_ref().map(|given| given.value).unwrap_or_default(),
             dirty_limit,
             read_ahead,
             consumers,
@@ -311,6 +309,13 @@ fn draft(
         echo_interval,
         own_echo_interval: own_echo_interval.map(|entry| entry.name_origin),
     })
+}
+
+fn echo_interval(options: &BTreeMap<String, OptionValue>) -> Option<u64> {
+    match options.get("echo_interval")? {
+        OptionValue::Value(seconds) => seconds.parse().ok(),
+        OptionValue::Flag => None,
+    }
 }
 
 fn known_server(path: &str, given: &Sourced<String>, input: &Input, problems: &mut Problems<'_>) -> Option<String> {

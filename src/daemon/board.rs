@@ -228,7 +228,7 @@ fn server(name: &str, host: &str, view: &ServerView) -> ServerStatus {
 
 fn rung(rung: &Rung) -> RungStatus {
     RungStatus {
-        operation: rung.operation.to_owned(),
+        operation: rung.operation.to_string(),
         at: clock::wall_clock(rung.began),
         budget: rung.budget.as_secs_f64(),
         took: rung.took.map(|took| took.as_secs_f64()),

@@ -14,13 +14,14 @@ use tracing::{Instrument as _, debug, info, warn};
 use super::network::Network;
 use super::server_actor::ServerView;
 use super::share_actor::Configured;
-use crate::config::settings::{CredentialSource, LeftoverHolders, OnAccess, ShareSettings};
+use crate::config::settings::{CredentialSource, LeftoverHolders, OnAccess, ShareSettings, StaleCopies};
+use crate::plan::copies::to_restart;
 use crate::plan::layers;
 use crate::plan::options::{self, Adjustment, DirtyLimitSupport, KernelOptions};
 use crate::share::event::{Done, Mismatch, Survey};
 use crate::share::failure::{Failure, FailureClass};
 use crate::share::{Event, OpId, Step};
-use crate::status::Holder;
+use crate::status::{Holder, NamespaceCopy};
 use crate::sys::barrier_socket::Barred;
 use crate::sys::state_file::StateFiles;
 use crate::sys::worker::{self, Answer, CloneFound, Failed, Login, MountRequest, Request, Stage, holders};
@@ -189,7 +190,7 @@ impl Executor {
             Step::AskForLoss => self.ask_for_loss(share, abandoned).await,
             Step::Attach => {
                 let attached = self.ask(&Request::Attach(barred), abandoned).await;
-                self.warn_of_copies();
+                self.warn_of_copies(if attached.is_ok() { settings.stale_copies } else { StaleCopies::Report });
                 attached
             }
             Step::Detach => self.detach(share, mount_point, abandoned).await,
@@ -247,23 +248,25 @@ impl Executor {
     async fn detach(&self, share: String, mount_point: PathBuf, abandoned: &Notify) -> Result<Done, Failure> {
         let request = Request::Detach { share: share.clone(), mount_point };
         run(&request, abandoned.notified()).await.map_err(|failed| classed(&failed))?;
-        self.warn_of_copies();
+        self.warn_of_copies(StaleCopies::Report);
         let holders = holders_of(share, LIST_WITHIN).await;
         *self.holders_then.lock().unwrap_or_else(PoisonError::into_inner) = holders;
         Ok(Done::Plainly)
     }
 
-    /// Whom neither a barrier nor a fresh mount reaches; nothing waits for it.
-    fn warn_of_copies(&self) {
+    /// Whom neither a barrier nor a fresh mount reaches, but who is restarted for that; nothing waits for it.
+    fn warn_of_copies(&self, what: StaleCopies) {
         let settings = self.configured().share;
         let Ok(address) = self.address_of_clone() else { return };
         let source = options::source(&settings, address);
+        let is_restarted = move |copy: &NamespaceCopy| what == StaleCopies::Restart && to_restart(copy).is_some();
         let listing = async move {
             let request =
                 Request::ListCopies { share: settings.id.to_string(), source, mount_point: settings.mount_point };
             match worker::ask(&request, LIST_WITHIN).await {
                 Ok(Answer::Copies(copies)) => {
-                    for (copy, trouble) in copies.iter().filter_map(|copy| Some((copy, copy.trouble()?))) {
+                    let left = copies.iter().filter(|copy| !is_restarted(copy));
+                    for (copy, trouble) in left.filter_map(|copy| Some((copy, copy.trouble()?))) {
                         let unit = copy.unit.as_deref().unwrap_or("no unit");
                         warn!(
                             unit,

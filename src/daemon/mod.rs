@@ -9,6 +9,7 @@ mod barrier_keeper;
 pub mod board;
 pub mod consumers;
 mod containers;
+mod copies;
 mod dependents;
 mod executor;
 mod host_watch;

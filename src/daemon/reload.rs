@@ -16,6 +16,7 @@ use tracing::{info, warn};
 
 use super::board::{Board, ServerHandle};
 use super::consumers::ToConsumers;
+use super::copies;
 use super::dependents;
 use super::executor::{Executor, Host};
 use super::host_watch::{self, HostChanges};
@@ -28,6 +29,7 @@ use crate::config::settings::{ServerId, ServerSettings, Settings, ShareId, Share
 use crate::plan;
 use crate::plan::diff::{PlanStep, diff};
 use crate::share::event::Memory;
+use crate::share::ladder::Ladder;
 use crate::share::{BootInstant, Command, State};
 use crate::sys::clock;
 use crate::sys::config_dir::{ConfigRoots, read_config};
@@ -83,6 +85,8 @@ pub struct Reloader {
     in_force: Settings,
     changes: HostChanges,
     servers: BTreeMap<ServerId, ProbedServer>,
+    /// Hears of shares that are back.
+    returned: mpsc::Sender<String>,
 }
 
 impl Reloader {
@@ -90,7 +94,8 @@ impl Reloader {
     pub fn new(host: Arc<Host>, board: Arc<Board>, sleep: sleep::Publisher, file: Option<PathBuf>) -> Self {
         let in_force = Settings { servers: BTreeMap::new(), shares: BTreeMap::new() };
         let changes = host_watch::spawn(Arc::clone(&host.network));
-        Self { host, board, sleep, file, in_force, changes, servers: BTreeMap::new() }
+        let returned = copies::spawn(Arc::clone(&board));
+        Self { host, board, sleep, file, in_force, changes, servers: BTreeMap::new(), returned }
     }
 
     /// Starts everything at the start of the daemon. The consumers have their configuration already.
@@ -233,6 +238,7 @@ impl Reloader {
         let executor = move |configured, events| Executor::new(configured, view, host, events);
         let handle = share_actor::spawn(configured, around, executor);
         dependents::forgive_waits(handle.view.clone());
+        copies::watch(handle.view.clone(), self.returned.clone());
         self.board.actors().shares.insert(name, handle);
     }
 
@@ -248,7 +254,7 @@ impl Reloader {
         } // else an earlier reload ended it and could not do the rest
         orphans::take_off(&name, &mount_point).await.map_err(|failed| failed.to_string())?;
         self.host.network.lift_fence(&name).await.map_err(|error| format!("cannot lift its fence: {error}"))?;
-        let forgotten = self.host.files.write_share(&name, &Memory::default());
+        let forgotten = self.host.files.write_share(&name, &Memory::default(), &Ladder::default());
         forgotten.map_err(|error| format!("cannot forget what was remembered of it: {error}"))
     }
 

@@ -105,6 +105,8 @@ pub fn spawn(
     let executor = executor(configured.clone(), events.clone());
     let (configured, reconfigured) = watch::channel(configured);
     let share = span.in_scope(|| Share::new(spec(&settings), seed(&settings), clock::now()));
+    // what cannot be read is the survey's to say
+    let release = around.files.read_release(&settings.id.to_string()).unwrap_or_default();
     let settings = Arc::new(settings);
     let view = ShareView {
         settings: Arc::clone(&settings),
@@ -112,7 +114,7 @@ pub fn spawn(
         operation: None,
         demands_sent: 0,
         trouble: None,
-        ladder: Ladder::default(),
+        ladder: release.clone(),
     };
     let (publish, view) = watch::channel(view);
     let actor = ShareActor {
@@ -132,7 +134,8 @@ pub fn spawn(
         demands_sent: 0,
         told: None,
         operation: None,
-        ladder: Ladder::default(),
+        ladder: release.clone(),
+        written_ladder: release,
         publish,
     };
     tokio::spawn(actor.run().instrument(span));
@@ -177,6 +180,7 @@ struct ShareActor {
     told: Option<Told>,
     operation: Option<(OpId, BootInstant)>,
     ladder: Ladder,
+    written_ladder: Ladder,
     publish: watch::Sender<ShareView>,
 }
 
@@ -309,6 +313,7 @@ impl ShareActor {
                 Effect::Abandon { op } => self.executor.abandon(op),
             }
         }
+        self.remember_ladder();
         // nor does a host sleep while somebody waits
         self.executor.set_hopeless(self.share.needs_a_person() || self.share.sleeps());
         let demand = self.share.demand();
@@ -332,6 +337,15 @@ impl ShareActor {
         });
     }
 
+    /// Only for people to see: nothing waits for it, and it is not tried again before there is more of it.
+    fn remember_ladder(&mut self) {
+        let Some(memory) = self.written.as_ref().filter(|_| self.written_ladder != self.ladder) else { return };
+        self.written_ladder = self.ladder.clone();
+        if let Err(error) = self.around.files.write_share(&self.name, memory, &self.ladder) {
+            warn!(%error, "cannot write down how the share is given up");
+        }
+    }
+
     fn remember(&mut self, now: BootInstant) {
         // until the survey has read what an earlier daemon remembered, there is nothing of ours to write over it
         let Some(memory) = self.share.memory() else { return };
@@ -339,9 +353,10 @@ impl ShareActor {
             (self.trouble, self.retry_at) = (None, None);
             return;
         }
-        match self.around.files.write_share(&self.name, &memory) {
+        match self.around.files.write_share(&self.name, &memory, &self.ladder) {
             Ok(()) => {
                 self.written = Some(memory);
+                self.written_ladder = self.ladder.clone();
                 self.retry_at = None;
                 self.backoff.reset();
                 if self.trouble.take().is_some() {
@@ -365,7 +380,7 @@ impl ShareActor {
 /// A rung of giving up has ended.
 fn log_rung(rung: Option<&Rung>) {
     if let Some(Rung { operation, took: Some(took), budget, outcome, .. }) = rung {
-        info!(operation, ?took, ?budget, ?outcome, "giving up");
+        info!(%operation, ?took, ?budget, ?outcome, "giving up");
     }
 }
 

@@ -281,6 +281,7 @@ mod tests {
 
     async fn serve(server: Connection, deaf: &'static str, asked: mpsc::UnboundedSender<String>) {
         let mut messages = MessageStream::from(&server);
+        let mut jobs = [7, 7, 0_u32].into_iter();
         while let Some(Ok(message)) = messages.next().await {
             let header = message.header();
             let Some(member) = header.member().filter(|_| message.message_type() == Type::MethodCall) else { continue };
@@ -289,7 +290,9 @@ mod tests {
                     .body()
                     .deserialize::<(String, String, i32)>()
                     .map(|(unit, _, signal)| format!("{unit} {signal}")),
-                "StopUnit" | "StartUnit" => message.body().deserialize::<(String, String)>().map(|(unit, _)| unit),
+                "StopUnit" | "StartUnit" | "TryRestartUnit" => {
+                    message.body().deserialize::<(String, String)>().map(|(unit, _)| unit)
+                }
                 "Get" => message.body().deserialize::<(String, String)>().map(|(_, property)| property),
                 _ => message.body().deserialize::<String>(),
             };
@@ -307,6 +310,9 @@ mod tests {
                 "AddMatch" => server.reply(&header, &()).await,
                 "Get" if unit.as_deref() == Ok("InvocationID") => {
                     server.reply(&header, &Variant::from(vec![7_u8, 7])).await
+                }
+                "Get" if unit.as_deref() == Ok("Job") => {
+                    server.reply(&header, &Variant::from((jobs.next().unwrap_or(0), path))).await
                 }
                 "Get" => server.reply(&header, &Variant::from("inactive")).await,
                 _ => server.reply(&header, &path).await,
@@ -342,6 +348,16 @@ mod tests {
         let (units, _asked) = systemd("opposed").await;
         let failure = units.perform("a.service", UnitStep::Start).await.unwrap_err();
         assert_eq!(failure.class, FailureClass::Busy, "{failure}");
+    }
+
+    #[tokio::test]
+    async fn a_restart_has_ended_when_its_job_has() {
+        let (units, mut asked) = systemd("nothing").await;
+        let ended = units.systemd().await.unwrap().try_restart_and_wait("a.service").await.unwrap();
+        assert_eq!(ended, Start::Failed("inactive".to_owned()));
+        assert_eq!(asked.recv().await.unwrap(), "TryRestartUnit a.service");
+        let jobs = std::iter::from_fn(|| asked.try_recv().ok()).filter(|question| question == "Get Job").count();
+        assert_eq!(jobs, 4, "until there is none, and once more with the state");
     }
 
     #[tokio::test]

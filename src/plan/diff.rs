@@ -180,7 +180,7 @@ fn server_change(before: &ServerSettings, after: &ServerSettings) -> Changed {
 fn share_change(before: &ShareSettings, after: &ShareSettings) -> Changed {
     let ShareSettings { id: _, server: _, source: _, mount_point: _, profile, options, .. } = after;
     let ShareSettings { patience, hold_for, probe_interval, on_access, on_sleep, marker, .. } = after;
-    let ShareSettings { leftover_holders, dirty_limit, read_ahead, consumers, .. } = after;
+    let ShareSettings { leftover_holders, stale_copies, dirty_limit, read_ahead, consumers, .. } = after;
     Changed {
         at_once: keys(&[
             ("patience", before.patience != *patience),
@@ -190,6 +190,7 @@ fn share_change(before: &ShareSettings, after: &ShareSettings) -> Changed {
             ("on_sleep", before.on_sleep != *on_sleep),
             ("marker", before.marker != *marker),
             ("kill_holders", before.leftover_holders != *leftover_holders),
+            ("stale_copies", before.stale_copies != *stale_copies),
             ("consumers", before.consumers != *consumers),
         ]),
         at_mount: keys(&[

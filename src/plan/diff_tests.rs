@@ -63,6 +63,7 @@ fn each_key_is_noticed_by_itself() {
         "on_sleep = \"none\"",
         "marker = \".here\"",
         "kill_holders = true",
+        "stale_copies = \"restart\"",
         "dirty_limit = \"1MiB\"",
         "read_ahead = \"1MiB\"",
         "profile = \"backup\"",

@@ -5,6 +5,7 @@
 //! - [`bytes`]: a file that is not all UTF-8 as a text.
 //! - [`bounds`]: what each option bounds, and what the kernel does without it.
 //! - [`catalogue`]: what the kernel's CIFS client understands, and what nasmount does not leave to the user.
+//! - [`copies`]: who has to be restarted to have a share that is back.
 //! - [`dependency`]: how other units depend on a share.
 //! - [`diagnosis`]: what each step from a name to the data showed, and what that means.
 //! - [`diff`]: a new configuration and the one in force become steps.
@@ -22,6 +23,7 @@ pub mod beside;
 pub mod bounds;
 pub mod bytes;
 pub mod catalogue;
+pub mod copies;
 pub mod dependency;
 pub mod diagnosis;
 pub mod diff;

@@ -247,7 +247,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::config::settings::{HoldFor, LeftoverHolders, OnAccess, OnSleep, ServerId, ShareId};
+    use crate::config::settings::{HoldFor, LeftoverHolders, OnAccess, OnSleep, ServerId, ShareId, StaleCopies};
 
     const SAMPLE: &str = "user_xattr:noflag\nforceuid:noflag\nhard:noflag\nsoft:noflag\nhandlecache:noflag\n\
         nosharesock:flag\nuid:u32\ngid:u32\nport:u32\nrsize:u32\nactimeo:u32\necho_interval:u32\nsnapshot:u64\n\
@@ -272,6 +272,7 @@ mod tests {
             on_sleep: OnSleep::Hold,
             marker: None,
             leftover_holders: LeftoverHolders::Leave,
+            stale_copies: StaleCopies::Report,
             dirty_limit: Some(2 << 20),
             read_ahead: None,
             consumers: Vec::new(),

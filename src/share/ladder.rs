@@ -4,6 +4,7 @@
 //! A ladder goes from the first thing that is taken away until the share is online again, or off the host. The last one stays until the
 //! next begins, so that a person can still see which rung ended it.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -31,23 +32,25 @@ pub enum Outcome {
 }
 
 /// One thing that was done to give the share up.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rung {
-    op: OpId,
+    /// None of a daemon before this one, whose ids say nothing now.
+    #[serde(skip)]
+    op: Option<OpId>,
     /// Name of the operation.
-    pub operation: &'static str,
+    pub operation: Cow<'static, str>,
     /// When it began.
     pub began: BootInstant,
     /// How long it may take.
     pub budget: Duration,
-    /// How long it took, if it has ended; of one that was abandoned until it was.
+    /// How long it took, if it has ended and that is known; of one that was abandoned until it was.
     pub took: Option<Duration>,
     /// How it ended.
     pub outcome: Outcome,
 }
 
 /// The last time that a share was given up.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ladder {
     rungs: Vec<Rung>,
     is_over: bool,
@@ -57,6 +60,14 @@ impl Ladder {
     /// What was done, in order.
     pub fn rungs(&self) -> &[Rung] {
         &self.rungs
+    }
+
+    /// As a new daemon finds it: what was in flight is not any more.
+    pub fn inherited(mut self) -> Self {
+        for rung in self.rungs.iter_mut().filter(|rung| rung.outcome == Outcome::InFlight) {
+            rung.outcome = Outcome::Failed("nasmount was restarted meanwhile".to_owned());
+        }
+        self
     }
 
     /// The share is in this state now.
@@ -75,8 +86,8 @@ impl Ladder {
         if self.rungs.len() == MOST {
             self.rungs.remove(0);
         }
-        let (operation, budget) = (step.name(), timer::deadline(step, state));
-        self.rungs.push(Rung { op, operation, began: now, budget, took: None, outcome: Outcome::InFlight });
+        let (operation, budget) = (step.name().into(), timer::deadline(step, state));
+        self.rungs.push(Rung { op: Some(op), operation, began: now, budget, took: None, outcome: Outcome::InFlight });
     }
 
     /// It ended, perhaps late. Returns the rung, if it is one.
@@ -92,7 +103,7 @@ impl Ladder {
 
     /// What was abandoned may still be done; that its worker was ended is no news.
     fn set(&mut self, now: BootInstant, op: OpId, outcome: Outcome) -> Option<&Rung> {
-        let rung = self.rungs.iter_mut().find(|rung| rung.op == op)?;
+        let rung = self.rungs.iter_mut().find(|rung| rung.op == Some(op))?;
         match (&rung.outcome, &outcome) {
             (Outcome::InFlight, _) | (Outcome::Abandoned, Outcome::Done) => {}
             (Outcome::Abandoned | Outcome::Done | Outcome::Failed(_), _) => return None,
@@ -133,9 +144,9 @@ mod tests {
         Step::DestroySockets { since: at(0) }
     }
 
-    fn said(ladder: &Ladder) -> Vec<(&'static str, Option<u128>, Outcome)> {
-        let said = |rung: &Rung| (rung.operation, rung.took.map(|took| took.as_millis()), rung.outcome.clone());
-        ladder.rungs().iter().map(said).collect()
+    fn said(ladder: &Ladder) -> Vec<(&str, Option<u128>, Outcome)> {
+        let took = |rung: &Rung| rung.took.map(|took| took.as_millis());
+        ladder.rungs().iter().map(|rung| (&*rung.operation, took(rung), rung.outcome.clone())).collect()
     }
 
     #[test]
@@ -181,6 +192,28 @@ mod tests {
         for op in 4..100 {
             ladder.began(at(100), OpId(op), &Step::Release, State::Releasing);
         }
-        assert_eq!((ladder.rungs().len(), ladder.rungs()[0].op), (MOST, OpId(84)));
+        assert_eq!((ladder.rungs().len(), ladder.rungs()[0].op), (MOST, Some(OpId(84))));
+    }
+
+    #[test]
+    fn a_new_daemon_goes_on_with_it() {
+        let mut ladder = Ladder::default();
+        ladder.began(at(0), OpId(1), &Step::RaiseFence, State::Releasing);
+        ladder.ended(at(20), OpId(1), Ok(()));
+        ladder.began(at(30), OpId(2), &Step::Release, State::Releasing);
+        let text = serde_json::to_string(&ladder).unwrap();
+        let mut ladder = serde_json::from_str::<Ladder>(&text).unwrap().inherited();
+        assert!(ladder.ended(at(40), OpId(2), Ok(())).is_none(), "another operation");
+        ladder.began(at(50), OpId(2), &Step::Release, State::Releasing);
+        ladder.ended(at(60), OpId(2), Ok(()));
+        let restarted = Outcome::Failed("nasmount was restarted meanwhile".to_owned());
+        assert_eq!(
+            said(&ladder),
+            [
+                ("raise fence", Some(20), Outcome::Done),
+                ("release", None, restarted),
+                ("release", Some(10), Outcome::Done)
+            ]
+        );
     }
 }

@@ -1,7 +1,7 @@
 //! Container engines over their sockets: Docker, and Podman, which answers Docker's API as well (docs.docker.com/reference/api/engine,
 //! podman-system-service(1)).
 //!
-//! An engine is asked which container has a name, which ones have a label, and to stop and to start one: its restart policy would start
+//! An engine is asked which container has a name, which ones have a label, and to stop, to start and to restart one: its restart policy would start
 //! one again that something else has stopped. Nobody needs it to pause and to continue: a container is a scope of systemd's, whether its
 //! engine answers or not.
 //!
@@ -98,6 +98,8 @@ pub struct Container {
     /// Who runs it.
     pub engine: Engine,
     id: String,
+    /// As its engine calls it now.
+    pub name: String,
     /// Has it processes? One that its engine has paused has.
     pub running: bool,
     started_at: String,
@@ -108,6 +110,8 @@ pub struct Container {
 #[serde(rename_all = "PascalCase")]
 struct Inspected {
     id: String,
+    #[serde(default)]
+    name: String,
     state: InspectedState,
 }
 
@@ -158,6 +162,22 @@ async fn find_up_to(most: usize, engine: Option<&str>, name: &str) -> Result<Vec
     trouble.filter(|_| found.is_empty()).map_or(Ok(found), Err)
 }
 
+/// How many containers have this label, over all engines. That none has is not said while one does not answer.
+pub async fn count_labelled(label: &str) -> Result<usize, EngineError> {
+    let (mut count, mut trouble) = (0, Some(EngineError::Absent));
+    for engine in ENGINES {
+        match engine.labelled(label).await {
+            Ok(names) => {
+                count += names.len();
+                trouble = trouble.filter(|trouble| !matches!(trouble, EngineError::Absent));
+            }
+            Err(EngineError::Absent) => {}
+            Err(error) => trouble = Some(error),
+        }
+    }
+    trouble.filter(|_| count == 0).map_or(Ok(count), Err)
+}
+
 impl Container {
     /// Which run of it this is, or was the last.
     pub fn run(&self) -> RunId {
@@ -186,6 +206,11 @@ impl Container {
     /// Starts it and waits until it runs.
     pub async fn start(&self) -> Result<(), EngineError> {
         self.engine.order(&format!("/containers/{}/start", self.id)).await
+    }
+
+    /// Stops it, with the grace that it was made with, and starts it; waits until it runs.
+    pub async fn restart(&self) -> Result<(), EngineError> {
+        self.engine.order(&format!("/containers/{}/restart", self.id)).await
     }
 }
 
@@ -219,9 +244,10 @@ impl Engine {
             StatusCode::NOT_FOUND => return Ok(None),
             _ => return Err(self.refused(status, &body)),
         }
-        let Inspected { id, state } = serde_json::from_slice(&body).map_err(|error| self.silent(error))?;
+        let Inspected { id, name, state } = serde_json::from_slice(&body).map_err(|error| self.silent(error))?;
         let InspectedState { running, paused, started_at, pid } = state;
-        Ok(Some(Container { engine: self, id, running: running || paused, started_at, pid }))
+        let name = name.trim_start_matches('/').to_owned();
+        Ok(Some(Container { engine: self, id, name, running: running || paused, started_at, pid }))
     }
 
     /// Names of the containers that have this label, `KEY` or `KEY=VALUE`; also of those that do not run.
@@ -379,22 +405,24 @@ mod tests {
     #[tokio::test]
     async fn an_engine_is_asked_for_a_name_and_orders_go_to_the_id() {
         let directory = tempfile::tempdir().unwrap();
-        let answers =
-            [RUNS, "404 Not Found\r\nContent-Length: 0\r\n\r\n", "304 Not Modified\r\n\r\n", "204 No Content\r\n\r\n"];
+        let (done, nobody) = ("204 No Content\r\n\r\n", "404 Not Found\r\nContent-Length: 0\r\n\r\n");
+        let answers = [RUNS, nobody, "304 Not Modified\r\n\r\n", done, done];
         let (engine, served) = engine(&directory, Box::leak(Box::new(answers)));
         let found = engine.find("tdarr").await.unwrap().unwrap();
         assert!(found.running, "one that its engine has paused has processes: {found:?}");
-        assert_eq!(found.run(), "4cf2b1 today");
+        assert_eq!((found.run().as_str(), found.name.as_str()), ("4cf2b1 today", "tdarr"));
         assert_eq!(engine.find("tdar").await.unwrap(), None);
         found.start().await.unwrap();
         found.stop(Some(0)).await.unwrap();
+        found.restart().await.unwrap();
         assert_eq!(
             served.await.unwrap(),
             [
                 "GET /containers/tdarr/json HTTP/1.1",
                 "GET /containers/tdar/json HTTP/1.1",
                 "POST /containers/4cf2b1/start HTTP/1.1",
-                "POST /containers/4cf2b1/stop?t=0 HTTP/1.1"
+                "POST /containers/4cf2b1/stop?t=0 HTTP/1.1",
+                "POST /containers/4cf2b1/restart HTTP/1.1"
             ]
         );
     }

@@ -1,7 +1,8 @@
 //! What must be known again after a crash, on disk: written, synced and renamed into place before it is done.
 //!
 //! ```text
-//! /run/nasmount/share/NAME.json      what a share remembers (`share::event::Memory`)       as long as the boot
+//! /run/nasmount/share/NAME.json      what a share remembers (`share::event::Memory`),
+//!                                    and how it was given up (`share::ladder`)            as long as the boot
 //! /run/nasmount/paused.json          units that may be SIGSTOPped                         as long as the boot
 //! /var/lib/nasmount/stopped.json     units to be started again                            also after a reboot
 //! /var/lib/nasmount/barriers.json    barriers that were laid (`barrier_memory`)           also after a reboot
@@ -29,6 +30,7 @@ use crate::config::consumer::is_consumer_name;
 use crate::share::consumers::{Held, HeldUnit, RunId};
 use crate::share::detector::Identity;
 use crate::share::event::Memory;
+use crate::share::ladder::Ladder;
 
 use super::barrier_memory::{Barriers, LaidBarrier};
 use super::listen::private_directory;
@@ -58,6 +60,8 @@ pub enum UnitList {
 struct ShareFile {
     #[serde(flatten)]
     memory: Memory,
+    /// How it was given up the last time.
+    release: Ladder,
     /// How long the host had slept since it booted.
     slept: Option<Duration>,
 }
@@ -129,10 +133,16 @@ impl StateFiles {
         Ok(file.memory_after(clock::slept()))
     }
 
-    /// Replaces it.
-    pub fn write_share(&self, share: &str, memory: &Memory) -> io::Result<()> {
-        let nothing = *memory == Memory::default();
-        let file = ShareFile { memory: memory.clone(), slept: Some(clock::slept()) };
+    /// How it was given up under an earlier daemon, for people to see.
+    pub fn read_release(&self, share: &str) -> io::Result<Ladder> {
+        let file: ShareFile = read(&self.share(share), salvage_share)?;
+        Ok(file.release.inherited())
+    }
+
+    /// Replaces both.
+    pub fn write_share(&self, share: &str, memory: &Memory, release: &Ladder) -> io::Result<()> {
+        let nothing = *memory == Memory::default() && release.rungs().is_empty();
+        let file = ShareFile { memory: memory.clone(), release: release.clone(), slept: Some(clock::slept()) };
         write(&self.share(share), (!nothing).then_some(&file))
     }
 
@@ -313,8 +323,8 @@ fn sync(directory: &Path) -> io::Result<()> {
 mod tests {
     #![expect(clippy::unwrap_used, reason = "tests")]
     use super::*;
-    use crate::share::BootInstant;
     use crate::share::command::{Maintenance, Wanted};
+    use crate::share::{BootInstant, OpId, State, Step};
 
     fn files() -> (tempfile::TempDir, StateFiles) {
         let directory = tempfile::tempdir().unwrap();
@@ -340,15 +350,33 @@ mod tests {
     fn what_is_written_is_read_and_nothing_leaves_no_file() {
         let (directory, files) = files();
         assert_eq!(files.read_share("media").unwrap(), Memory::default());
-        files.write_share("media", &memory()).unwrap();
+        files.write_share("media", &memory(), &Ladder::default()).unwrap();
         assert_eq!(files.read_share("media").unwrap(), memory());
-        files.write_share("media", &Memory::default()).unwrap();
+        files.write_share("media", &Memory::default(), &Ladder::default()).unwrap();
         assert!(!directory.path().join("run/share/media.json").exists());
         for list in [UnitList::Paused, UnitList::Stopped] {
             files.write_units(list, &units(&["a.service", "b.scope"])).unwrap();
             assert_eq!(files.read_units(list).unwrap(), units(&["a.service", "b.scope"]));
         }
         assert!(directory.path().join("lib/stopped.json").exists());
+    }
+
+    #[test]
+    fn how_a_share_was_given_up_is_read_by_the_next_daemon_also_from_a_file_without_it() {
+        let (directory, files) = files();
+        assert_eq!(files.read_release("media").unwrap(), Ladder::default());
+        let mut ladder = Ladder::default();
+        let at = |seconds| BootInstant::from_boot(Duration::from_secs(seconds));
+        ladder.began(at(7), OpId(1), &Step::Release, State::Releasing);
+        ladder.ended(at(9), OpId(1), Ok(()));
+        files.write_share("media", &Memory::default(), &ladder).unwrap();
+        let read = files.read_release("media").unwrap();
+        let [rung] = read.rungs() else { panic!("{read:?}") };
+        assert_eq!((&*rung.operation, rung.began, rung.took), ("release", at(7), Some(Duration::from_secs(2))));
+        assert_eq!(files.read_share("media").unwrap(), Memory::default());
+        fs::write(directory.path().join("run/share/media.json"), "{\"fenced\": true}").unwrap();
+        assert_eq!(files.read_release("media").unwrap(), Ladder::default(), "as it was before");
+        assert!(files.read_share("media").unwrap().fenced);
     }
 
     #[test]
@@ -365,7 +393,7 @@ mod tests {
     #[test]
     fn of_a_broken_memory_every_field_that_can_be_read_is_kept() {
         let (directory, files) = files();
-        files.write_share("media", &memory()).unwrap();
+        files.write_share("media", &memory(), &Ladder::default()).unwrap();
         let path = directory.path().join("run/share/media.json");
         let text = fs::read_to_string(&path).unwrap();
         fs::write(&path, text.replace("true", "\"perhaps\"")).unwrap();
@@ -379,7 +407,7 @@ mod tests {
     fn a_sleep_while_no_daemon_ran_lengthens_nothing() {
         let slept = |seconds| Duration::from_secs(seconds);
         let after = |file: ShareFile| file.memory_after(slept(100)).outage_since.unwrap();
-        let file = |slept| ShareFile { memory: memory(), slept };
+        let file = |slept| ShareFile { memory: memory(), slept, ..ShareFile::default() };
         assert_eq!(after(file(Some(slept(40)))), memory().outage_since.unwrap() + slept(60));
         assert_eq!(after(file(Some(slept(100)))), memory().outage_since.unwrap());
         assert_eq!(after(file(None)), memory().outage_since.unwrap(), "not known");
@@ -388,8 +416,8 @@ mod tests {
     #[test]
     fn shares_that_are_not_configured_are_forgotten() {
         let (_directory, files) = files();
-        files.write_share("old", &memory()).unwrap();
-        files.write_share("kept", &memory()).unwrap();
+        files.write_share("old", &memory(), &Ladder::default()).unwrap();
+        files.write_share("kept", &memory(), &Ladder::default()).unwrap();
         files.retain_shares(&BTreeSet::from(["kept".to_owned()])).unwrap();
         assert_eq!(files.read_share("old").unwrap(), Memory::default());
         assert_eq!(files.read_share("kept").unwrap(), memory());

@@ -36,6 +36,7 @@ const START_POLL: Duration = Duration::from_millis(200);
 trait Manager {
     fn start_unit(&self, name: &str, mode: &str) -> zbus::Result<OwnedObjectPath>;
     fn stop_unit(&self, name: &str, mode: &str) -> zbus::Result<OwnedObjectPath>;
+    fn try_restart_unit(&self, name: &str, mode: &str) -> zbus::Result<OwnedObjectPath>;
     fn kill_unit(&self, name: &str, whom: &str, signal: i32) -> zbus::Result<()>;
     fn load_unit(&self, name: &str) -> zbus::Result<OwnedObjectPath>;
     fn get_unit(&self, name: &str) -> zbus::Result<OwnedObjectPath>;
@@ -331,6 +332,15 @@ impl Systemd {
                 ended @ (Start::Done | Start::Failed(_)) => return Ok(ended),
             }
         }
+    }
+
+    /// Restarts a unit, if it runs, and waits until that has come to an end; an opposite job of the administrator wins (mode "fail").
+    pub async fn try_restart_and_wait(&self, unit: &str) -> zbus::Result<Start> {
+        self.manager.try_restart_unit(unit, "fail").await?;
+        while self.has_job(unit).await? {
+            tokio::time::sleep(START_POLL).await; // until its job is done the unit can be active as before
+        }
+        self.start_progress(unit).await
     }
 
     /// Sends a signal to every process of a unit. A unit without processes is no error.

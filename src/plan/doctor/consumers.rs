@@ -15,6 +15,7 @@ pub(super) fn consumers(settings: &Settings, services: &ServiceFacts, found: &mu
     configured(settings, services, found);
     found.extend(services.systemd_silent.as_deref().map(|why| unseen(settings, why)));
     found.extend(services.containers.iter().filter_map(|(consumer, engines)| container(consumer, engines)));
+    found.extend(services.groups.iter().filter_map(|(consumer, members)| group(consumer, members)));
     found.extend(services.user_units.iter().filter_map(|(consumer, known)| user_unit(consumer, known)));
     for share in settings.shares.values() {
         let id = share.id.to_string();
@@ -106,6 +107,28 @@ fn container(consumer: &str, engines: &Result<Vec<&str>, String>) -> Option<Find
         }
     };
     Some(Finding::new(id, Severity::Warning, what, why, remedy))
+}
+
+/// A label or a project that nobody has, as before its containers have been made: that may be meant so.
+fn group(consumer: &str, members: &Result<usize, String>) -> Option<Finding> {
+    let label = Consumer::of(consumer).label()?;
+    let (what, why, remedy) = match members {
+        Ok(1..) => return None,
+        Ok(0) => (
+            format!("no container engine has a container for {consumer}, a consumer"),
+            "nothing is paused for it in an outage, until there is one; is it written right?",
+            format!(
+                "filter=label={}; docker ps --all --filter \"$filter\"; podman ps --all --filter \"$filter\"",
+                quoted(&label)
+            ),
+        ),
+        Err(error) => (
+            format!("the containers of {consumer}, a consumer, cannot be found: {error}"),
+            "those that nasmount has not heard of are not paused in an outage",
+            "have their engine answer, and try again".to_owned(),
+        ),
+    };
+    Some(Finding::new("consumer-empty", Severity::Note, what, why, remedy))
 }
 
 const NOTHING_IS_DONE: &str = "nothing is done to it in an outage: its calls wait and then fail";

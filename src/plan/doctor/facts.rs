@@ -112,6 +112,8 @@ pub struct ServiceFacts {
     /// Of each consumer that is a container by its name: the engines that have one of that name, the one that is taken first; or why
     /// that is not known.
     pub containers: BTreeMap<String, Result<Vec<&'static str>, String>>,
+    /// Of each consumer that is a label or a project: how many containers it stands for; or why that is not known.
+    pub groups: BTreeMap<String, Result<usize, String>>,
     /// Of each consumer that is a unit of a user's: what that user's service manager says of it.
     pub user_units: BTreeMap<String, UserUnit>,
     /// Whether the configuration is the one that nasmount's generator reads.

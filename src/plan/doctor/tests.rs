@@ -72,6 +72,7 @@ fn healthy() -> (HostFacts, ServiceFacts) {
         systemd: Some("257.13-1~deb13u1".into()),
         daemon: Ok(Daemon { version: "0.1.0".into(), addresses: [("tower".into(), "10.0.0.1".into())].into() }),
         containers: BTreeMap::new(),
+        groups: BTreeMap::from([("label:films".to_owned(), Ok(2))]),
         user_units: BTreeMap::new(),
         consumers: [
             ("player.service".into(), after(&["basic.target", films])),
@@ -95,7 +96,7 @@ fn healthy() -> (HostFacts, ServiceFacts) {
 
 fn copy(content: CopyContent, follows: bool) -> NamespaceCopy {
     let (command, unit, path) = ("tdarr".to_owned(), Some("docker-1a.scope".to_owned()), "/films".to_owned());
-    NamespaceCopy { pid: 7, command, unit, path, content, follows }
+    NamespaceCopy { pid: 7, command, system_unit: unit.clone(), unit, path, content, follows }
 }
 
 fn unit(name: &str, text: &str) -> UnitFile {

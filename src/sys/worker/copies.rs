@@ -29,12 +29,13 @@ pub(super) fn list(share: &str, source: &str, mount_point: &Path) -> Reply {
         if command == env!("CARGO_PKG_NAME") {
             continue; // a worker of ours in the middle of making a clone
         }
-        let unit = fs::read_to_string(process.join("cgroup")).ok().and_then(|text| holders::unit(&text));
+        let cgroup = fs::read_to_string(process.join("cgroup")).unwrap_or_default();
+        let (unit, system_unit) = (holders::unit(&cgroup), holders::system_unit(&cgroup));
         let mounts = mountinfo::parse(&text);
         let bare = here.bare_among(&mounts).into_iter().map(|path| (path, CopyContent::Missing, false));
         let found = here.copies_among(&mounts, &said).into_iter().chain(bare).map(|(path, content, follows)| {
-            let (command, unit) = (command.clone(), unit.clone());
-            NamespaceCopy { pid, command, unit, path: path.display().to_string(), content, follows }
+            let (command, unit, system_unit) = (command.clone(), unit.clone(), system_unit.clone());
+            NamespaceCopy { pid, command, unit, system_unit, path: path.display().to_string(), content, follows }
         });
         copies.extend(found);
     }
@@ -43,7 +44,7 @@ pub(super) fn list(share: &str, source: &str, mount_point: &Path) -> Reply {
 
 fn of_this_host((path, content, follows): (PathBuf, CopyContent, bool)) -> NamespaceCopy {
     let (command, path) = ("a mount of this host".to_owned(), path.display().to_string());
-    NamespaceCopy { pid: 1, command, unit: None, path, content, follows }
+    NamespaceCopy { pid: 1, command, unit: None, system_unit: None, path, content, follows }
 }
 
 /// The process with the lowest id in each mount namespace but this one.

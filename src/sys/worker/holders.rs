@@ -191,9 +191,21 @@ fn is_writable(fdinfo: &str) -> bool {
 
 /// The innermost service or scope of the unified hierarchy; a container is a scope of its engine.
 pub(super) fn unit(cgroup: &str) -> Option<String> {
-    let path = cgroup.lines().find_map(|line| line.strip_prefix("0::"))?;
-    let is_unit = |part: &&str| part.ends_with(".service") || part.ends_with(".scope");
-    path.split('/').rfind(is_unit).map(str::to_owned)
+    cgroup_path(cgroup)?.split('/').rfind(is_unit).map(str::to_owned)
+}
+
+/// The outermost one: what is further in is for the manager of a user, or for a systemd in a container, to start.
+pub(super) fn system_unit(cgroup: &str) -> Option<String> {
+    let mut parts = cgroup_path(cgroup)?.split('/').skip(1);
+    parts.find(|part| !part.ends_with(".slice")).filter(is_unit).map(str::to_owned)
+}
+
+fn cgroup_path(cgroup: &str) -> Option<&str> {
+    cgroup.lines().find_map(|line| line.strip_prefix("0::"))
+}
+
+fn is_unit(part: &&str) -> bool {
+    part.ends_with(".service") || part.ends_with(".scope")
 }
 
 /// Those of the holders in words, by unit.
@@ -288,6 +300,15 @@ mod tests {
         assert_eq!(unit("1:name=x:/\n0::/system.slice/docker-12ab.scope/x\n").unwrap(), "docker-12ab.scope");
         assert_eq!(unit("0::/user.slice/user-0.slice/user@0.service/app.slice/a.scope").unwrap(), "a.scope");
         assert_eq!(unit("0::/\n"), None);
+        for (cgroup, found) in [
+            ("0::/system.slice/system-a.slice/a@1.service/payload\n", Some("a@1.service")),
+            ("0::/system.slice/docker-12ab.scope/system.slice/inside.service\n", Some("docker-12ab.scope")),
+            ("0::/user.slice/user-0.slice/user@0.service/app.slice/libpod-1a.scope\n", Some("user@0.service")),
+            ("0::/lxc.payload.x/system.slice/inside.service\n", None),
+            ("0::/\n", None),
+        ] {
+            assert_eq!(system_unit(cgroup).as_deref(), found, "{cgroup}");
+        }
     }
 
     #[test]

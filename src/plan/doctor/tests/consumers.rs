@@ -23,6 +23,20 @@ fn a_container_should_be_known_to_one_engine() {
 }
 
 #[test]
+fn a_label_that_nobody_has_is_no_more_than_a_note() {
+    let found = |consumer: &str, members: Result<usize, String>| {
+        one(|_, services| drop(services.groups.insert(consumer.to_owned(), members.clone())))
+    };
+    let (id, severity, what, remedy) = found("compose:arr", Ok(0));
+    assert_eq!((id, severity), ("consumer-empty", Severity::Note));
+    assert_eq!(what, "no container engine has a container for compose:arr, a consumer");
+    assert!(remedy.starts_with("filter=label=com.docker.compose.project=arr; docker ps"), "{remedy}");
+    let (_, severity, what, _) = found("label:films", Err("no container engine listens".into()));
+    assert_eq!(severity, Severity::Note);
+    assert_eq!(what, "the containers of label:films, a consumer, cannot be found: no container engine listens");
+}
+
+#[test]
 fn a_unit_of_a_users_should_be_known_to_their_manager() {
     let insert = |known: UserUnit| {
         after(move |_, services| drop(services.user_units.insert("user:anna/mpd.service".into(), known.clone())))
