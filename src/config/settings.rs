@@ -124,7 +124,8 @@ pub struct ShareSettings {
     pub leftover_holders: LeftoverHolders,
     /// What is done about copies of the share that only a restart of whoever has them replaces.
     pub stale_copies: StaleCopies,
-    /// Upper limit of the share's unwritten data in bytes (`/sys/class/bdi/.../max_bytes`), if limited.
+    /// Upper limit of the share's unwritten data in bytes (`/sys/class/bdi/.../max_bytes`), if limited. With 0 each write waits until the
+    /// server has it.
     pub dirty_limit: Option<u64>,
     /// How much is read ahead in bytes (`/sys/class/bdi/.../read_ahead_kb`), unless that is left to the kernel.
     pub read_ahead: Option<u64>,

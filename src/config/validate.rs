@@ -392,15 +392,16 @@ fn checked_read_ahead(path: &str, given: &Sourced<Option<u64>>, problems: &mut P
 fn checked_dirty_limit(path: &str, given: &Sourced<Option<u64>>, problems: &mut Problems<'_>) -> Option<u64> {
     let bytes = given.value?;
     let key = format!("{path}.dirty_limit");
-    if !(DIRTY_LIMITS.least..=DIRTY_LIMITS.most).contains(&bytes) {
+    if bytes > 0 && !(DIRTY_LIMITS.least..=DIRTY_LIMITS.most).contains(&bytes) {
         let message = format!("{} is out of range", show_size(bytes));
-        let help = format!("use {} to {}", show_size(DIRTY_LIMITS.least), show_size(DIRTY_LIMITS.most));
+        let (least, most) = (show_size(DIRTY_LIMITS.least), show_size(DIRTY_LIMITS.most));
+        let help = format!("use {least} to {most}, or \"0KiB\": each write waits until the server has it");
         problems.refuse(InvalidKind::OutOfRange, given.origin, key, message, help);
         return None;
     }
     if bytes > DIRTY_LIMIT_MEASURED {
         let message = format!("{} of unwritten data may not survive an outage of more than 15s", show_size(bytes));
-        let help = "use \"160KiB\", which fits into the kernel's send buffer: with 384KiB it gave up by itself and lost blocks";
+        let help = "use \"0KiB\", or \"160KiB\", which fits into the kernel's send buffer: with 384KiB it gave up by itself and lost blocks";
         problems.warn(given.origin, key, message, help);
     }
     Some(bytes)

@@ -251,8 +251,8 @@ pub enum DirtyData {
     Unlimited,
     /// So many bytes.
     Limited(u64),
-    /// Each write waits for the server.
-    WrittenThrough,
+    /// Each write waits for the server; no more than so many bytes are under way.
+    WrittenThrough(Option<u64>),
 }
 
 impl From<options::DirtyData> for DirtyData {
@@ -260,7 +260,7 @@ impl From<options::DirtyData> for DirtyData {
         match planned {
             options::DirtyData::Unlimited => Self::Unlimited,
             options::DirtyData::Limited(limit) => Self::Limited(limit),
-            options::DirtyData::WrittenThrough => Self::WrittenThrough,
+            options::DirtyData::WrittenThrough(limit) => Self::WrittenThrough(limit),
         }
     }
 }

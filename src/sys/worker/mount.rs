@@ -27,6 +27,7 @@ use crate::sys::kernel;
 
 use super::{
     Answer, Attempt as _, Attribute, DirtyData, Failed, KernelOption, Login, MountRequest, Reply, Stage, clone,
+    password,
 };
 
 /// What a reconfiguration keeps if it is not said: the sizes have been negotiated, and saying them would undo that.
@@ -39,7 +40,7 @@ pub(super) fn mount(request: &MountRequest) -> Reply {
     for device in backing_devices().difference(&before) {
         tune(device, request)?;
     }
-    if request.dirty_data == DirtyData::WrittenThrough {
+    if matches!(request.dirty_data, DirtyData::WrittenThrough(_)) {
         write_through(&mount, request)?;
     }
     verify(&mount, &request.source).map_err(|failed| failed.at(Stage::Negotiation))?;
@@ -192,6 +193,7 @@ fn write_through(mount: &OwnedFd, request: &MountRequest) -> Result<(), Failed> 
     let what = || format!("cannot make writes to {} synchronous", request.source);
     let context = fspick(mount, "", FsPickFlags::FSPICK_CLOEXEC | FsPickFlags::FSPICK_EMPTY_PATH).attempt(what)?;
     configure(&context, request, |key| !KEPT.contains(&key))?;
+    set_options(&context, &password::implied(&request.options))?;
     fsconfig_set_flag(&context, "sync").attempt(what)?;
     fsconfig_reconfigure(&context).attempt(|| format!("{}{}", what(), said(&context)))
 }
@@ -220,7 +222,7 @@ fn tune(device: &Path, request: &MountRequest) -> Result<(), Failed> {
         let path = device.join(file);
         fs::write(&path, value.to_string()).attempt(|| format!("cannot write {value} to {}", path.display()))
     };
-    if let DirtyData::Limited(limit) = request.dirty_data {
+    if let DirtyData::Limited(limit) | DirtyData::WrittenThrough(Some(limit)) = request.dirty_data {
         set("strict_limit", 1)?;
         let path = device.join("max_bytes");
         match fs::write(&path, limit.to_string()) {

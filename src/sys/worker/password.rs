@@ -61,7 +61,7 @@ pub(super) fn add(share: &str, login: &Login) -> Reply {
 }
 
 /// What the options of a mount imply, and those of a reconfiguration do not.
-fn implied(options: &[KernelOption]) -> Vec<KernelOption> {
+pub(super) fn implied(options: &[KernelOption]) -> Vec<KernelOption> {
     let has = |wanted: &str| options.iter().any(|(key, _)| key == wanted);
     let implies = |id: &str, forced: &str| has(id) && !has(forced) && !has(&format!("no{forced}"));
     let forced = [("uid", "forceuid"), ("gid", "forcegid")].into_iter().filter(|(id, forced)| implies(id, forced));
