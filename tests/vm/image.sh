@@ -1,5 +1,5 @@
 #!/bin/bash
-# image.sh [SUITE] builds the disk image of the VM tests, a Debian trixie (default) or bookworm.
+# image.sh [SUITE] builds the disk image of the VM tests, a Debian trixie (default), bookworm or forky.
 #
 # The result is a directory VM_DIR/SUITE-HASH with disk.img, vmlinuz and initrd; its name is the only
 # thing printed on stdout. HASH covers this file and image/*: an unchanged recipe is not built twice,
@@ -8,18 +8,26 @@ set -euo pipefail
 
 readonly SUITE=${1:-trixie}
 readonly MIRROR=http://deb.debian.org/debian
-readonly SIZE=3G
-# What a guest needs: an init, a NAS, a CIFS client, a container engine, a transcoder, Kerberos, users with sessions, and the tools of the tests.
-readonly PACKAGES=systemd,systemd-sysv,dbus,udev,kmod,procps,psmisc,e2fsprogs,python3,iproute2,nftables,samba,cifs-utils,linux-image-amd64,initramfs-tools,autofs,podman,crun,ffmpeg,krb5-kdc,krb5-admin-server,krb5-user,keyutils,libpam-systemd,dbus-user-session
+readonly SIZE=4G
+# What every guest needs: an init, a NAS, a CIFS client, a container engine, a transcoder, Kerberos, users with sessions, and the tools of the tests.
+readonly PACKAGES=systemd,systemd-sysv,dbus,udev,kmod,procps,psmisc,e2fsprogs,python3,iproute2,nftables,samba,cifs-utils,linux-image-amd64,initramfs-tools,podman,crun,ffmpeg,krb5-kdc,krb5-admin-server,krb5-user,keyutils,libpam-systemd,dbus-user-session
+# What else shares a host with nasmount and has its own mind about the network: with the newest kernel, in the suite that is run by request.
+readonly NEIGHBOURS=network-manager,firewalld,docker.io,docker-cli,iptables
 # linux-image-cloud-amd64 is smaller, but these have to be there; the build fails if one is not.
 readonly MODULES="cifs autofs4 9p 9pnet_virtio virtio_blk nf_tables nft_reject_inet nft_socket tcp_diag inet_diag veth sch_netem"
 # Units that cost boot time or touch the network and that no test needs.
 readonly MASKED="smbd.service nmbd.service samba-ad-dc.service winbind.service apt-daily.timer apt-daily-upgrade.timer
   dpkg-db-backup.timer e2scrub_all.timer e2scrub_reap.service fstrim.timer logrotate.timer man-db.timer
   systemd-pstore.service systemd-networkd.service getty@tty1.service autofs.service krb5-kdc.service
-  krb5-admin-server.service"
+  krb5-admin-server.service NetworkManager.service NetworkManager-wait-online.service firewalld.service docker.service
+  docker.socket containerd.service"
 
 here=$(cd "$(dirname "$0")" && pwd)
+# autofs, one of today's ways in the bench, is not in the newest Debian
+case $SUITE in
+  forky) packages=$PACKAGES,$NEIGHBOURS ;;
+  *) packages=$PACKAGES,autofs ;;
+esac
 VM_DIR=${VM_DIR:-$(cd "$here/../.." && pwd)/target/vm}
 mkdir -p "$VM_DIR"
 
@@ -44,11 +52,12 @@ install_host_tools() {
   DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "${missing[@]}" >&2
 }
 
-# bootstrap ROOT: the Debian tree, with the modules that find the root file system in the initrd.
+# bootstrap ROOT: the Debian tree, with the modules that find the root file system in the initrd. A mirror may be some weeks behind, which
+# for a suite that is not released is more than its signature is valid for.
 bootstrap() {
-  mmdebstrap --variant=minbase --quiet --include="$PACKAGES" --components=main \
+  mmdebstrap --variant=minbase --quiet --include="$packages" --components=main \
     --keyring=/usr/share/keyrings/debian-archive-keyring.gpg \
-    --aptopt='APT::Install-Recommends "false"' \
+    --aptopt='APT::Install-Recommends "false"' --aptopt='Acquire::Check-Valid-Until "false"' \
     --dpkgopt='path-exclude=/usr/share/man/*' --dpkgopt='path-exclude=/usr/share/doc/*' \
     --dpkgopt='path-exclude=/usr/share/locale/*' \
     --essential-hook='mkdir -p "$1/etc/initramfs-tools/conf.d" "$1/host"

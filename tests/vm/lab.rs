@@ -208,7 +208,7 @@ impl Lab {
         let child = Command::new("setpriv")
             .args(["--pdeathsig", "KILL", "qemu-system-x86_64"])
             .args(accelerated)
-            .args(["-smp", Self::processors(accelerator), "-rtc", "clock=vm"])
+            .args(["-smp", Self::processors(accelerator), "-rtc", "clock=host"])
             .args(["-M", "q35", "-m", "2G", "-nic", "none", "-display", "none", "-monitor", "none"])
             .arg("-kernel")
             .arg(self.image.join("vmlinuz"))

@@ -4,7 +4,7 @@ use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 
 use crate::guest::Guest;
-use crate::nas::{self, Fault};
+use crate::nas::{self, Fault, Nas};
 use crate::nasmount::{DEADLINE, Nasmount, ShareOf, UNHURRIED};
 
 /// A mount namespace of its own, as a container has one.
@@ -93,10 +93,30 @@ pub fn run(guest: &Guest) -> Result<String> {
         )?;
     }
     guest.ok(&in_it(&TOLD, &format!("test -e {}/pattern", TOLD.path))).context("the fresh mount, with rslave")?;
+    restarted(guest, &nasmount, nas)?;
     guest.ok("systemctl stop private bound told")?;
     guest.ok("! nasmount status -v | grep 'seen elsewhere'").context("containers that have ended")?;
     nasmount.remove()?;
     Ok(format!("a call hung in {}; with rslave it failed at once, and the fresh mount was there", hung.join(", ")))
+}
+
+/// As configured: whoever has nothing but a mount that was given up, and nobody else.
+fn restarted(guest: &Guest, nasmount: &Nasmount<'_>, nas: Nas<'_>) -> Result<()> {
+    let run = |name: &str| guest.ok(&format!("systemctl show -P InvocationID {name}"));
+    let told = run(TOLD.name)?;
+    guest.ok(
+        "sed -i 's/^hold_for = .*/&\\nstale_copies = \"restart\"/' /etc/nasmount/nasmount.toml && nasmount reload",
+    )?;
+    let outage = nas.cut(Fault::Link)?;
+    nasmount.wait_for_state("contained", "offline")?;
+    outage.heal()?;
+    nasmount.wait_for_state("contained", "online")?;
+    for container in &DEAF {
+        let fresh = in_it(container, &format!("head -c 1 {}/pattern", container.path));
+        guest.wait_for(&format!("container {} to have the share", container.name), DEADLINE, &fresh)?;
+    }
+    ensure!(run(TOLD.name)? == told, "with rslave it was started again");
+    Ok(())
 }
 
 /// `status -v` says so of each that is deaf, and nothing of the other.

@@ -12,6 +12,7 @@ mod c22_engine;
 mod c23_film;
 mod c26_user_unit;
 mod c30_daemon_dies;
+mod c32_every_state;
 mod c40_blocked;
 mod c41_without_nft;
 mod c50_two_shares;
@@ -24,6 +25,7 @@ mod c62_diagnose;
 mod c63_sleep;
 mod c64_only_on;
 mod c65_kerberos;
+mod c66_neighbours;
 mod c70_dependency;
 mod c80_poweroff;
 
@@ -31,7 +33,7 @@ use anyhow::Result;
 
 use crate::guest::Guest;
 
-/// Where a case runs unless it is asked for by name.
+/// Where a case runs unless it is asked for by name; all but those of `Request` also run on the newest Debian.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum On {
     /// On every suite.
@@ -40,6 +42,8 @@ pub enum On {
     Trixie,
     /// On the other one: the part of a case of the default one that may differ there, or as `Trixie`, so that both take as long.
     Bookworm,
+    /// On the newest alone, which has the neighbours that it is about.
+    Newest,
     /// Nowhere: it takes longer than all others together.
     Request,
 }
@@ -57,13 +61,15 @@ pub const CASES: &[Case] = &[
     Case { name: "12-no-patience", on: On::Bookworm, run: c12_no_patience::run },
     Case { name: "20-hold-over", on: On::Trixie, run: c20_hold_over::run },
     Case { name: "21-containers", on: On::Bookworm, run: c21_containers::run },
-    Case { name: "22-engine", on: On::Bookworm, run: c22_engine::run },
+    Case { name: "22-engine", on: On::Bookworm, run: c22_engine::podman },
     Case { name: "23-film", on: On::EverySuite, run: c23_film::short },
     Case { name: "24-long-film", on: On::Request, run: c23_film::long },
     Case { name: "25-hold-over-hard", on: On::Bookworm, run: c20_hold_over::hard },
     Case { name: "26-user-unit", on: On::Bookworm, run: c26_user_unit::run },
+    Case { name: "27-docker", on: On::Newest, run: c22_engine::docker },
     Case { name: "30-killed-while-holding", on: On::Bookworm, run: c30_daemon_dies::killed_while_holding },
     Case { name: "31-cannot-come-back", on: On::Bookworm, run: c30_daemon_dies::cannot_come_back },
+    Case { name: "32-killed-in-every-state", on: On::EverySuite, run: c32_every_state::run },
     Case { name: "40-blocked", on: On::Trixie, run: c40_blocked::run },
     Case { name: "41-without-nft", on: On::Bookworm, run: c41_without_nft::run },
     Case { name: "50-two-shares", on: On::Bookworm, run: c50_two_shares::run },
@@ -76,6 +82,7 @@ pub const CASES: &[Case] = &[
     Case { name: "63-sleep", on: On::Trixie, run: c63_sleep::run },
     Case { name: "64-only-on", on: On::Trixie, run: c64_only_on::run },
     Case { name: "65-kerberos", on: On::Trixie, run: c65_kerberos::run },
+    Case { name: "66-neighbours", on: On::Newest, run: c66_neighbours::run },
     Case { name: "70-dependency", on: On::Trixie, run: c70_dependency::run },
     Case { name: "71-dependency-by-hand", on: On::Bookworm, run: c70_dependency::without_boot },
     Case { name: "80-poweroff", on: On::Trixie, run: c80_poweroff::run },
