@@ -26,6 +26,7 @@ pub struct Network {
 struct Inner {
     veiled: BTreeMap<String, IpAddr>,
     fenced: BTreeMap<String, IpAddr>,
+    off_network: BTreeMap<String, IpAddr>,
     applied: Option<Rules>,
     report: Report,
     has_worked: bool,
@@ -38,6 +39,7 @@ impl Inner {
         Rules {
             veiled: self.veiled.values().copied().collect(),
             fenced: self.fenced.values().copied().collect(),
+            off_network: self.off_network.values().copied().collect(),
             report: self.report,
         }
     }
@@ -90,9 +92,25 @@ impl Network {
         self.apply_or_warn().await;
     }
 
-    /// Takes the veil of a server away that is no longer configured.
+    /// Takes all away of a server that is no longer configured.
     pub async fn unveil(&self, server_name: &str) {
-        self.inner.lock().await.veiled.remove(server_name);
+        {
+            let mut inner = self.inner.lock().await;
+            inner.veiled.remove(server_name);
+            inner.off_network.remove(server_name);
+        }
+        self.apply_or_warn().await;
+    }
+
+    /// Where the kernel must not send anything, as long as this host is on none of the server's networks; `None` when it is on one.
+    pub async fn keep_silent(&self, server_name: &str, server: Option<IpAddr>) {
+        {
+            let off_network = &mut self.inner.lock().await.off_network;
+            match server {
+                Some(server) => off_network.insert(server_name.to_owned(), server),
+                None => off_network.remove(server_name),
+            };
+        }
         self.apply_or_warn().await;
     }
 

@@ -347,7 +347,7 @@ impl ServerActor {
                 self.looking = false;
                 match trouble {
                     Ok(trouble) if address == self.address() && started >= self.looks_count_from => {
-                        self.looked(trouble)
+                        self.looked(trouble).await;
                     }
                     Ok(_) => {} // it is being looked anew
                     Err(error) => {
@@ -422,13 +422,15 @@ impl ServerActor {
         self.publish(None);
     }
 
-    fn looked(&mut self, trouble: Trouble) {
+    async fn looked(&mut self, trouble: Trouble) {
         let could_ask = self.detector.may_ask();
         let changed = self.detector.handle_local(clock::now(), trouble.as_ref().map(|(trouble, _)| *trouble));
         if self.detector.may_ask() != could_ask {
             self.addresses.forget();
             self.resolve_at = clock::now();
         }
+        let off_network = self.address().filter(|_| !self.detector.may_ask() && !self.is_gone());
+        self.network.keep_silent(&self.settings.id.to_string(), off_network).await;
         let said = trouble.map(|(_, said)| said);
         if self.view.borrow().local_trouble != said {
             match &said {

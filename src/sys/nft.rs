@@ -5,8 +5,10 @@
 //!   What is dropped is reported over NFLOG (`news`), where the kernel can: it is the earliest sign of a server that stops.
 //! - **Fence** (output hook): what the kernel's CIFS client sends to a server's port 445 is answered with a TCP reset on the spot.
 //!   Turns waiters that nothing else frees (D in smb2_reconnect) into ones that end within 10 s (measured).
+//! - What the client sends to a server while this host is on none of its networks is dropped: whoever has the address there is somebody
+//!   else. To the client it is the same silence as that of a server that is away.
 //!
-//! Neither concerns the sockets of programs, such as smbclient and nasmount's own probes: these have a file, and therefore an owner to
+//! None concerns the sockets of programs, such as smbclient and nasmount's own probes: these have a file, and therefore an owner to
 //! ask for, and the kernel's have not (`nft_meta_get_eval_skugid` in net/netfilter/nft_meta.c gives up without one, and then the rule
 //! does not apply). On input the owner is known of an early demultiplexed packet only, so the mark of the probes is looked at as well.
 //!
@@ -60,6 +62,8 @@ pub struct Rules {
     pub veiled: BTreeSet<IpAddr>,
     /// Servers to which nothing is sent.
     pub fenced: BTreeSet<IpAddr>,
+    /// Servers to which nothing is sent, without a word of it: this host is on another network than theirs. A fence goes before.
+    pub off_network: BTreeSet<IpAddr>,
     /// Whether what is hidden is reported.
     pub report: Report,
 }
@@ -97,12 +101,13 @@ impl Rules {
             );
         }
         let _ = writeln!(script, "  }}\n  chain fence {{\n    type filter hook output priority filter; policy accept;");
-        for server in &self.fenced {
+        let fenced = self.fenced.iter().map(|server| (server, "reject with tcp reset"));
+        for (server, verdict) in fenced.chain(self.dropped().map(|server| (server, "drop"))) {
             let ip = protocol(*server);
             let _ = writeln!(script, "    {ip} daddr {server} tcp dport {SMB_PORT} {OF_A_PROGRAM} accept");
             let _ = writeln!(
                 script,
-                "    {ip} daddr {server} tcp dport {SMB_PORT} meta mark != {PROBE_MARK:#x} counter reject with tcp reset"
+                "    {ip} daddr {server} tcp dport {SMB_PORT} meta mark != {PROBE_MARK:#x} counter {verdict}"
             );
         }
         script.push_str("  }\n}\n");
@@ -122,11 +127,15 @@ impl Rules {
             Err(error) => return Err(error),
         };
         let rules = listed.lines().filter(|line| line.contains(" counter ")).count();
-        Ok(rules == self.veiled.len() + self.fenced.len())
+        Ok(rules == self.veiled.len() + self.fenced.len() + self.dropped().count())
+    }
+
+    fn dropped(&self) -> impl Iterator<Item = &IpAddr> {
+        self.off_network.difference(&self.fenced)
     }
 
     fn is_empty(&self) -> bool {
-        self.veiled.is_empty() && self.fenced.is_empty()
+        self.veiled.is_empty() && self.fenced.is_empty() && self.off_network.is_empty()
     }
 }
 
@@ -175,6 +184,7 @@ mod tests {
         let rules = Rules {
             veiled: ["10.0.0.1", "fd00::1"].iter().filter_map(|ip| ip.parse().ok()).collect(),
             fenced: ["fd00::1"].iter().filter_map(|ip| ip.parse().ok()).collect(),
+            off_network: ["fd00::1", "10.0.0.2"].iter().filter_map(|ip| ip.parse().ok()).collect(),
             report: Report::Logged,
         };
         let script = rules.script();
@@ -182,6 +192,11 @@ mod tests {
         assert!(script.contains("ip6 saddr fd00::1 tcp sport 445"));
         assert!(script.contains("ip6 daddr fd00::1 tcp dport 445"));
         assert!(!script.contains("ip daddr 10.0.0.1"));
+        assert!(script.contains("ip daddr 10.0.0.2 tcp dport 445 meta mark != 0x6e6173 counter drop"), "{script}");
+        assert!(
+            !script.contains("ip6 daddr fd00::1 tcp dport 445 meta mark != 0x6e6173 counter drop"),
+            "the fence goes before"
+        );
         assert!(script.contains("log group 28269 counter drop"));
         let silent = Rules { report: Report::Silent, ..rules };
         assert!(!silent.script().contains("log"));

@@ -128,6 +128,14 @@ impl Guest {
         Ok((took <= limit).then_some(took))
     }
 
+    /// Has the guest do something for which its agent has to end, and begin anew; returns when it has.
+    pub fn lose_agent(&self, command: &str) -> Result<()> {
+        let sign = self.share.join("agent.up");
+        fs::remove_file(&sign).context("forget the agent")?;
+        drop(self.spawn(command)?); // nobody will be there to answer
+        poll("the agent to be back", REBOOT_LIMIT, || Ok(sign.exists().then_some(())))
+    }
+
     /// How long it took the boot that has ended to go down.
     fn down_since(&self, told: f64) -> Result<Duration> {
         let at = self.lab.went_down_at()?.context("the console has no word of the guest's end")?;

@@ -18,8 +18,8 @@ const SEEN: &str = "/run/witness";
 const TEST_MODE: &str = "echo freezer >/sys/power/pm_test && \
      { [ ! -e /sys/module/suspend/parameters/pm_test_delay ] || echo 3 >/sys/module/suspend/parameters/pm_test_delay; }";
 /// Goes to sleep without the directory that is shared with the driver: its device forgets everything when the machine wakes up, and its
-/// kernel driver cannot tell it anything again. The command that starts this gets its answer before.
-const REALLY: &str = "until [ -e ${1%.taken}.rc ]; do sleep 0.1; done
+/// kernel driver cannot tell it anything again.
+const REALLY: &str = "while pgrep --parent $(systemctl show -P MainPID vm-agent); do sleep 0.1; done
 driver=/sys/bus/virtio/drivers/9pnet_virtio
 device=$(basename $driver/virtio*)
 systemctl stop vm-agent && umount /host && echo $device >$driver/unbind || exit
@@ -55,7 +55,8 @@ pub fn run(guest: &Guest) -> Result<String> {
     let load = load.start(&mount_point(SHARE))?;
     load.wait_for_operations(10, DEADLINE)?;
 
-    let well = sleep(guest, 1, "systemctl suspend")?;
+    let suspend = || guest.ok("systemctl suspend").map(drop);
+    let well = sleep(guest, 1, suspend)?;
     let back = nasmount.wait_for_state(SHARE, "online")?;
     guest.wait_for("the inhibitor again", DEADLINE, INHIBITED)?;
     let account = unharmed(&load, nas).context("a sleep")?;
@@ -65,7 +66,7 @@ pub fn run(guest: &Guest) -> Result<String> {
     load.wait_for_operations(5, DEADLINE)?;
     let outage = nas.cut(Fault::Drop)?;
     nasmount.wait_for_state(SHARE, "holding")?;
-    let away = sleep(guest, 2, "systemctl suspend").context("a sleep during an outage")?;
+    let away = sleep(guest, 2, suspend).context("a sleep during an outage")?;
     let share = nasmount.share(SHARE)?;
     ensure!(share["state"] == "holding" && share["given_up"] == true, "after the sleep it is {share}");
     guest.ok(&paused(&load.unit())).context("after the sleep the consumers are not paused")?;
@@ -91,8 +92,8 @@ fn really(guest: &Guest, nasmount: &Nasmount<'_>, nas: Nas<'_>) -> Result<String
     guest.write_file("/run/sleeper", REALLY)?;
     let load = Load::new(guest, SHARE, &Kind::ALL).start(&mount_point(SHARE))?;
     load.wait_for_operations(5, DEADLINE)?;
-    let slept =
-        sleep(guest, 3, "systemd-run --quiet --unit=sleeper bash /run/sleeper $0").context("suspended to memory")?;
+    let suspend = || guest.lose_agent("systemd-run --quiet --unit=sleeper bash /run/sleeper");
+    let slept = sleep(guest, 3, suspend).context("suspended to memory")?;
     ensure!(slept.stopped > STOPPED, "the clocks stopped for {:.1} s: this is no suspend", slept.stopped);
     let back = nasmount.wait_for_state(SHARE, "online")? - slept.awake_at;
     let account = unharmed(&load, nas).context("suspended to memory")?;
@@ -122,11 +123,11 @@ struct Slept {
     stopped: f64,
 }
 
-/// Has the host sleep, for the so manieth time, by this command.
-fn sleep(guest: &Guest, time: u32, command: &str) -> Result<Slept> {
+/// Has the host sleep, for the so manieth time.
+fn sleep(guest: &Guest, time: u32, suspend: impl FnOnce() -> Result<()>) -> Result<Slept> {
     guest.ok(&format!("rm -f {SEEN} {SEEN}.pre {SEEN}.post"))?;
     let asked_at = guest.uptime()?;
-    guest.ok(command)?;
+    suspend()?;
     guest.wait_for("the end of the sleep", ASLEEP_WITHIN, &format!("[ -s {SEEN}.post ]"))?;
     let seen = guest.ok(&format!("cat {SEEN}"))?;
     ensure!(seen.lines().eq(["paused", "barred"]), "before the sleep the witness saw {seen:?}");

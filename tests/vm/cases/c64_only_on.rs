@@ -34,18 +34,21 @@ pub fn run(guest: &Guest) -> Result<String> {
 
     let home = number(&guest.ok(&format!("ip address add {HOME} dev home && cut -d' ' -f1 /proc/uptime"))?)?;
     let online = nasmount.wait_for_state(SHARE, "online")?;
-    ensure!(packets(guest)? > 0.0, "nothing was seen of the mount: the counter counts nothing");
+    ensure!(packets(guest, ASKED)? > 0.0, "nothing was seen of the mount: the counter counts nothing");
 
     let load = load.start(&mount_point(SHARE))?;
-    load.wait_for_operations(10, DEADLINE)?;
+    let stranger = Load::new(guest, "stranger", &[Kind::Reader]).start(&mount_point(SHARE))?;
+    crate::load::wait_for_operations(&[&load, &stranger], 10, DEADLINE)?;
     guest.ok("ip link set router down")?;
     nasmount.wait_for_state(SHARE, "holding")?;
     let reason = nasmount.share(SHARE)?["reason"].clone();
     ensure!(reason["verdict"] == "off_network", "it is held because {reason}");
     guest.wait_for("the consumers to be paused", DEADLINE, &paused(&load.unit()))?;
+    held_elsewhere(guest, nas)?;
     let there = number(&guest.ok("ip link set router up && cut -d' ' -f1 /proc/uptime")?)?;
     let back = nasmount.wait_for_state(SHARE, "online")?;
     let account = unharmed(&load, nas)?;
+    guest.ok(&format!("systemctl stop {}", stranger.unit()))?;
 
     nasmount.remove()?;
     guest.ok("ip link delete home && nft delete table inet witness")?;
@@ -56,16 +59,38 @@ pub fn run(guest: &Guest) -> Result<String> {
 fn count_packets(guest: &Guest, nas: Nas<'_>) -> Result<()> {
     let address = nas.address();
     let rule = format!("ip daddr {address} counter name asked");
-    let table = format!("counter asked {{}}; chain o {{ type filter hook output priority -300; {rule}; }}");
+    let table = format!(
+        "counter asked {{}}; chain o {{ type filter hook output priority -300; {rule}; }} \
+         counter sent {{}}; chain p {{ type filter hook postrouting priority 300; ip daddr {address} counter name sent; }}"
+    );
     guest.ok(&format!("nft 'table inet witness {{ {table}; }}'"))?;
     guest.ok(&format!("exec 3<>/dev/tcp/{address}/445")).context("the control: a connection to the NAS")?;
     guest.wait_for("the connection to end", DEADLINE, &format!("! ss -Htan dst {address} | grep -q ."))?;
-    ensure!(packets(guest)? > 0.0, "the control: a connection to the NAS was not counted");
-    guest.ok("nft reset counter inet witness asked").map(drop)
+    for counter in [ASKED, SENT] {
+        ensure!(packets(guest, counter)? > 0.0, "the control: a connection to the NAS was not {counter}");
+    }
+    guest.ok("nft reset counters table inet witness").map(drop)
 }
 
-fn packets(guest: &Guest) -> Result<f64> {
-    number(&guest.ok("nft list counter inet witness asked | awk '$1 == \"packets\" { print $2 }'")?)
+/// What anybody on this host wants to send to the NAS, and what leaves it.
+const ASKED: &str = "asked";
+const SENT: &str = "sent";
+
+fn packets(guest: &Guest, counter: &str) -> Result<f64> {
+    let listed = format!("nft list counter inet witness {counter} | awk '$1 == \"packets\" {{ print $2 }}'");
+    number(&guest.ok(&listed)?)
+}
+
+/// The kernel has a connection, and somebody who is not paused goes on asking on it.
+fn held_elsewhere(guest: &Guest, nas: Nas<'_>) -> Result<()> {
+    let rule = format!("nft list chain inet nasmount fence | grep -q 'ip daddr {} .*drop'", nas.address());
+    guest.wait_for("the kernel to be kept from sending", DEADLINE, &rule)?;
+    guest.ok("nft reset counters table inet witness")?;
+    let asked = format!("nft list counter inet witness {ASKED} | grep -q 'packets [1-9]'");
+    guest.wait_for("the kernel to try", DEADLINE, &asked)?;
+    let sent = packets(guest, SENT)?;
+    ensure!(sent == 0.0, "{sent} packets went to the address of a share that is held elsewhere");
+    Ok(())
 }
 
 /// Neither by itself nor when it is asked to.
@@ -82,7 +107,7 @@ fn elsewhere(guest: &Guest, nasmount: &Nasmount<'_>) -> Result<()> {
     guest.run(&format!("nasmount mount {SHARE}"))?;
     let found = guest.run(&format!("nasmount diagnose {SHARE}"))?;
     ensure!(found.code != 0 && found.stdout.contains(ELSEWHERE), "diagnose says {found:?}");
-    let sent = packets(guest)?;
+    let sent = packets(guest, ASKED)?;
     ensure!(sent == 0.0, "{sent} packets went to an address in a network that is not the server's");
     Ok(())
 }

@@ -69,7 +69,7 @@ pub const CASES: &[Case] = &[
     Case { name: "27-docker", on: On::Newest, run: c22_engine::docker },
     Case { name: "30-killed-while-holding", on: On::Bookworm, run: c30_daemon_dies::killed_while_holding },
     Case { name: "31-cannot-come-back", on: On::Bookworm, run: c30_daemon_dies::cannot_come_back },
-    Case { name: "32-killed-in-every-state", on: On::EverySuite, run: c32_every_state::run },
+    Case { name: "32-killed-in-every-state", on: On::Trixie, run: c32_every_state::run },
     Case { name: "40-blocked", on: On::Trixie, run: c40_blocked::run },
     Case { name: "41-without-nft", on: On::Bookworm, run: c41_without_nft::run },
     Case { name: "50-two-shares", on: On::Bookworm, run: c50_two_shares::run },
