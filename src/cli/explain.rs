@@ -20,7 +20,7 @@ use crate::plan::catalogue::Account;
 use crate::plan::doctor::Version;
 use crate::plan::hazards::{Warned, warnings};
 use crate::plan::layers::{KERNEL_ECHO_FACTOR, KERNEL_WAITS_FOR_RECONNECT, Layers};
-use crate::plan::options::{Adjustment, DirtyLimitSupport, KernelOptions, MountPlan, mount_options};
+use crate::plan::options::{Adjustment, DirtyData, DirtyLimitSupport, KernelOptions, MountPlan, mount_options};
 use crate::sys::{accounts, kernel, mountinfo};
 
 /// Version of the form of `--json`.
@@ -47,6 +47,8 @@ pub struct Explanation {
     /// The networks on which its server is asked; empty: on all.
     only_on: Vec<String>,
     options: Vec<Explained>,
+    /// Unwritten data that an outage may find.
+    unwritten: String,
     /// Where the mount is not what was configured.
     adjusted: Vec<String>,
     /// Options that may hurt, that this kernel does not know, that are others in force, or that name nobody on this host.
@@ -128,7 +130,8 @@ fn explain(loaded: &Loaded, share: &ShareSettings, host: &Host<'_>) -> anyhow::R
     let server = loaded.settings.servers.get(&share.server).context("a share without a server")?;
     // a name's address is the daemon's to find out
     let address = server.host.parse().unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
-    let MountPlan { adjustments, options: planned, .. } = mount_options(share, address, host.options, host.limits);
+    let MountPlan { adjustments, options: planned, dirty_data, .. } =
+        mount_options(share, address, host.options, host.limits);
     let shown: BTreeMap<&str, Option<&str>> =
         host.mounted.into_iter().flat_map(|options| options.split(',')).map(split).collect();
     let origins = loaded.option_origins.get(&share.id);
@@ -166,6 +169,7 @@ fn explain(loaded: &Loaded, share: &ShareSettings, host: &Host<'_>) -> anyhow::R
         profile: share.profile.clone(),
         only_on: server.only_on.iter().map(ToString::to_string).collect(),
         options: options.chain(own).chain(unsaid).collect(),
+        unwritten: unwritten(dirty_data),
         adjusted: adjustments.iter().map(adjusted).collect(),
         warnings,
         times: Times {
@@ -182,6 +186,26 @@ fn explain(loaded: &Loaded, share: &ShareSettings, host: &Host<'_>) -> anyhow::R
             kernel: [layers.kernel_earliest.as_secs_f64(), layers.kernel_latest.as_secs_f64()],
         },
     })
+}
+
+/// In a sentence.
+fn unwritten(dirty_data: DirtyData) -> String {
+    let of_mapped = |limit: Option<u64>| match limit {
+        Some(bytes) => format!("up to {} KiB of mapped memory", bytes >> 10),
+        None => "mapped memory".to_owned(),
+    };
+    match dirty_data {
+        DirtyData::WrittenThrough(limit) => {
+            format!(
+                "Each write waits until the server has it: an outage finds nothing unwritten but {}.",
+                of_mapped(limit)
+            )
+        }
+        DirtyData::Limited(bytes) => format!("An outage finds {} KiB unwritten at the most.", bytes >> 10),
+        DirtyData::Unlimited => {
+            "What an outage finds unwritten has no limit: one of more than 15 s can lose it.".to_owned()
+        }
+    }
 }
 
 fn nobody(MissingAccount { option, name, message, help }: MissingAccount<'_>) -> Warned {
@@ -232,6 +256,7 @@ fn render(explanation: &Explanation) -> String {
         table.add([name, value, in_force, from, bounds.unwrap_or_default()]);
     }
     text += &table.render();
+    let _ = writeln!(text, "\n{}", explanation.unwritten);
     text.extend(adjusted.iter().map(|adjusted| format!("\n{adjusted}\n")));
     for Warned { option, why, instead } in warnings {
         let _ = writeln!(text, "\n{option}: {why}\n  do: {instead}");
@@ -293,6 +318,19 @@ options = { uid = 1000, actimeo = 5 }
         let (limits, is_missing) = (DirtyLimitSupport::Supported, |_, name: &str| name.starts_with("nosuch"));
         let host = Host { options: kernel, version: None, limits, mounted, is_missing };
         explain(&loaded, share, &host).unwrap()
+    }
+
+    #[test]
+    fn what_an_outage_may_find_unwritten_is_said() {
+        let said = |line: &str| {
+            let configuration = CONFIGURATION.replace("patience", &format!("{line}\npatience"));
+            explained_of(&configuration, &KernelOptions::unknown(), None).unwritten
+        };
+        assert!(said("").contains("nothing unwritten but up to 512 KiB of mapped memory"), "the profile's");
+        assert_eq!(said("dirty_limit = \"160KiB\""), "An outage finds 160 KiB unwritten at the most.");
+        assert!(said("dirty_limit = \"none\"").contains("no limit"));
+        let explanation = explained(&KernelOptions::unknown(), None);
+        assert!(render(&explanation).contains(&explanation.unwritten));
     }
 
     #[test]

@@ -106,11 +106,13 @@ pub(crate) fn parse_unit(text: &str) -> Result<Pausable, BadValue> {
         let help = format!("name the instance: unit = {}", quoted(&format!("{stem}NAME.{kind}")));
         return bad(format!("{} is a template, not a unit", quoted(text)), help);
     }
-    if ESSENTIAL.contains(&text) {
+    if ESSENTIAL.contains(&text) || stem.starts_with("nasmount-wait@") {
         let message = format!("{text} must go on running, whatever happens to a share");
         return bad(message, "remove this consumer, and name the services that use the share".to_owned());
     }
-    if WAYS_IN.contains(&text.split(['@', '.']).next().unwrap_or_default()) {
+    let is_session =
+        (kind == "scope" && stem.starts_with("session-")) || (kind == "slice" && stem.starts_with("user-"));
+    if is_session || WAYS_IN.contains(&text.split(['@', '.']).next().unwrap_or_default()) {
         let message = format!("{text} is how somebody gets at this host, in an outage, too");
         return bad(message, "remove this consumer, and name the services that use the share".to_owned());
     }
@@ -161,6 +163,9 @@ mod tests {
             "ssh@1.service",
             "getty@tty1.service",
             "user@1000.service",
+            "user-1000.slice",
+            "session-1.scope",
+            "nasmount-wait@media.service",
         ] {
             assert!(parse_unit(text).is_err(), "{text}");
         }

@@ -136,7 +136,8 @@ pub(crate) fn parse_size(text: &str, range: SizeRange) -> Result<u64, BadValue> 
             return bad(format!("size {} has no unit", quoted(text)), help);
         }
         other => {
-            let letter = other.chars().next().map(|c| c.to_ascii_uppercase());
+            // of a unit that there is, or what is meant would be asked for without an end
+            let letter = other.chars().next().map(|c| c.to_ascii_uppercase()).filter(|letter| "KMG".contains(*letter));
             let meant = letter.map(|letter| format!("{number}{letter}iB"));
             let meant = meant.filter(|meant| parse_size(meant, range).is_ok_and(|bytes| range.has(bytes)));
             let help = meant.map_or(forms, |meant| format!("write \"{meant}\""));
@@ -261,6 +262,18 @@ mod tests {
         assert!(parse_size("2097152").unwrap_err().help.ends_with("write \"2MiB\""));
         assert!(parse_size("99999999999999999999GiB").is_err());
         assert!(parse_size("lots").is_err());
+    }
+
+    #[test]
+    fn a_unit_that_nobody_knows_is_said_to_be_that() {
+        let odd = "0B 1B 1TiB 2T 1t 1PiB 1.5MiB 1,5MiB 1_000KiB 0x10KiB 1% 1iB 1ß";
+        for text in odd.split(' ') {
+            let message = parse_size(text, SizeRange::ANY).unwrap_err().message;
+            assert!(message.ends_with("has an unknown unit"), "{text}: {message}");
+        }
+        for text in ["1 byte", "160 bytes", "1kb", "1 gigabyte"] {
+            assert!(parse_size(text, SizeRange::ANY).is_err(), "{text}");
+        }
     }
 
     #[test]

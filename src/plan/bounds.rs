@@ -15,7 +15,7 @@ pub fn bounds(option: &str) -> Option<&'static str> {
         "rasize" => "bytes that are read ahead",
         "max_credits" => "requests that are under way at the same time",
         "handletimeout" => "milliseconds for which the server keeps files of a lost connection",
-        "noautotune" => "unwritten data that an outage may find: 200 KiB",
+        "noautotune" => "how much a new connection can have under way: 200 KiB",
         "cache" => "how long changes of others stay unseen",
         "actimeo" => "seconds for which attributes may be out of date",
         "acregmax" => "seconds for which attributes of files may be out of date",

@@ -302,7 +302,7 @@ pub fn forbidden(name: &str) -> Option<Forbidden> {
         // smb3_get_tree_common() passes no flags on; a remount would
         "sync" => Forbidden {
             reason: "the kernel takes it at a mount, and its CIFS client does nothing with it then",
-            help: "remove it; with cache = \"none\" each write waits for the server",
+            help: "remove it; with dirty_limit = \"0KiB\" each write waits for the server",
         },
         _ if name.starts_with("x-") || name.starts_with("X-") => FSTAB,
         _ => return None,
@@ -343,7 +343,7 @@ mod tests {
             ("dmask dirmode", "dir_mode"),
             ("intr nointr timeo retry bg fg lookupcache nfsvers", "patience ="),
             ("defaults auto noauto nofail _netdev users nouser owner group comment mand nomand async", "at boot"),
-            ("sync", "cache = \"none\""),
+            ("sync", "dirty_limit = "),
             ("x-systemd.automount X-mount.mkdir", "at boot"),
         ];
         for (names, help) in expected {

@@ -58,12 +58,12 @@ pub fn run(guest: &Guest) -> Result<String> {
 /// What goes to the NAS. That it is counted is seen before anything depends on it.
 fn count_packets(guest: &Guest, nas: Nas<'_>) -> Result<()> {
     let address = nas.address();
-    let rule = format!("ip daddr {address} counter name asked");
-    let table = format!(
-        "counter asked {{}}; chain o {{ type filter hook output priority -300; {rule}; }} \
-         counter sent {{}}; chain p {{ type filter hook postrouting priority 300; ip daddr {address} counter name sent; }}"
-    );
-    guest.ok(&format!("nft 'table inet witness {{ {table}; }}'"))?;
+    let chain = |name: &str, hook: &str, counter: &str| {
+        format!("chain {name} {{ type filter hook {hook}; ip daddr {address} counter name {counter}; }};")
+    };
+    let (asked, sent) = (chain("o", "output priority -300", ASKED), chain("p", "postrouting priority 300", SENT));
+    let table = format!("counter {ASKED} {{}}; counter {SENT} {{}}; {asked} {sent}");
+    guest.ok(&format!("nft 'table inet witness {{ {table} }}'"))?;
     guest.ok(&format!("exec 3<>/dev/tcp/{address}/445")).context("the control: a connection to the NAS")?;
     guest.wait_for("the connection to end", DEADLINE, &format!("! ss -Htan dst {address} | grep -q ."))?;
     for counter in [ASKED, SENT] {
