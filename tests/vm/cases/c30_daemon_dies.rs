@@ -13,6 +13,14 @@ const STOP: &str = "/run/daemon-dies.stop";
 /// Keeps the killed daemon away long enough to look at the host without it.
 const SLOW_RESTART: &str = "/run/systemd/system/nasmount.service.d/slow.conf";
 
+/// But how the connection was given up, which is for people to see.
+const REMEMBERS_NOTHING: &str = "python3 -c '
+import glob, json
+kept = [json.load(open(path)) for path in glob.glob(\"/run/nasmount/share/*\")]
+left = [value for file in kept for key, value in file.items() if value and key not in (\"release\", \"slept\", \"wanted\")]
+assert not left, kept
+'";
+
 pub fn killed_while_holding(guest: &Guest) -> Result<String> {
     let [nas] = nas::up(guest, [2])?;
     let load = Load::new(guest, "kept", &Kind::ALL);
@@ -65,8 +73,9 @@ pub fn killed_while_holding(guest: &Guest) -> Result<String> {
     guest.ok(&format!("touch {STOP}"))?;
     let hammer = never_empty(&hammer.wait(DEADLINE)?.stdout)?;
     guest
-        .ok("[ -z \"$(nft list chain inet nasmount fence | grep reject)\" ] && ! ls /run/nasmount/share/* /run/nasmount/paused.json /var/lib/nasmount/stopped.json 2>/dev/null")
+        .ok("[ -z \"$(nft list chain inet nasmount fence | grep reject)\" ] && ! ls /run/nasmount/paused.json /var/lib/nasmount/stopped.json 2>/dev/null")
         .context("the outage left something")?;
+    guest.ok(REMEMBERS_NOTHING).context("the outage left more than its story")?;
     guest.ok(&format!("rm {SLOW_RESTART} && systemctl daemon-reload"))?;
     nasmount.remove()?;
     Ok(format!("back after {back:.1} s; {hammer}; {account}"))

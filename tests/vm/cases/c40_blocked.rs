@@ -21,9 +21,10 @@ const OTHER_HASH: &str = "98F5C5C98AA9FB14CB91537EFE8C0D9D";
 const BLOCKED: [(&str, &str); 3] = [("secret", "credentials"), ("unknown", "missing"), (NO_DIRECTORY, "configuration")];
 /// Its mount point is a file at first.
 const NO_DIRECTORY: &str = "file";
-/// A share that has a marker, and how much is read ahead, which nobody else asks for.
+/// A share that has a marker, and a limit and how much is read ahead, which nobody else asks for.
 const MARKED: &str = "marked";
-const MARKED_MORE: &str = "marker = \"here/.it is\"\nread_ahead = \"768KiB\"\nprobe_interval = \"1s\"";
+const MARKED_MORE: &str =
+    "marker = \"here/.it is\"\ndirty_limit = \"160KiB\"\nread_ahead = \"768KiB\"\nprobe_interval = \"1s\"";
 /// A daemon that hammers would try several times in so long.
 const LENGTH: Duration = Duration::from_secs(12);
 
@@ -188,10 +189,14 @@ fn comes_with_its_marker(guest: &Guest, nasmount: &Nasmount<'_>, nas: Nas<'_>) -
     guest.ok(&format!("mkdir {}/here && touch {marker}", nas.export("media")))?;
     nasmount.wait_for_state(MARKED, "online")?;
     guest.ok("grep -qx 768 /sys/class/bdi/cifs-*/read_ahead_kb").context("read_ahead")?;
-    // 160 KiB, which the kernel keeps as a share in millionths of the memory that is free for it, and shows as what this is now
+    // 160 KiB, and the 512 of who is written through, which the kernel keeps as shares in millionths of the memory that is free for
+    // them, and shows as what this is now
     let limits = guest.ok("cd /sys/class/bdi && grep . cifs-*/max_bytes cifs-*/strict_limit")?;
-    let limited = "awk '{ exit !($1 > 140000 && $1 < 190000) }' cifs-*/max_bytes && grep -qx 1 cifs-*/strict_limit";
+    let limited = "awk '$1 > 140000 && $1 < 190000 { limited = 1 } $1 > 460000 && $1 < 590000 { through = 1 } \
+         END { exit !(limited && through) }' cifs-*/max_bytes && ! grep -qx 0 cifs-*/strict_limit";
     guest.ok(&format!("cd /sys/class/bdi && {limited}")).with_context(|| format!("dirty_limit: {limits}"))?;
+    let through = format!("grep ' {} cifs ' /proc/mounts | grep -q ',sync,'", mount_point(NO_DIRECTORY));
+    guest.ok(&through).context("a share that is written through is not synchronous")?;
     guest.ok(&format!("rm {marker}"))?;
     guest.wait_for("the marker to be missed again", DEADLINE, &missing)?;
     barred(guest, &path, "ls,create")?;
