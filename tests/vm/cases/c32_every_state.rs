@@ -98,9 +98,11 @@ impl Case<'_> {
         self.back("maintenance")
     }
 
-    /// The share is removed from its server, and comes back.
+    /// The share is not on its server when it is to be mounted, and comes back.
     fn blocked(&self) -> Result<()> {
+        self.guest.ok(&format!("nasmount unmount {SHARE}"))?;
         self.nas.change("remove")?;
+        self.guest.run(&format!("nasmount mount {SHARE}"))?; // in vain
         self.kill_in("blocked")?;
         self.nasmount.wait_for_state(SHARE, "blocked")?;
         barred(self.guest, &mount_point(SHARE), "ls,create").context("killed in blocked")?;
