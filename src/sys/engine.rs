@@ -1,9 +1,9 @@
 //! Container engines over their sockets: Docker, and Podman, which answers Docker's API as well (docs.docker.com/reference/api/engine,
 //! podman-system-service(1)).
 //!
-//! An engine is asked which container has a name, which ones have a label, and to stop, to start and to restart one: its restart policy would start
-//! one again that something else has stopped. Nobody needs it to pause and to continue: a container is a scope of systemd's, whether its
-//! engine answers or not.
+//! An engine is asked which container has a name, which ones have a label, and to stop, to start and to restart one: its restart policy
+//! would start one again that something else has stopped. Nobody needs it to pause and to continue: a container is a scope of systemd's,
+//! whether its engine answers or not.
 //!
 //! Paths have no version: Docker 29 answers none below 1.44, and Podman none above 1.41.
 

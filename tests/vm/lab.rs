@@ -204,7 +204,8 @@ impl Lab {
             Accelerator::Kvm => &["-accel", "kvm", "-cpu", "host"],
             Accelerator::Tcg => &["-accel", "tcg", "-icount", clock, "-cpu", "max"],
         };
-        // The death signal ends qemu however the driver ends.
+        // The death signal ends qemu however the driver ends. The RTC has this host's clock: the guest's stands still while it is suspended,
+        // and nothing would wake it up, or tell it how long it slept.
         let child = Command::new("setpriv")
             .args(["--pdeathsig", "KILL", "qemu-system-x86_64"])
             .args(accelerated)
