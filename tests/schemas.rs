@@ -445,6 +445,7 @@ fn each_verdict_and_each_step_of_a_share_is_in_the_schemas() {
         Step::Attach,
         Step::Detach,
         Step::RaiseFence,
+        Step::RaiseSinkhole,
         Step::LiftFence,
         Step::DestroySockets { since: BootInstant::from_boot(Duration::from_secs(1)) },
         Step::Flush,

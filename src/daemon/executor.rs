@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio::sync::{Mutex as AsyncMutex, Notify, mpsc, watch};
 use tracing::{Instrument as _, debug, info, warn};
 
-use super::network::Network;
+use super::network::{CloneAt, Network};
 use super::server_actor::ServerView;
 use super::share_actor::Configured;
 use crate::config::settings::{CredentialSource, LeftoverHolders, OnAccess, ShareSettings, StaleCopies};
@@ -23,6 +23,7 @@ use crate::share::failure::{Failure, FailureClass};
 use crate::share::{Event, OpId, Step};
 use crate::status::{Holder, NamespaceCopy};
 use crate::sys::barrier_socket::Barred;
+use crate::sys::mountinfo;
 use crate::sys::state_file::StateFiles;
 use crate::sys::worker::{self, Answer, CloneFound, Failed, Login, MountRequest, Request, Stage, holders};
 
@@ -74,8 +75,6 @@ pub struct Executor {
     host: Arc<Host>,
     events: mpsc::Sender<Event>,
     in_flight: Mutex<BTreeMap<OpId, Arc<Notify>>>,
-    /// At which address the clone is mounted, which the server may have left.
-    clone_at: Mutex<Option<IpAddr>>,
     /// Nothing that would be worth waiting for comes by itself.
     hopeless: AtomicBool,
     /// Who had the share open when it was last taken off its path.
@@ -97,7 +96,6 @@ impl Executor {
             host,
             events,
             in_flight: Mutex::default(),
-            clone_at: Mutex::default(),
             hopeless: AtomicBool::new(false),
             holders_then: Mutex::default(),
         })
@@ -203,6 +201,10 @@ impl Executor {
                 raised.map_err(|error| Failure::transient(format!("cannot raise the fence: {error}")))?;
                 Ok(Done::Plainly)
             }
+            Step::RaiseSinkhole => {
+                self.host.network.raise_sinkhole(&share).await;
+                Ok(Done::Plainly)
+            }
             Step::LiftFence => {
                 let lifted = self.host.network.lift_fence(&share).await;
                 lifted.map_err(|error| Failure::transient(format!("cannot lift the fence: {error}")))?;
@@ -232,12 +234,8 @@ impl Executor {
 
     /// Where the kernel's connections of this share lead to.
     fn address_of_clone(&self) -> Result<IpAddr, Failure> {
-        let clone_at = *self.clone_at.lock().unwrap_or_else(PoisonError::into_inner);
-        clone_at.map_or_else(|| self.address(), Ok)
-    }
-
-    fn cloned_at(&self, address: Option<IpAddr>) {
-        *self.clone_at.lock().unwrap_or_else(PoisonError::into_inner) = address;
+        let share = self.configured().share.id.to_string();
+        self.host.network.address_of_clone(&share).map_or_else(|| self.address(), Ok)
     }
 
     async fn ask(&self, request: &Request, abandoned: &Notify) -> Result<Done, Failure> {
@@ -301,8 +299,9 @@ impl Executor {
         let within = if kill_holders { LIST_TO_KILL_WITHIN } else { LIST_WITHIN };
         let left = holders_of(share.clone(), within).await;
         let kill = if kill_holders { left.iter().map(|holder| holder.pid).collect() } else { Vec::new() };
-        run(&Request::Release { share, kill }, abandoned.notified()).await.map_err(|failed| classed(&failed))?;
-        self.cloned_at(None);
+        let request = Request::Release { share: share.clone(), kill };
+        run(&request, abandoned.notified()).await.map_err(|failed| classed(&failed))?;
+        self.host.network.given_up(&share).await;
         if !left.is_empty() {
             let (who, files) = (holders::in_words(&left), left.iter().map(|holder| holder.files).sum::<usize>());
             let writable: usize = left.iter().map(|holder| holder.writable).sum();
@@ -312,8 +311,8 @@ impl Executor {
     }
 
     async fn drop_clone(&self, share: String, abandoned: &Notify) -> Result<Done, Failure> {
-        let dropped = self.ask(&Request::DropClone { share }, abandoned).await?;
-        self.cloned_at(None);
+        let dropped = self.ask(&Request::DropClone { share: share.clone() }, abandoned).await?;
+        self.host.network.given_up(&share).await;
         Ok(dropped)
     }
 
@@ -327,14 +326,17 @@ impl Executor {
         let memory =
             read.map_err(|error| Failure::transient(format!("cannot read what is held for share {share}: {error}")))?;
         let mismatch = clone.as_ref().and_then(|clone| self.mismatch(clone));
-        self.cloned_at(clone.as_ref().and_then(|clone| clone.address));
+        self.host.network.cloned(&share, clone.as_ref().and_then(clone_at));
         Ok(Done::Survey(Survey { clone: clone.is_some(), mismatch, barrier, attached, memory }))
     }
 
     /// An address that is not known yet differs from none.
     fn mismatch(&self, clone: &CloneFound) -> Option<Mismatch> {
         let server = self.server.borrow().address;
-        if clone.address.zip(server).is_some_and(|(of_clone, of_server)| of_clone != of_server) {
+        if mountinfo::cifs_address(&clone.options)
+            .zip(server)
+            .is_some_and(|(of_clone, of_server)| of_clone != of_server)
+        {
             return Some(Mismatch::Address);
         }
         let source = clone.source.trim_start_matches('/').split_once('/').map(|(_, source)| source);
@@ -352,6 +354,8 @@ impl Executor {
                 Adjustment::Replaced { used, reason, .. } => info!(option = %used, reason, "option set"),
             }
         }
+        let options: Vec<String> = plan.options.iter().map(ToString::to_string).collect();
+        let ends_by_refusal = options::ends_by_refusal(options.iter().map(String::as_str));
         let request = MountRequest::new(&settings, plan, login(&credentials)?);
         let stays = *step == Step::Mount;
         let request = if stays { Request::Mount(request.into()) } else { Request::TryLogin(request.into()) };
@@ -365,13 +369,18 @@ impl Executor {
         let result = run(&request, abandoned.notified()).await;
         drop(slot);
         if result.is_ok() && stays {
-            self.cloned_at(Some(address));
+            self.host.network.cloned(&settings.id.to_string(), Some(CloneAt { address, ends_by_refusal }));
         }
         result.map(|_| Done::Plainly).map_err(|failed| match (failed.stage, failed.errno) {
             (Stage::Negotiation, Some(errno)) => Failure::of_mount(failed.to_string(), errno),
             (Stage::Negotiation | Stage::Configuration | Stage::Contents | Stage::Other, _) => classed(&failed),
         })
     }
+}
+
+fn clone_at(found: &CloneFound) -> Option<CloneAt> {
+    let ends_by_refusal = options::ends_by_refusal(found.options.split(','));
+    Some(CloneAt { address: mountinfo::cifs_address(&found.options)?, ends_by_refusal })
 }
 
 /// A share as the owner of the barriers knows it.

@@ -1,15 +1,17 @@
-//! The host's side of a server's connections: veil, fence and socket destruction, shared by all shares of the server.
+//! The host's side of a server's connections: veil, fence, sinkhole and socket destruction, shared by all shares of the server.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex as StdMutex, PoisonError};
 
 use tokio::sync::Mutex;
 use tracing::{info, warn};
 
 use crate::share::BootInstant;
+use crate::sys::mountinfo::{self, Entry};
 use crate::sys::nft::{Report, Rules};
+use crate::sys::sinkhole::Sinkhole;
 use crate::sys::{clock, worker};
 
 /// So often a fence that cannot be raised although nftables has worked is a failure; then it has stopped working.
@@ -19,7 +21,20 @@ const RAISES: u32 = 3;
 #[derive(Debug, Default)]
 pub struct Network {
     inner: Mutex<Inner>,
+    clones: Clones,
     destroyed_at: Mutex<BTreeMap<IpAddr, Arc<Mutex<Option<BootInstant>>>>>,
+}
+
+/// The clones that there are, by share.
+type Clones = StdMutex<BTreeMap<String, CloneAt>>;
+
+/// To where a clone's connections lead.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CloneAt {
+    /// Of its server, which may have left it.
+    pub address: IpAddr,
+    /// What is in flight ends as soon as a login is refused.
+    pub ends_by_refusal: bool,
 }
 
 #[derive(Debug, Default)]
@@ -27,29 +42,65 @@ struct Inner {
     veiled: BTreeMap<String, IpAddr>,
     fenced: BTreeMap<String, IpAddr>,
     off_network: BTreeMap<String, IpAddr>,
+    /// Shares that are being given up for good.
+    sinking: BTreeSet<String>,
+    sinkhole: Option<Sinkhole>,
     applied: Option<Rules>,
     report: Report,
+    cannot_redirect: bool,
     has_worked: bool,
     failed_raises: u32,
     warned: bool,
 }
 
 impl Inner {
-    fn rules(&self) -> Rules {
+    fn rules(&self, clones: &Clones) -> Rules {
+        let fenced: BTreeSet<IpAddr> = self.fenced.values().copied().collect();
+        let (sunk, sinkhole) = match &self.sinkhole {
+            Some(sinkhole) => {
+                let clones = clones.lock().unwrap_or_else(PoisonError::into_inner);
+                // where the mounts cannot be read, there may be others
+                let entries = mountinfo::read();
+                let may_sink =
+                    |server: &&IpAddr| entries.as_ref().is_ok_and(|entries| self.may_sink(**server, &clones, entries));
+                (fenced.iter().filter(may_sink).copied().collect(), sinkhole.port())
+            }
+            None => (BTreeSet::new(), 0),
+        };
         Rules {
             veiled: self.veiled.values().copied().collect(),
-            fenced: self.fenced.values().copied().collect(),
+            fenced,
             off_network: self.off_network.values().copied().collect(),
+            sunk,
+            sinkhole,
             report: self.report,
         }
     }
 
-    async fn apply(&mut self) -> io::Result<()> {
-        let wanted = self.rules();
+    /// Whether all mounts of a server are given up for good and end by a refusal. Mounts in this namespace are somebody else's, or on
+    /// their path still.
+    fn may_sink(&self, server: IpAddr, clones: &BTreeMap<String, CloneAt>, entries: &[Entry]) -> bool {
+        let mut there = clones.iter().filter(|(_, clone)| clone.address == server).peekable();
+        let others = entries
+            .iter()
+            .any(|entry| entry.fstype == "cifs" && mountinfo::cifs_address(&entry.options) == Some(server));
+        let is_given_up = |(share, clone): (&String, &CloneAt)| clone.ends_by_refusal && self.sinking.contains(share);
+        !others && there.peek().is_some() && there.all(is_given_up)
+    }
+
+    async fn apply(&mut self, clones: &Clones) -> io::Result<()> {
+        let wanted = self.rules(clones);
         if self.applied.as_ref() == Some(&wanted) {
             return Ok(());
         }
         let applied = match wanted.apply().await {
+            Err(error) if !wanted.sunk.is_empty() && error.kind() == io::ErrorKind::Other => {
+                let plain = Rules { sunk: BTreeSet::new(), sinkhole: 0, ..wanted };
+                plain.apply().await?;
+                (self.cannot_redirect, self.sinkhole) = (true, None);
+                warn!(%error, "no sinkhole: what is in flight takes 10 s longer to end; is the module nft_redir there?");
+                plain
+            }
             Err(error) if self.report == Report::Logged && error.kind() == io::ErrorKind::Other => {
                 let silent = Rules { report: Report::Silent, ..wanted };
                 silent.apply().await?;
@@ -65,6 +116,13 @@ impl Inner {
         self.applied = Some(applied);
         (self.has_worked, self.warned, self.failed_raises) = (true, false, 0);
         Ok(())
+    }
+
+    /// After the rules that led to it.
+    fn close_unused_sinkhole(&mut self) {
+        if self.sinking.is_empty() {
+            self.sinkhole = None;
+        }
     }
 
     fn warn_once(&mut self, error: &io::Error) {
@@ -118,7 +176,7 @@ impl Network {
     pub async fn keep_rules(&self) {
         {
             let mut inner = self.inner.lock().await;
-            let wanted = inner.rules();
+            let wanted = inner.rules(&self.clones);
             if let Some(applied) = inner.applied.clone().filter(|applied| *applied == wanted) {
                 match applied.are_in_force().await {
                     Ok(true) => return,
@@ -134,14 +192,14 @@ impl Network {
     /// Whether all that is wanted could be laid.
     pub async fn is_applied(&self) -> bool {
         let inner = self.inner.lock().await;
-        inner.applied.as_ref() == Some(&inner.rules())
+        inner.applied.as_ref() == Some(&inner.rules(&self.clones))
     }
 
     /// Without nftables there is neither veil nor fence: outages by a restarting server then cost what they cost with a
     /// plain mount, and the log says so once.
     async fn apply_or_warn(&self) {
         let mut inner = self.inner.lock().await;
-        if let Err(error) = inner.apply().await {
+        if let Err(error) = inner.apply(&self.clones).await {
             inner.warn_once(&error);
         }
     }
@@ -151,7 +209,7 @@ impl Network {
     pub async fn raise_fence(&self, share: &str, server: IpAddr) -> io::Result<()> {
         let mut inner = self.inner.lock().await;
         inner.fenced.insert(share.to_owned(), server);
-        match inner.apply().await {
+        match inner.apply(&self.clones).await {
             Err(error) if inner.has_worked && inner.failed_raises < RAISES => {
                 inner.failed_raises += 1;
                 Err(error)
@@ -169,9 +227,52 @@ impl Network {
     pub async fn lift_fence(&self, share: &str) -> io::Result<()> {
         let mut inner = self.inner.lock().await;
         inner.fenced.remove(share);
-        let result = inner.apply().await;
-        let is_up = inner.applied.as_ref().is_some_and(|applied| !applied.fenced.is_subset(&inner.rules().fenced));
+        inner.sinking.remove(share);
+        let result = inner.apply(&self.clones).await;
+        let is_up =
+            inner.applied.as_ref().is_some_and(|applied| !applied.fenced.is_subset(&inner.rules(&self.clones).fenced));
+        inner.close_unused_sinkhole();
         if is_up { result } else { Ok(()) }
+    }
+
+    /// Has the login refused of whatever a share that is given up for good still tries, until its clone is gone or its fence is lifted.
+    /// A help: without it, all ends within 12 s. While another mount of the server is in use, there is none.
+    pub async fn raise_sinkhole(&self, share: &str) {
+        let mut inner = self.inner.lock().await;
+        inner.sinking.insert(share.to_owned());
+        if inner.sinkhole.is_none() && !inner.cannot_redirect {
+            match Sinkhole::open().await {
+                Ok(sinkhole) => inner.sinkhole = Some(sinkhole),
+                Err(error) => warn!(%error, share, "no sinkhole: what is in flight takes 10 s longer to end"),
+            }
+        }
+        if let Err(error) = inner.apply(&self.clones).await {
+            warn!(%error, share, "goes on without a sinkhole");
+        }
+    }
+
+    /// What is known of a share's clone.
+    pub fn cloned(&self, share: &str, clone: Option<CloneAt>) {
+        let mut clones = self.clones.lock().unwrap_or_else(PoisonError::into_inner);
+        match clone {
+            Some(clone) => clones.insert(share.to_owned(), clone),
+            None => clones.remove(share),
+        };
+    }
+
+    /// The clone is gone; where it led is as it was for everybody else.
+    pub async fn given_up(&self, share: &str) {
+        self.cloned(share, None);
+        if self.inner.lock().await.sinking.remove(share) {
+            self.apply_or_warn().await;
+            self.inner.lock().await.close_unused_sinkhole();
+        }
+    }
+
+    /// Where a share's connections lead to, if it has a clone.
+    pub fn address_of_clone(&self, share: &str) -> Option<IpAddr> {
+        let clones = self.clones.lock().unwrap_or_else(PoisonError::into_inner);
+        clones.get(share).map(|clone| clone.address)
     }
 
     /// Destroys the CIFS sockets to a server, unless that was done since `since` for another of its shares.
@@ -200,5 +301,35 @@ impl Network {
         }
         *destroyed_at = Some(started);
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+
+    const SERVER: &str = "10.0.0.1";
+
+    fn may_sink(clones: &[(&str, &str, bool)], sinking: &[&str], mounts: &str) -> bool {
+        let clone_at = |(share, address, ends): &(&str, &str, bool)| {
+            ((*share).to_owned(), CloneAt { address: address.parse().unwrap(), ends_by_refusal: *ends })
+        };
+        let inner = Inner { sinking: sinking.iter().map(|share| (*share).to_owned()).collect(), ..Inner::default() };
+        let clones = clones.iter().map(clone_at).collect();
+        inner.may_sink(SERVER.parse().unwrap(), &clones, &mountinfo::parse(mounts.as_bytes()))
+    }
+
+    #[test]
+    fn logins_are_refused_only_if_all_mounts_of_the_server_are_given_up() {
+        let (films, music) = (("films", SERVER, true), ("music", SERVER, true));
+        assert!(may_sink(&[films, ("elsewhere", "10.0.0.2", true)], &["films"], ""));
+        assert!(may_sink(&[films, music], &["films", "music"], ""));
+        assert!(!may_sink(&[films, music], &["films"], ""), "the other one is held");
+        assert!(!may_sink(&[], &["films"], ""), "it is gone");
+        assert!(!may_sink(&[("films", SERVER, false)], &["films"], ""), "a hard one");
+        let by = |address: &str| format!("36 35 0:52 / /mnt/x rw - cifs //nas/x rw,soft,addr={address}\n");
+        assert!(!may_sink(&[films], &["films"], &by(SERVER)), "somebody else's");
+        assert!(may_sink(&[films], &["films"], &by("10.0.0.3")));
     }
 }

@@ -394,6 +394,7 @@ fn waits_for_memory(step: &Step) -> bool {
         | Step::TryLogin
         | Step::Detach
         | Step::RaiseFence
+        | Step::RaiseSinkhole
         | Step::LiftFence
         | Step::DestroySockets { .. }
         | Step::Flush

@@ -154,6 +154,18 @@ pub struct MountPlan {
     pub adjustments: Vec<Adjustment>,
 }
 
+/// Whether what is in flight through a mount with these options ends as soon as a login is refused: a hard one asks again, and so does
+/// Kerberos, which has to have a ticket first (`smb2_reconnect` in fs/smb/client/smb2pdu.c). SMB 1 has code of its own.
+pub fn ends_by_refusal<'a>(mut options: impl Iterator<Item = &'a str>) -> bool {
+    let mut is_soft = false;
+    let is_other = |option: &str| option == "hard" || option.starts_with("sec=krb5") || option.starts_with("vers=1");
+    let ends = options.all(|option| {
+        is_soft |= option == "soft";
+        !is_other(option)
+    });
+    ends && is_soft
+}
+
 /// Plans the mount of a share on an address of its server.
 pub fn mount_options(
     share: &ShareSettings,

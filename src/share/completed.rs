@@ -102,9 +102,11 @@ impl Share {
                 self.facts.fenced = true;
                 self.facts.aborted = false;
             }
+            Step::RaiseSinkhole => self.facts.sunk = true,
             Step::LiftFence => {
                 self.facts.fenced = false;
                 self.facts.fence_asked = false;
+                self.facts.sunk = false;
             }
             Step::DestroySockets { .. } => {
                 self.facts.aborted = true;
@@ -186,6 +188,7 @@ impl Share {
             | Step::Attach
             | Step::Detach
             | Step::RaiseFence
+            | Step::RaiseSinkhole
             | Step::LiftFence
             | Step::DestroySockets { .. }
             | Step::Release

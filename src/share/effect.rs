@@ -46,6 +46,9 @@ pub enum Step {
     Detach,
     /// Let this host reject what it sends to the server's port 445, except probes.
     RaiseFence,
+    /// Have each login refused of what the kernel still tries for this share, so that what is in flight ends at once, and not 10 s after
+    /// the sockets are destroyed. Undone by `Release`, `DropClone` and `LiftFence`.
+    RaiseSinkhole,
     /// Undo `RaiseFence`.
     LiftFence,
     /// Destroy the kernel's CIFS sockets to the server.
@@ -69,9 +72,9 @@ pub enum Step {
 
 impl Step {
     /// Must it have returned before anything else is started on its lane? True of what a late effect would undo: the mount
-    /// table and the fence.
+    /// table, the fence and the sinkhole.
     pub fn must_return(&self) -> bool {
-        self.changes_mount_table() || matches!(self, Self::RaiseFence | Self::LiftFence)
+        self.changes_mount_table() || matches!(self, Self::RaiseFence | Self::RaiseSinkhole | Self::LiftFence)
     }
 
     /// Does it change the host's mount table? Then nothing else of the share may until it has ended.
@@ -96,6 +99,7 @@ impl Step {
             Self::Attach => "attach",
             Self::Detach => "detach",
             Self::RaiseFence => "raise fence",
+            Self::RaiseSinkhole => "raise sinkhole",
             Self::LiftFence => "lift fence",
             Self::DestroySockets { .. } => "destroy sockets",
             Self::Flush => "flush",

@@ -49,6 +49,9 @@ pub(super) struct Facts {
     pub(super) fence_asked: bool,
     /// The fence is up for certain.
     pub(super) fenced: bool,
+    /// Logins are refused in the server's place.
+    #[serde(default)]
+    pub(super) sunk: bool,
     /// The sockets were destroyed since the fence rose.
     pub(super) aborted: bool,
     /// The sockets were destroyed since the server came back.

@@ -116,7 +116,7 @@ impl Ladder {
 /// Does it take something away for good, or is it done only because something is?
 fn gives_up(step: &Step, state: State) -> bool {
     match step {
-        Step::RaiseFence | Step::ShutDown | Step::Release | Step::DropClone => true,
+        Step::RaiseFence | Step::RaiseSinkhole | Step::ShutDown | Step::Release | Step::DropClone => true,
         // at the beginning of a hold the path is barred, and nothing given up; at its end the sockets are destroyed to come back
         Step::Detach | Step::Flush | Step::AskForLoss => state == State::Releasing,
         Step::DestroySockets { .. } => matches!(state, State::Releasing | State::Holding),

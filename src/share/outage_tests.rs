@@ -22,8 +22,10 @@ fn when_the_patience_is_over_what_is_in_flight_is_cut_off_once() {
     assert_eq!(desk.wait_for(Timer::Patience), Duration::from_secs(60));
     let mut desk = desk.is(State::Holding);
     assert_eq!(desk.last(2), ["raise fence", "destroy sockets"]);
-    desk.wait();
-    assert_eq!((desk.times("raise fence"), desk.times("destroy sockets")), (1, 1));
+    assert_eq!(desk.times("raise sinkhole"), 0, "whoever is paused is to repeat the call");
+    desk.wait_for(Timer::Hold);
+    let desk = desk.is(State::Offline);
+    assert_eq!((desk.times("raise fence"), desk.times("destroy sockets"), desk.times("raise sinkhole")), (1, 1, 1));
 }
 
 const NOT_WRITTEN: &str = "input/output error";
@@ -238,7 +240,7 @@ fn a_dead_share_is_given_up_at_once_when_the_host_goes_down() {
     desk.put(Event::ServerTrustChanged { trust: DEAD });
     desk.put(Event::ShutdownBegan);
     let desk = desk.is(State::Offline);
-    assert_eq!(desk.last(4), ["shut down", "raise fence", "destroy sockets", "release"]);
+    assert_eq!(desk.last(5), ["shut down", "raise fence", "raise sinkhole", "destroy sockets", "release"]);
     assert_eq!(desk.times("ask for loss"), 0);
     assert_eq!(desk.share.demand(), Demand::Shutdown);
 }
@@ -249,7 +251,8 @@ fn a_file_system_that_cannot_be_shut_down_is_given_up_all_the_same() {
     let mut desk = Desk::with(Trust::Trusted, vec![("shut down", fails)]);
     desk.put(Event::ServerTrustChanged { trust: DEAD });
     desk.put(Event::ShutdownBegan);
-    assert_eq!(desk.is(State::Offline).last(4), ["shut down", "raise fence", "destroy sockets", "release"]);
+    let rungs = ["shut down", "raise fence", "raise sinkhole", "destroy sockets", "release"];
+    assert_eq!(desk.is(State::Offline).last(5), rungs);
 }
 
 /// systemd unmounts it when those who use it have been stopped.

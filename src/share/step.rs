@@ -146,6 +146,8 @@ impl Share {
             (facts.attached, Step::Detach),
             (facts.clone && self.shuts_down && !facts.shut_down, Step::ShutDown),
             (!facts.fenced, Step::RaiseFence),
+            // not before: in a hold, a call that waits when its caller is paused is repeated, and one that is refused fails
+            (facts.clone && !facts.sunk, Step::RaiseSinkhole),
             (!facts.aborted, Step::DestroySockets { since: self.since() }),
             // as late as that because consumers write while they are being stopped
             (facts.clone && may_go && facts.loss_due && !self.shuts_down, Step::AskForLoss),

@@ -125,6 +125,7 @@ pub fn deadline(step: &Step, state: State) -> Duration {
         | Step::Detach
         | Step::ShutDown
         | Step::RaiseFence
+        | Step::RaiseSinkhole
         | Step::LiftFence
         | Step::DestroySockets { .. } => layers::LOCAL_STEP,
         Step::Mount | Step::TryLogin => layers::MOUNT,

@@ -41,6 +41,7 @@ pub mod probe;
 pub mod recordings;
 pub mod route;
 pub mod secret;
+pub mod sinkhole;
 pub mod sockets;
 pub mod state_file;
 pub mod systemd;

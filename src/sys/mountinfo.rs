@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::io;
+use std::net::IpAddr;
 use std::os::unix::ffi::OsStringExt as _;
 use std::path::{Path, PathBuf};
 
@@ -28,6 +29,11 @@ pub struct Entry {
     pub source: String,
     /// Options of the file system.
     pub options: String,
+}
+
+/// The server's address in the options of a CIFS mount: `addr=10.0.0.1`, as the kernel says it of every one.
+pub fn cifs_address(options: &str) -> Option<IpAddr> {
+    options.split(',').find_map(|option| option.strip_prefix("addr="))?.parse().ok()
 }
 
 /// Reads the mounts of this process's namespace.

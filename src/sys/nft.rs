@@ -5,6 +5,8 @@
 //!   What is dropped is reported over NFLOG (`news`), where the kernel can: it is the earliest sign of a server that stops.
 //! - **Fence** (output hook): what the kernel's CIFS client sends to a server's port 445 is answered with a TCP reset on the spot.
 //!   Turns waiters that nothing else frees (D in smb2_reconnect) into ones that end within 10 s (measured).
+//! - **Sinkhole** (nat, output hook): new connections of the client to a server whose mounts are all being given up lead to one of this
+//!   host's own (`sinkhole`), where they are refused so that nobody waits those 10 s either.
 //! - What the client sends to a server while this host is on none of its networks is dropped: whoever has the address there is somebody
 //!   else. To the client it is the same silence as that of a server that is away.
 //!
@@ -64,6 +66,10 @@ pub struct Rules {
     pub fenced: BTreeSet<IpAddr>,
     /// Servers to which nothing is sent, without a word of it: this host is on another network than theirs. A fence goes before.
     pub off_network: BTreeSet<IpAddr>,
+    /// Fenced servers that a sinkhole answers for.
+    pub sunk: BTreeSet<IpAddr>,
+    /// Where the sinkhole listens.
+    pub sinkhole: u16,
     /// Whether what is hidden is reported.
     pub report: Report,
 }
@@ -110,8 +116,29 @@ impl Rules {
                 "    {ip} daddr {server} tcp dport {SMB_PORT} meta mark != {PROBE_MARK:#x} counter {verdict}"
             );
         }
-        script.push_str("  }\n}\n");
+        script.push_str("  }\n");
+        self.lead_to_the_sinkhole(&mut script);
+        script.push_str("}\n");
         script
+    }
+
+    /// Before the fence, which then finds another destination. The chain is there only while it is needed: it has the kernel track all
+    /// connections of the host.
+    fn lead_to_the_sinkhole(&self, script: &mut String) {
+        if self.sunk.is_empty() {
+            return;
+        }
+        script.push_str("  chain sinkhole {\n    type nat hook output priority -100; policy accept;\n");
+        for server in &self.sunk {
+            let ip = protocol(*server);
+            let _ = writeln!(script, "    {ip} daddr {server} tcp dport {SMB_PORT} {OF_A_PROGRAM} accept");
+            let _ = writeln!(
+                script,
+                "    {ip} daddr {server} tcp dport {SMB_PORT} meta mark != {PROBE_MARK:#x} counter redirect to :{}",
+                self.sinkhole
+            );
+        }
+        script.push_str("  }\n");
     }
 
     /// Makes the kernel's table say this.
@@ -127,7 +154,7 @@ impl Rules {
             Err(error) => return Err(error),
         };
         let rules = listed.lines().filter(|line| line.contains(" counter ")).count();
-        Ok(rules == self.veiled.len() + self.fenced.len() + self.dropped().count())
+        Ok(rules == self.veiled.len() + self.fenced.len() + self.dropped().count() + self.sunk.len())
     }
 
     fn dropped(&self) -> impl Iterator<Item = &IpAddr> {
@@ -185,7 +212,7 @@ mod tests {
             veiled: ["10.0.0.1", "fd00::1"].iter().filter_map(|ip| ip.parse().ok()).collect(),
             fenced: ["fd00::1"].iter().filter_map(|ip| ip.parse().ok()).collect(),
             off_network: ["fd00::1", "10.0.0.2"].iter().filter_map(|ip| ip.parse().ok()).collect(),
-            report: Report::Logged,
+            ..Rules::default()
         };
         let script = rules.script();
         assert!(script.contains("ip saddr 10.0.0.1 tcp sport 445"));
@@ -198,7 +225,11 @@ mod tests {
             "the fence goes before"
         );
         assert!(script.contains("log group 28269 counter drop"));
-        let silent = Rules { report: Report::Silent, ..rules };
+        assert!(!script.contains("nat"), "connections are tracked only while there is a sinkhole");
+        let silent = Rules { report: Report::Silent, sunk: rules.fenced.clone(), sinkhole: 1023, ..rules };
         assert!(!silent.script().contains("log"));
+        assert!(
+            silent.script().contains("ip6 daddr fd00::1 tcp dport 445 meta mark != 0x6e6173 counter redirect to :1023")
+        );
     }
 }

@@ -77,7 +77,7 @@ pub(super) fn negotiate_request(dialects: &[u16], ciphers: &[u16]) -> Vec<u8> {
     frame
 }
 
-fn preauthentication_context() -> Vec<u8> {
+pub(super) fn preauthentication_context() -> Vec<u8> {
     let mut context = Vec::new();
     context.extend(1_u16.to_le_bytes()); // preauthentication integrity
     context.extend((6 + SALT as u16).to_le_bytes());

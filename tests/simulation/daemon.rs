@@ -124,6 +124,7 @@ impl World {
                 self.end_unseen(&worker);
             }
         }
+        self.host.close_sinkholes(); // the daemon itself is what refuses
         for (_, job) in std::mem::take(&mut self.jobs) {
             if !job.told && self.host.bus_lost.is_none() && self.rng.u8(0..5) < 2 {
                 self.act(job.unit, job.step)?;

@@ -9,7 +9,7 @@ use crate::schedule::{
     Change, Cure, Fault, Need, Schedule, ServerIs, ServerSetup, Setup, ShareSetup, Typed, UnitSetup,
 };
 
-const OPERATIONS: [&str; 17] = [
+const OPERATIONS: [&str; 18] = [
     "survey",
     "lay barrier",
     "mount",
@@ -17,6 +17,7 @@ const OPERATIONS: [&str; 17] = [
     "attach",
     "detach",
     "raise fence",
+    "raise sinkhole",
     "lift fence",
     "destroy sockets",
     "flush",

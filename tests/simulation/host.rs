@@ -49,6 +49,8 @@ pub struct Server {
     pub known: u32,
     /// The shares that want it fenced, and at which address.
     pub fenced_for: BTreeMap<usize, u32>,
+    /// The shares that want their logins refused.
+    pub sunk_for: BTreeSet<usize>,
     /// By address: when the present daemon began to destroy the sockets to it the last time.
     pub destroyed_at: BTreeMap<u32, BootInstant>,
 }
@@ -180,6 +182,7 @@ impl Host {
             dead: BTreeSet::new(),
             known: FIRST_ADDRESS,
             fenced_for: BTreeMap::new(),
+            sunk_for: BTreeSet::new(),
             destroyed_at: BTreeMap::new(),
         });
         let shares = setup.shares.iter().map(|share| Place {
@@ -220,6 +223,11 @@ impl Host {
     /// Is the server of this share fenced at an address, on behalf of whichever share?
     pub fn is_fenced(&self, share: usize, address: u32) -> bool {
         self.server_of(share).fenced_for.values().any(|fenced| *fenced == address)
+    }
+
+    /// Are this share's logins refused in the server's place?
+    pub fn is_sunk(&self, share: usize) -> bool {
+        self.server_of(share).sunk_for.contains(&share)
     }
 
     /// Does this share want its server fenced?
@@ -295,11 +303,17 @@ impl Host {
         }
     }
 
+    /// Nobody refuses logins any more.
+    pub fn close_sinkholes(&mut self) {
+        self.servers.iter_mut().for_each(|server| server.sunk_for.clear());
+    }
+
     /// Everything of the kernel's, and what lies in /run, is gone.
     pub fn reboot(&mut self) {
         for server in &mut self.servers {
             server.fenced_for.clear();
         }
+        self.close_sinkholes();
         for share in &mut self.shares {
             (share.barrier, share.clone, share.ours, share.foreign) = (false, false, false, false);
             share.lost = false;
@@ -339,8 +353,12 @@ impl Host {
             Step::RaiseFence => {
                 self.servers[server].fenced_for.insert(share, address);
             }
+            Step::RaiseSinkhole => {
+                self.servers[server].sunk_for.insert(share);
+            }
             Step::LiftFence => {
                 self.servers[server].fenced_for.remove(&share);
+                self.servers[server].sunk_for.remove(&share);
                 self.settle_connections(server);
             }
             Step::DestroySockets { since } => self.destroy_sockets(server, address, *since, started),
@@ -349,6 +367,7 @@ impl Host {
             Step::Release | Step::DropClone => {
                 (place.clone, place.lost) = (false, false);
                 place.silent.take_if(|cure| *cure != Cure::OnlyTime);
+                self.servers[server].sunk_for.remove(&share);
             }
         }
         ends(Done::Plainly)
@@ -371,6 +390,9 @@ impl Host {
     fn mount(&mut self, share: usize, stays: bool) -> Outcome {
         let address = self.server_of(share).known;
         let server = self.server_of(share).seen_at(address);
+        if self.is_sunk(share) {
+            return failed(FailureClass::Credentials, "mount: the sinkhole refused the login");
+        }
         if self.is_fenced(share, address) || server == ServerIs::Refusing {
             return failed(FailureClass::Transient, "mount: connection refused");
         }

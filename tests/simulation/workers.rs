@@ -129,6 +129,7 @@ impl World {
             | Step::Attach
             | Step::Detach
             | Step::RaiseFence
+            | Step::RaiseSinkhole
             | Step::LiftFence
             | Step::DestroySockets { .. }
             | Step::AskForLoss

@@ -49,7 +49,7 @@ pub(super) fn survey(share: &str, mount_point: &Path) -> Reply {
         Some(entry) => Attachment::Foreign(entry.source.clone()),
         None => Attachment::Nothing,
     };
-    let clone = clone.map(|entry| CloneFound { address: address(&entry.options), source: entry.source });
+    let clone = clone.map(|entry| CloneFound { source: entry.source, options: entry.options });
     Ok(Answer::Found { clone, barrier, attached })
 }
 
@@ -57,11 +57,6 @@ pub(super) fn survey(share: &str, mount_point: &Path) -> Reply {
 pub(super) fn device_of_clone(share: &str) -> Result<Option<(u32, u32)>, Failed> {
     let entries = mountinfo::read().attempt(|| "cannot read the mounts".into())?;
     if clone::is_pinned(share, &entries) { Ok(Some(entry_of_clone(share)?.device)) } else { Ok(None) }
-}
-
-/// `addr=10.0.0.1`, as the kernel says it of every CIFS mount.
-fn address(options: &str) -> Option<IpAddr> {
-    options.split(',').find_map(|option| option.strip_prefix("addr="))?.parse().ok()
 }
 
 /// Read through a descriptor of the host's /proc: the namespace has none, and a stat of the share could ask the server.

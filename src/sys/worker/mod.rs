@@ -356,8 +356,8 @@ pub enum Answer {
 pub struct CloneFound {
     /// `//address/share[/directory]`, as it was mounted.
     pub source: String,
-    /// The server's address.
-    pub address: Option<IpAddr>,
+    /// Its options, as the kernel tells them.
+    pub options: String,
 }
 
 /// Why a worker failed: what it attempted on what, and the kernel's error number.

@@ -24,6 +24,7 @@ pub fn at_start(world: &mut World, share: usize, step: &Step) -> Check {
     no_mount_after_a_refusal(world, share, step)?;
     no_storm_of_logins(world, share, step)?;
     nothing_is_given_up_within_the_patience(world, share, step)?;
+    no_login_is_refused_in_a_hold(world, share, step)?;
     sockets_are_destroyed_once_a_return(world, share, step)?;
     no_busy_loop(world.now, &mut world.watch.shares[share].starts, share_name(share))?;
     no_release_of_what_is_attached(world, share, step)?;
@@ -122,6 +123,15 @@ fn nothing_is_given_up_within_the_patience(world: &World, share: usize, step: &S
     Ok(())
 }
 
+/// A call that waits when its caller is paused is repeated when that goes on, and one that is refused has failed.
+fn no_login_is_refused_in_a_hold(world: &World, share: usize, step: &Step) -> Check {
+    let state = world.state_of(share);
+    if *step == Step::RaiseSinkhole && state != Some(State::Releasing) {
+        return broken(world, "no login is refused in a hold", format!("a sinkhole in {state:?}"));
+    }
+    Ok(())
+}
+
 fn sockets_are_destroyed_once_a_return(world: &mut World, share: usize, step: &Step) -> Check {
     if world.state_of(share) != Some(State::Recovering) {
         return Ok(());
@@ -180,6 +190,7 @@ fn only_a_trusted_server_is_asked(world: &World, share: usize, step: &Step) -> C
         | Step::LayBarrier
         | Step::Detach
         | Step::RaiseFence
+        | Step::RaiseSinkhole
         | Step::LiftFence
         | Step::AskForLoss
         | Step::ShutDown
@@ -307,7 +318,7 @@ fn no_share_is_open_when_the_host_sleeps(world: &World, share: usize, machine: &
 }
 
 fn no_fence_while_online(world: &World, share: usize, state: State) -> Check {
-    if state == State::Online && world.host.wants_fence(share) {
+    if state == State::Online && (world.host.wants_fence(share) || world.host.is_sunk(share)) {
         return broken(world, "no fence while online", String::new());
     }
     Ok(())

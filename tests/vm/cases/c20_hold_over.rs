@@ -8,25 +8,35 @@ use crate::load::{Kind, Load};
 use crate::nas::{self, Fault};
 use crate::nasmount::{DEADLINE, Nasmount, ShareOf, UNHURRIED, barred, mount_point, unharmed};
 
+/// A login was.
+const REFUSED: &str = "STATUS_LOGON_FAILURE";
 const STOP: &str = "/run/hold-over.stop";
 
 /// Nobody told nasmount of it.
 const HOLDER: &str = "leftover.service";
 
+/// How the share is mounted.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Mounted {
+    Soft,
+    Hard,
+}
+
 pub fn run(guest: &Guest) -> Result<String> {
-    given_up(guest, "")
+    given_up(guest, Mounted::Soft)
 }
 
 /// What the kernel would never give up by itself is given up as well.
 pub fn hard(guest: &Guest) -> Result<String> {
-    given_up(guest, "options = { hard = true }")
+    given_up(guest, Mounted::Hard)
 }
 
-fn given_up(guest: &Guest, options: &str) -> Result<String> {
+fn given_up(guest: &Guest, mounted: Mounted) -> Result<String> {
     let [nas] = nas::up(guest, [1])?;
     let load = Load::new(guest, "held", &Kind::ALL);
     let path = mount_point("held");
     let unit = "held.service";
+    let options = if mounted == Mounted::Hard { "options = { hard = true }" } else { "" };
     let more = format!("patience = \"8s\"\nhold_for = \"20s\"\nkill_holders = true\n{options}");
     let share = ShareOf {
         name: "held",
@@ -39,7 +49,8 @@ fn given_up(guest: &Guest, options: &str) -> Result<String> {
     };
     let nasmount = Nasmount::start(guest, &[share])?;
     nasmount.wait_for_state("held", "online")?;
-    let mounts = mounts_so_far(guest)?;
+    let mounts = so_far(guest, "Attempting to mount")?;
+    let refused = so_far(guest, REFUSED)?;
     load.install(&path)?;
     let text = format!("[Service]\nExecStart=/bin/bash {}\nTimeoutStopSec=15\n", load.script_path());
     guest.write_file(&format!("/run/systemd/system/{unit}"), &text)?;
@@ -66,17 +77,17 @@ fn given_up(guest: &Guest, options: &str) -> Result<String> {
     guest.ok(&format!("systemctl reset-failed {HOLDER}"))?;
     barred(guest, &path, "ls,stat,statfs,open,create")?;
     guest.ok(&format!("! touch {path}/underneath && ! mkdir {path}/underneath"))?;
-    // past the barrier, as if nobody had laid one yet: the mount point is not of the parent's file system there
-    let bare = "mkdir -p /run/bare && mount --bind /mnt /run/bare && cd /run/bare/nm-held && ! touch underneath";
-    let bare = guest.run(&format!("{bare}; code=$?; cd / && umount /run/bare; exit $code"))?;
-    ensure!(bare.code == 0 && bare.stderr.contains("not permitted"), "the bare directory can be written to: {bare:?}");
+    bare_directory_takes_nothing(guest)?;
     let released = offline - outage.began;
+    // by the sinkhole: nobody else answers
+    let refused = so_far(guest, REFUSED)? - refused;
+    ensure!((refused > 0) == (mounted == Mounted::Soft), "{refused} logins were refused, which no hard mount ends by");
 
     outage.heal()?;
     nasmount.wait_for_state("held", "online")?;
     guest.wait_for("the consumer's start", DEADLINE, &format!("systemctl is-active --quiet {unit}"))?;
     load.wait_for_operations(10, DEADLINE).context("the consumer started anew does not work")?;
-    ensure!(mounts_so_far(guest)? == mounts + 1, "the share was not mounted afresh, once");
+    ensure!(so_far(guest, "Attempting to mount")? == mounts + 1, "the share was not mounted afresh, once");
     guest.ok(&format!("touch {STOP}"))?;
     let hammer = never_empty(&hammer.wait(DEADLINE)?.stdout)?;
     let account = unharmed(&load, nas)?;
@@ -84,7 +95,17 @@ fn given_up(guest: &Guest, options: &str) -> Result<String> {
     nasmount.remove()?;
     guest.ok(&format!("[ -d {path} ] && [ -z \"$(ls -A {path})\" ]")).context("something was written underneath")?;
     guest.ok(&format!("touch {path}/usual && rm {path}/usual")).context("the directory was not given back")?;
-    Ok(format!("released {released:.1} s after the cut; {hammer}; after the fresh mount: {account}"))
+    Ok(format!(
+        "released {released:.1} s after the cut, {refused} logins refused; {hammer}; after the fresh mount: {account}"
+    ))
+}
+
+/// Past the barrier, as if nobody had laid one yet: the mount point is not of the parent's file system there.
+fn bare_directory_takes_nothing(guest: &Guest) -> Result<()> {
+    let bare = "mkdir -p /run/bare && mount --bind /mnt /run/bare && cd /run/bare/nm-held && ! touch underneath";
+    let bare = guest.run(&format!("{bare}; code=$?; cd / && umount /run/bare; exit $code"))?;
+    ensure!(bare.code == 0 && bare.stderr.contains("not permitted"), "the bare directory can be written to: {bare:?}");
+    Ok(())
 }
 
 /// What looks at paths and mounts says that the host is down, or has nothing to ask there.
@@ -99,9 +120,9 @@ fn tools_end_at_once(guest: &Guest, path: &str) -> Result<()> {
     Ok(())
 }
 
-/// How often the kernel was asked to mount.
-fn mounts_so_far(guest: &Guest) -> Result<u32> {
-    Ok(guest.ok("journalctl -b -k | grep -c 'Attempting to mount' || true")?.parse()?)
+/// How often the kernel has said this.
+fn so_far(guest: &Guest, what: &str) -> Result<u32> {
+    Ok(guest.ok(&format!("journalctl -b -k | grep -c '{what}' || true"))?.parse()?)
 }
 
 /// Listing the path again and again found the library or "Host is down", never an empty directory. A listing in flight at
