@@ -242,7 +242,9 @@ impl NamespaceCopy {
                 Some("has the bare directory under the share, and gets nothing else: start it again")
             }
             (CopyContent::Current, false) => Some("does not follow the host: in an outage its calls hang"),
-            (CopyContent::Barrier, false) => Some("does not follow the host: it has the barrier for ever"),
+            (CopyContent::Barrier, false) => {
+                Some("does not follow the host, and has the barrier for ever: start it again")
+            }
             (CopyContent::Current | CopyContent::Barrier, true) => None,
         }
     }

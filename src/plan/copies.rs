@@ -48,10 +48,11 @@ impl Owner {
 
 /// Why a restart, and nothing else, gives the share to whoever has the copy; `None` if it is not so.
 pub fn outdated(copy: &NamespaceCopy) -> Option<&'static str> {
-    match copy.content {
-        CopyContent::Stale => Some("a mount of the share that was given up"),
-        CopyContent::Missing => Some("the bare directory under the share"),
-        CopyContent::Current | CopyContent::Barrier => None,
+    match (copy.content, copy.follows) {
+        (CopyContent::Stale, _) => Some("a mount of the share that was given up"),
+        (CopyContent::Missing, _) => Some("the bare directory under the share"),
+        (CopyContent::Barrier, false) => Some("the barrier for ever"),
+        (CopyContent::Barrier, true) | (CopyContent::Current, _) => None,
     }
 }
 
@@ -183,6 +184,9 @@ mod tests {
 
     #[test]
     fn who_can_be_restarted_is_a_container_or_a_service() {
+        let of = |content, follows| to_restart(&NamespaceCopy { follows, ..copy(7, Some("a.service"), content) });
+        assert!(of(CopyContent::Barrier, false).is_some(), "it will never see the share");
+        assert_eq!(of(CopyContent::Barrier, true), None);
         let owner = |unit| Owner::of(&copy(7, unit, CopyContent::Stale));
         let container = |engine| Some(Owner::Container { engine, id: "4cf2b1".into() });
         assert_eq!(owner(Some("docker-4cf2b1.scope")), container("docker"));
@@ -213,7 +217,7 @@ mod tests {
                 "films",
                 &[
                     copy(7, Some("a.service"), CopyContent::Current),
-                    copy(8, Some("b.service"), CopyContent::Barrier),
+                    NamespaceCopy { follows: true, ..copy(8, Some("b.service"), CopyContent::Barrier) },
                     copy(9, Some("c.service"), CopyContent::Missing),
                     copy(10, Some("c.service"), CopyContent::Stale),
                     copy(11, Some("docker-1a.scope"), CopyContent::Stale),

@@ -18,6 +18,8 @@ const SCANNER: &str = "nm-scanner";
 const BYSTANDER: &str = "nm-bystander";
 /// With that label as well, and started while the share is away.
 const LATECOMER: &str = "nm-latecomer";
+/// No consumer, and started while the share is away without a way to hear of it: it has the barrier for ever, and is started again.
+const RECLUSE: &str = "nm-recluse";
 const PROJECT: &str = "--label com.docker.compose.project=nmstack";
 const LABEL: &str = "--label nasmount.scans=yes";
 /// Ends as it likes to when it is asked to, which one that is paused cannot; the first process of a container ignores SIGTERM otherwise.
@@ -137,17 +139,20 @@ fn run(engine: Engine<'_>) -> Result<String> {
     guest.wait_for("the scanner to be stopped", DEADLINE, &format!("! {}", runs(&engine.scope(SCANNER))))?;
     let after = seen - outage.began;
     engine.start(LATECOMER, LABEL, told, WAITS)?;
+    engine.start(RECLUSE, "", "/mnt:/mnt", WAITS)?;
+    guest.ok(&format!("! {}", engine.has_pattern(RECLUSE))).context("there is no share to be seen")?;
     guest.wait_for("the latecomer to be stopped", DEADLINE, &format!("! {}", runs(&engine.scope(LATECOMER))))?;
     outage.heal()?;
     nasmount.wait_for_state("engine", "online")?;
     for name in [SCANNER, LATECOMER] {
         guest.wait_for("who was stopped to be started", DEADLINE, &runs(&engine.scope(name)))?;
     }
+    guest.wait_for("the share in who had the barrier", DEADLINE, &engine.has_pattern(RECLUSE))?;
     let account = unharmed(&load, nas)?;
 
     given_up(engine, &nasmount, nas)?;
     guest.ok(&format!(
-        "{} rm --force {TRANSCODER} {PLAYER} {SCANNER} {LATECOMER} {BYSTANDER} && {}",
+        "{} rm --force {TRANSCODER} {PLAYER} {SCANNER} {LATECOMER} {BYSTANDER} {RECLUSE} && {}",
         engine.name, engine.end
     ))?;
     nasmount.remove()?;
