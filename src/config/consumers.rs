@@ -34,10 +34,17 @@ pub(super) fn validate_consumers(
             continue;
         };
         let on_outage = consumer.on_outage.as_ref().map_or(OnOutage::Pause, |given| given.value);
-        if pausable == Pausable::No && on_outage == OnOutage::Pause {
+        let why_not = match pausable {
+            Pausable::Yes => None,
+            Pausable::Empty => Some(("has no processes that could be paused", "write on_outage = \"stop\"")),
+            Pausable::Engine => Some((
+                "runs containers that would not be paused with it, and could not be stopped without it",
+                "name the containers (container = \"NAME\"), or write on_outage = \"stop\"",
+            )),
+        };
+        if let Some((why, help)) = why_not.filter(|_| on_outage == OnOutage::Pause) {
             let at = consumer.on_outage.as_ref().map_or(unit.origin, |given| given.origin);
-            let message = format!("{} has no processes that could be paused", unit.value);
-            let help = "write on_outage = \"stop\"";
+            let message = format!("{} {why}", unit.value);
             problems.refuse(InvalidKind::NotAllowed, at, format!("{key}.on_outage"), message, help);
         }
         valid.push(ConsumerSettings {

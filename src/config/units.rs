@@ -52,11 +52,17 @@ const ESSENTIAL: &[&str] = &[
 /// Units by which a person gets at the host when something is wrong, as far as the `@` or the dot.
 const WAYS_IN: &[&str] = &["ssh", "sshd", "getty", "serial-getty", "console-getty", "user", "user-runtime-dir"];
 
+/// The services of containers' engines, which run their containers elsewhere.
+const ENGINE_UNITS: &[&str] = &["docker.service", "containerd.service", "podman.service"];
+
 /// Whether a unit can be paused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Pausable {
     Yes,
-    No,
+    /// It has no processes.
+    Empty,
+    /// Its containers would go on without it, and nobody could stop or start them.
+    Engine,
 }
 
 /// The unit that systemd makes of what is mounted on a normalised absolute path, as `systemd-escape --path --suffix=mount PATH`
@@ -116,7 +122,10 @@ pub(crate) fn parse_unit(text: &str) -> Result<Pausable, BadValue> {
         let message = format!("{text} is how somebody gets at this host, in an outage, too");
         return bad(message, "remove this consumer, and name the services that use the share".to_owned());
     }
-    Ok(if WITH_PROCESSES.contains(&kind) { Pausable::Yes } else { Pausable::No })
+    if ENGINE_UNITS.contains(&text) {
+        return Ok(Pausable::Engine);
+    }
+    Ok(if WITH_PROCESSES.contains(&kind) { Pausable::Yes } else { Pausable::Empty })
 }
 
 /// All kinds of units that systemd knows.
@@ -149,7 +158,7 @@ mod tests {
         for text in ["jellyfin.service", "docker-abc.scope", "a@b.service", "x\\x2dy.slice", "org.x.y.service"] {
             assert_eq!(parse_unit(text), Ok(Pausable::Yes), "{text}");
         }
-        assert_eq!(parse_unit("backup.timer"), Ok(Pausable::No));
+        assert_eq!(parse_unit("backup.timer"), Ok(Pausable::Empty));
         for text in [
             "",
             "jellyfin",
