@@ -68,8 +68,13 @@ impl<'name> Consumer<'name> {
         }
     }
 
-    /// Do these stand for the same, or may they, although they are other names? A container of no engine is one of any.
+    /// Do these stand for the same, or may they, although they are other names? A container of no engine is one of any, and whose number a
+    /// user's is is the host's affair.
     pub(super) fn may_be(self, other: Self) -> bool {
+        if let (Self::UserUnit { user, unit }, Self::UserUnit { user: other_user, unit: other }) = (self, other) {
+            let is_number = |user: &str| user.bytes().all(|byte| byte.is_ascii_digit());
+            return unit == other && is_number(user) != is_number(other_user);
+        }
         if let (Self::Container { engine, name }, Self::Container { engine: its, name: other }) = (self, other) {
             return name == other && engine != its && (engine.is_none() || its.is_none());
         }
@@ -210,6 +215,8 @@ mod tests {
     fn names_of_the_same() {
         let may_be = |one: &str, other: &str| Consumer::of(one).may_be(Consumer::of(other));
         assert!(may_be("container:tdarr", "podman:tdarr") && may_be("docker:tdarr", "container:tdarr"));
+        assert!(may_be("user:anna/mpd.service", "user:1000/mpd.service"));
+        assert!(!may_be("user:anna/mpd.service", "user:otto/mpd.service"), "two users");
         assert!(may_be("compose:media", "label:com.docker.compose.project=media"));
         for (one, other) in [
             ("docker:tdarr", "podman:tdarr"),

@@ -65,11 +65,18 @@ pub(super) fn validate_consumers(
 fn refuse_other_name(key: &str, consumer: &ConsumerFragment, before: &[ConsumerFragment], problems: &mut Problems<'_>) {
     let name = Consumer::of(&consumer.unit.value);
     if let Some(first) = before.iter().find(|first| name.may_be(Consumer::of(&first.unit.value))) {
-        let help = match name {
-            Consumer::Container { .. } => "keep one of the two; if each engine has one, name the engine of both",
-            Consumer::Unit(_) | Consumer::UserUnit { .. } | Consumer::Label(_) | Consumer::Compose(_) => REPEATED,
-        };
-        refuse_repeated(key.to_owned(), consumer, first, help, problems);
+        refuse_repeated(key.to_owned(), consumer, first, one_of_two(name), problems);
+    }
+}
+
+/// What to do about a consumer with two names.
+fn one_of_two(name: Consumer<'_>) -> &'static str {
+    match name {
+        Consumer::Container { .. } => "keep one of the two; if each engine has one, name the engine of both",
+        Consumer::UserUnit { .. } => {
+            "keep one of the two; if they are of two users, write both users as names, or as numbers"
+        }
+        Consumer::Unit(_) | Consumer::Label(_) | Consumer::Compose(_) => REPEATED,
     }
 }
 
@@ -115,13 +122,46 @@ fn checked_time_limit(key: &str, consumer: &ConsumerFragment, problems: &mut Pro
     limit
 }
 
+/// By consumer: the first share that it uses, and how it is written there.
+type Seen<'input> = BTreeMap<&'input str, (&'input str, &'input ConsumerFragment)>;
+
+/// With two names it would be two consumers: let go for one share while the other one is away.
+fn refuse_name_of_another_share(
+    share: &str,
+    consumer: &ConsumerFragment,
+    seen: &Seen<'_>,
+    problems: &mut Problems<'_>,
+) {
+    let name = Consumer::of(&consumer.unit.value);
+    let is_other_name = |(first_share, first): &&(&str, &ConsumerFragment)| {
+        *first_share != share && name.may_be(Consumer::of(&first.unit.value))
+    };
+    if let Some((first_share, first)) = seen.values().find(is_other_name) {
+        problems.refuse_finding(Finding {
+            kind: InvalidKind::Conflict,
+            at: consumer.unit.origin,
+            key: format!("{}.consumer[{}]", super::reader::join("share", share), consumer.index),
+            message: format!("{} may be {} of share {first_share}", consumer.unit.value, first.unit.value),
+            help: match name {
+                Consumer::UserUnit { .. } => "write its user alike for both shares: by name, or by number".to_owned(),
+                Consumer::Container { .. } => "write its engine for both shares, or for none".to_owned(),
+                Consumer::Unit(_) | Consumer::Label(_) | Consumer::Compose(_) => {
+                    "write the same for both shares".to_owned()
+                }
+            },
+            related: Some((first.unit.origin, format!("here for share {first_share}"))),
+        });
+    }
+}
+
 /// A unit that needs several shares has one place in the order and one time limit, whichever of them is away.
 pub(super) fn refuse_disagreement(input: &Input, problems: &mut Problems<'_>) {
-    let mut seen: BTreeMap<&str, (&str, &ConsumerFragment)> = BTreeMap::new();
+    let mut seen = Seen::new();
     for (share, fragment) in &input.shares {
         for consumer in &fragment.consumers {
-            let (first_share, first) = *seen.entry(&consumer.unit.value).or_insert((share, consumer));
             let path = super::reader::join("share", share);
+            refuse_name_of_another_share(share, consumer, &seen, problems);
+            let (first_share, first) = *seen.entry(&consumer.unit.value).or_insert((share, consumer));
             let key = |name: &str| format!("{path}.consumer[{}].{name}", consumer.index);
             let here = |origin: Option<Origin>| origin.unwrap_or(consumer.unit.origin);
             let there = |origin: Option<Origin>| origin.unwrap_or(first.unit.origin);
