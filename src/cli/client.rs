@@ -188,13 +188,18 @@ fn unreachable(socket: &io::Error, bus: &zbus::Error) -> Hinted {
 fn explain(error: &zbus::Error, what: &str) -> anyhow::Error {
     const NOBODY_THERE: [&str; 2] =
         ["org.freedesktop.DBus.Error.ServiceUnknown", "org.freedesktop.DBus.Error.NameHasNoOwner"];
-    if let zbus::Error::MethodError(name, _, _) = error {
-        if NOBODY_THERE.contains(&name.as_str()) {
-            return Hinted::new("nasmount does not run", START).into();
-        }
-        if name.as_str() == "org.freedesktop.DBus.Error.AccessDenied" {
-            return Hinted::new("only root may do that", "run it with sudo").into();
-        }
+    let name = if let zbus::Error::MethodError(name, _, _) = error {
+        name.to_string()
+    } else if let zbus::Error::FDO(known) = error {
+        zbus::DBusError::name(known.as_ref()).to_string()
+    } else {
+        String::new()
+    };
+    if NOBODY_THERE.contains(&name.as_str()) {
+        return Hinted::new("nasmount does not run", START).into();
+    }
+    if name == "org.freedesktop.DBus.Error.AccessDenied" {
+        return Hinted::new("only root may do that", "run it with sudo").into();
     }
     anyhow::Error::msg(error.to_string()).context(format!("cannot ask nasmount for {what}"))
 }
@@ -202,6 +207,14 @@ fn explain(error: &zbus::Error, what: &str) -> anyhow::Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn who_is_not_there_is_said_so_in_either_form_of_the_error() {
+        let gone = zbus::fdo::Error::ServiceUnknown("io.nasmount.NasMount1".to_owned());
+        assert_eq!(explain(&zbus::Error::FDO(gone.into()), "its status").to_string(), "nasmount does not run");
+        let other = zbus::fdo::Error::Failed("no".to_owned());
+        assert!(explain(&zbus::Error::FDO(other.into()), "its status").to_string().contains("its status"));
+    }
 
     #[test]
     fn without_a_bus_it_is_the_daemon_that_is_missing_where_nobody_listens_on_its_socket() {

@@ -53,7 +53,16 @@ const ESSENTIAL: &[&str] = &[
 const WAYS_IN: &[&str] = &["ssh", "sshd", "getty", "serial-getty", "console-getty", "user", "user-runtime-dir"];
 
 /// The services of containers' engines, which run their containers elsewhere.
-const ENGINE_UNITS: &[&str] = &["docker.service", "containerd.service", "podman.service"];
+const ENGINE_UNITS: &[&str] = &[
+    "docker.service",
+    "snap.docker.dockerd.service",
+    "containerd.service",
+    "podman.service",
+    "crio.service",
+    "k3s.service",
+    "k3s-agent.service",
+    "kubelet.service",
+];
 
 /// Whether a unit can be paused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

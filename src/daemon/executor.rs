@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio::sync::{Mutex as AsyncMutex, Notify, mpsc, watch};
 use tracing::{Instrument as _, debug, info, warn};
 
-use super::network::{CloneAt, Network};
+use super::network::{CloneAt, LeftOpen, Network};
 use super::server_actor::ServerView;
 use super::share_actor::Configured;
 use crate::config::settings::{CredentialSource, LeftoverHolders, OnAccess, ShareSettings, StaleCopies};
@@ -202,7 +202,9 @@ impl Executor {
                 Ok(Done::Plainly)
             }
             Step::RaiseSinkhole => {
-                self.host.network.raise_sinkhole(&share).await;
+                if !self.host.network.raise_sinkhole(&share).await {
+                    info!("no sinkhole: the share is hard or uses Kerberos, or another mount of its server is in use");
+                }
                 Ok(Done::Plainly)
             }
             Step::LiftFence => {
@@ -301,7 +303,8 @@ impl Executor {
         let kill = if kill_holders { left.iter().map(|holder| holder.pid).collect() } else { Vec::new() };
         let request = Request::Release { share: share.clone(), kill };
         run(&request, abandoned.notified()).await.map_err(|failed| classed(&failed))?;
-        self.host.network.given_up(&share).await;
+        let left_open = if left.is_empty() || kill_holders { LeftOpen::Nothing } else { LeftOpen::Files };
+        self.host.network.given_up(&share, left_open).await;
         if !left.is_empty() {
             let (who, files) = (holders::in_words(&left), left.iter().map(|holder| holder.files).sum::<usize>());
             let writable: usize = left.iter().map(|holder| holder.writable).sum();
@@ -312,7 +315,7 @@ impl Executor {
 
     async fn drop_clone(&self, share: String, abandoned: &Notify) -> Result<Done, Failure> {
         let dropped = self.ask(&Request::DropClone { share: share.clone() }, abandoned).await?;
-        self.host.network.given_up(&share).await;
+        self.host.network.given_up(&share, LeftOpen::Nothing).await;
         Ok(dropped)
     }
 

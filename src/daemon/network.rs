@@ -37,13 +37,22 @@ pub struct CloneAt {
     pub ends_by_refusal: bool,
 }
 
+/// Whether somebody had files of a share open when it was dropped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LeftOpen {
+    /// Nobody.
+    Nothing,
+    /// Somebody.
+    Files,
+}
+
 #[derive(Debug, Default)]
 struct Inner {
     veiled: BTreeMap<String, IpAddr>,
     fenced: BTreeMap<String, IpAddr>,
     off_network: BTreeMap<String, IpAddr>,
-    /// Shares that are being given up for good.
-    sinking: BTreeSet<String>,
+    /// Shares that are being given up for good, or were while somebody had files open: with where their connections lead.
+    sinking: BTreeMap<String, CloneAt>,
     sinkhole: Option<Sinkhole>,
     applied: Option<Rules>,
     report: Report,
@@ -80,12 +89,13 @@ impl Inner {
     /// Whether all mounts of a server are given up for good and end by a refusal. Mounts in this namespace are somebody else's, or on
     /// their path still.
     fn may_sink(&self, server: IpAddr, clones: &BTreeMap<String, CloneAt>, entries: &[Entry]) -> bool {
-        let mut there = clones.iter().filter(|(_, clone)| clone.address == server).peekable();
-        let others = entries
-            .iter()
-            .any(|entry| entry.fstype == "cifs" && mountinfo::cifs_address(&entry.options) == Some(server));
-        let is_given_up = |(share, clone): (&String, &CloneAt)| clone.ends_by_refusal && self.sinking.contains(share);
-        !others && there.peek().is_some() && there.all(is_given_up)
+        let is_others =
+            |entry: &Entry| entry.fstype == "cifs" && mountinfo::cifs_address(&entry.options) == Some(server);
+        let is_kept =
+            |(share, clone): (&String, &CloneAt)| clone.address == server && !self.sinking.contains_key(share);
+        let mut sinking = self.sinking.values().filter(|clone| clone.address == server).peekable();
+        let is_wanted = sinking.peek().is_some() && sinking.all(|clone| clone.ends_by_refusal);
+        is_wanted && !clones.iter().any(is_kept) && !entries.iter().any(is_others)
     }
 
     async fn apply(&mut self, clones: &Clones) -> io::Result<()> {
@@ -235,11 +245,12 @@ impl Network {
         if is_up { result } else { Ok(()) }
     }
 
-    /// Has the login refused of whatever a share that is given up for good still tries, until its clone is gone or its fence is lifted.
-    /// A help: without it, all ends within 12 s. While another mount of the server is in use, there is none.
-    pub async fn raise_sinkhole(&self, share: &str) {
+    /// Has the login refused of whatever a share that is given up for good still tries, until nobody has it open or its fence is lifted.
+    /// A help: without it, all ends within 12 s. While another mount of the server is in use, there is none; returns whether there is.
+    pub async fn raise_sinkhole(&self, share: &str) -> bool {
+        let Some(clone) = self.clone_of(share) else { return false };
         let mut inner = self.inner.lock().await;
-        inner.sinking.insert(share.to_owned());
+        inner.sinking.insert(share.to_owned(), clone);
         if inner.sinkhole.is_none() && !inner.cannot_redirect {
             match Sinkhole::open().await {
                 Ok(sinkhole) => inner.sinkhole = Some(sinkhole),
@@ -249,6 +260,7 @@ impl Network {
         if let Err(error) = inner.apply(&self.clones).await {
             warn!(%error, share, "goes on without a sinkhole");
         }
+        inner.applied.as_ref().is_some_and(|applied| applied.sunk.contains(&clone.address))
     }
 
     /// What is known of a share's clone.
@@ -260,19 +272,25 @@ impl Network {
         };
     }
 
-    /// The clone is gone; where it led is as it was for everybody else.
-    pub async fn given_up(&self, share: &str) {
+    /// The clone is gone. As long as somebody has files of it open, the file system is not, and their calls would wait for the server.
+    pub async fn given_up(&self, share: &str, left: LeftOpen) {
         self.cloned(share, None);
-        if self.inner.lock().await.sinking.remove(share) {
-            self.apply_or_warn().await;
-            self.inner.lock().await.close_unused_sinkhole();
+        let mut inner = self.inner.lock().await;
+        if left == LeftOpen::Nothing && inner.sinking.remove(share).is_some() {
+            if let Err(error) = inner.apply(&self.clones).await {
+                inner.warn_once(&error);
+            }
+            inner.close_unused_sinkhole();
         }
     }
 
     /// Where a share's connections lead to, if it has a clone.
     pub fn address_of_clone(&self, share: &str) -> Option<IpAddr> {
-        let clones = self.clones.lock().unwrap_or_else(PoisonError::into_inner);
-        clones.get(share).map(|clone| clone.address)
+        self.clone_of(share).map(|clone| clone.address)
+    }
+
+    fn clone_of(&self, share: &str) -> Option<CloneAt> {
+        self.clones.lock().unwrap_or_else(PoisonError::into_inner).get(share).copied()
     }
 
     /// Destroys the CIFS sockets to a server, unless that was done since `since` for another of its shares.
@@ -311,25 +329,33 @@ mod tests {
 
     const SERVER: &str = "10.0.0.1";
 
-    fn may_sink(clones: &[(&str, &str, bool)], sinking: &[&str], mounts: &str) -> bool {
-        let clone_at = |(share, address, ends): &(&str, &str, bool)| {
-            ((*share).to_owned(), CloneAt { address: address.parse().unwrap(), ends_by_refusal: *ends })
+    type Share<'name> = (&'name str, &'name str, bool);
+
+    fn may_sink(clones: &[Share<'_>], sinking: &[Share<'_>], mounts: &str) -> bool {
+        let clones_at = |shares: &[Share<'_>]| {
+            let clone_at = |(share, address, ends): &Share<'_>| {
+                ((*share).to_owned(), CloneAt { address: address.parse().unwrap(), ends_by_refusal: *ends })
+            };
+            shares.iter().map(clone_at).collect::<BTreeMap<_, _>>()
         };
-        let inner = Inner { sinking: sinking.iter().map(|share| (*share).to_owned()).collect(), ..Inner::default() };
-        let clones = clones.iter().map(clone_at).collect();
-        inner.may_sink(SERVER.parse().unwrap(), &clones, &mountinfo::parse(mounts.as_bytes()))
+        let inner = Inner { sinking: clones_at(sinking), ..Inner::default() };
+        inner.may_sink(SERVER.parse().unwrap(), &clones_at(clones), &mountinfo::parse(mounts.as_bytes()))
     }
 
     #[test]
     fn logins_are_refused_only_if_all_mounts_of_the_server_are_given_up() {
-        let (films, music) = (("films", SERVER, true), ("music", SERVER, true));
-        assert!(may_sink(&[films, ("elsewhere", "10.0.0.2", true)], &["films"], ""));
-        assert!(may_sink(&[films, music], &["films", "music"], ""));
-        assert!(!may_sink(&[films, music], &["films"], ""), "the other one is held");
-        assert!(!may_sink(&[], &["films"], ""), "it is gone");
-        assert!(!may_sink(&[("films", SERVER, false)], &["films"], ""), "a hard one");
+        let (films, music, elsewhere) =
+            (("films", SERVER, true), ("music", SERVER, true), ("elsewhere", "10.0.0.2", true));
+        assert!(may_sink(&[films, elsewhere], &[films], ""));
+        assert!(may_sink(&[films, music], &[films, music], ""));
+        assert!(!may_sink(&[films, music], &[films], ""), "the other one is held");
+        assert!(may_sink(&[], &[films], ""), "dropped, and somebody has it open");
+        assert!(!may_sink(&[music], &[films], ""), "the same, and another one is held");
+        assert!(!may_sink(&[films], &[elsewhere], ""));
+        let hard = ("films", SERVER, false);
+        assert!(!may_sink(&[hard], &[hard], ""));
         let by = |address: &str| format!("36 35 0:52 / /mnt/x rw - cifs //nas/x rw,soft,addr={address}\n");
-        assert!(!may_sink(&[films], &["films"], &by(SERVER)), "somebody else's");
-        assert!(may_sink(&[films], &["films"], &by("10.0.0.3")));
+        assert!(!may_sink(&[films], &[films], &by(SERVER)), "somebody else's");
+        assert!(may_sink(&[films], &[films], &by("10.0.0.3")));
     }
 }

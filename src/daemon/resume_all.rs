@@ -1,4 +1,4 @@
-//! What is left to be done when the daemon cannot come back: nothing that it paused may stay paused.
+//! What is left to be done when the daemon cannot come back: nothing that it paused may stay paused, and nothing fenced.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,6 +10,7 @@ use tracing::{info, warn};
 
 use super::units::Units;
 use crate::share::consumers::UnitStep;
+use crate::sys::nft;
 use crate::sys::state_file::{StateFiles, UnitList};
 use crate::sys::systemd::Systemd;
 
@@ -30,6 +31,10 @@ pub fn run() -> anyhow::Result<()> {
         if state != "failed" && state != "inactive" {
             info!(state, "the daemon is coming back; nothing is continued");
             return Ok(());
+        }
+        // nobody would lift the fence of a server that is back, nor hide an outage any more
+        if let Err(error) = nft::remove() {
+            warn!(%error, "veil and fence stay as they are");
         }
         let paused = StateFiles::of_host().read_units(UnitList::Paused).context("cannot read what is paused")?;
         let units = Arc::new(Units::default());

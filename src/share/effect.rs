@@ -47,7 +47,7 @@ pub enum Step {
     /// Let this host reject what it sends to the server's port 445, except probes.
     RaiseFence,
     /// Have each login refused of what the kernel still tries for this share, so that what is in flight ends at once, and not 10 s after
-    /// the sockets are destroyed. Undone by `Release`, `DropClone` and `LiftFence`.
+    /// the sockets are destroyed. Undone by `LiftFence`, and by `Release` and `DropClone` if nobody has a file open.
     RaiseSinkhole,
     /// Undo `RaiseFence`.
     LiftFence,

@@ -18,7 +18,8 @@ pub enum State {
     /// The server is away or the host is about to sleep, the mount and all open files are kept, consumers are held, and new accesses to the path fail at once, or wait as `on_access` says.
     /// Nothing in flight fails before the patience is over; after it, what is in flight ends within 12 s.
     Holding,
-    /// The hold is over, or an operator unmounts: consumers are being stopped and the mount is being given up. The path fails at once.
+    /// The hold is over, or an operator unmounts: consumers are being stopped and the mount is being given up. The path fails at once. Of
+    /// a server that does not answer, what is in flight ends within 12 s, and as a rule within one.
     Releasing,
     /// Not mounted; every access to the path fails at once and nothing can be written underneath. Consumers that nasmount
     /// stopped wait for the return.

@@ -367,7 +367,10 @@ impl Host {
             Step::Release | Step::DropClone => {
                 (place.clone, place.lost) = (false, false);
                 place.silent.take_if(|cure| *cure != Cure::OnlyTime);
-                self.servers[server].sunk_for.remove(&share);
+                // who has files open is refused until the fence is lifted
+                if *step == Step::DropClone {
+                    self.servers[server].sunk_for.remove(&share);
+                }
             }
         }
         ends(Done::Plainly)

@@ -26,8 +26,8 @@ pub(super) fn list(share: &str, source: &str, mount_point: &Path) -> Reply {
         // it may end meanwhile
         let Ok(text) = fs::read(process.join("mountinfo")) else { continue };
         let command = fs::read_to_string(process.join("comm")).unwrap_or_default().trim_end().to_owned();
-        if command == env!("CARGO_PKG_NAME") {
-            continue; // a worker of ours in the middle of making a clone
+        if holders::is_ours(&process) {
+            continue; // a worker in the middle of making a clone
         }
         let cgroup = fs::read_to_string(process.join("cgroup")).unwrap_or_default();
         let (unit, system_unit) = (holders::unit(&cgroup), holders::system_unit(&cgroup));
@@ -113,9 +113,18 @@ impl Here<'_> {
         if is_cifs && Some(entry.device) == self.current {
             return (entry.mount_point != Path::new(paths::SHARE_IN_NAMESPACE)).then_some(CopyContent::Current);
         }
-        // another share of the configuration may have the same source
-        let elsewhere = self.mounts.iter().any(|mount| mount.device == entry.device && mount != entry);
-        (is_cifs && entry.source == self.source && !elsewhere).then_some(CopyContent::Stale)
+        let is_of_this_source = is_cifs && entry.source == self.source && is_made_by_nasmount(entry);
+        (is_of_this_source && !self.is_of_another_share(entry)).then_some(CopyContent::Stale)
+    }
+
+    /// Another share of the configuration may have the same source: what lies on its barrier is no copy of this one.
+    fn is_of_another_share(&self, entry: &Entry) -> bool {
+        let is_barrier =
+            |mount: &&Entry| mount.source.starts_with(autofs::SOURCE_PREFIX) && mount.source != self.barrier;
+        let others: Vec<&Path> =
+            self.mounts.iter().filter(is_barrier).map(|mount| mount.mount_point.as_path()).collect();
+        let same_device = |mount: &&Entry| mount.device == entry.device;
+        self.mounts.iter().filter(same_device).any(|mount| others.contains(&mount.mount_point.as_path()))
     }
 
     /// A mount of the barrier gets what is mounted on the host's if it is a slave or in the same peer group.
@@ -125,12 +134,17 @@ impl Here<'_> {
     }
 }
 
+/// Somebody may have mounted the same by hand, which has a connection of its own only if it was told to.
+fn is_made_by_nasmount(entry: &Entry) -> bool {
+    entry.options.split(',').any(|option| option == "nosharesock")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     const HOST: &str = "40 1 0:50 / /mnt/media rw shared:7 - autofs nasmount:media rw\n\
-                        41 40 0:60 / /mnt/media rw shared:8 - cifs //10.0.0.1/media rw\n";
+                        41 40 0:60 / /mnt/media rw shared:8 - cifs //10.0.0.1/media rw,nosharesock\n";
 
     fn found(current: Option<(u32, u32)>, mounts: &str) -> Vec<(String, CopyContent, bool)> {
         let host = mountinfo::parse(HOST.as_bytes());
@@ -142,13 +156,13 @@ mod tests {
     #[test]
     fn a_copy_follows_if_the_barrier_below_it_does() {
         let slave = "90 80 0:50 / /mnt/media rw master:7 - autofs nasmount:media rw\n\
-                     91 90 0:60 / /mnt/media rw master:8 - cifs //10.0.0.1/media rw\n";
+                     91 90 0:60 / /mnt/media rw master:8 - cifs //10.0.0.1/media rw,nosharesock\n";
         let share = |follows| vec![("/mnt/media".to_owned(), CopyContent::Current, follows)];
         assert_eq!(found(Some((0, 60)), slave), share(true));
         assert_eq!(found(Some((0, 60)), &slave.replace("master:", "shared:")), share(true), "a peer of the host's");
         assert_eq!(found(Some((0, 60)), &slave.replace("master:7", "shared:99")), share(false), "others' peer");
         assert_eq!(found(Some((0, 60)), &slave.replace("master:7 ", "")), share(false), "private");
-        let bound = "91 80 0:60 / /films rw master:8 - cifs //10.0.0.1/media rw\n";
+        let bound = "91 80 0:60 / /films rw master:8 - cifs //10.0.0.1/media rw,nosharesock\n";
         let copies = found(Some((0, 60)), bound);
         assert_eq!(
             copies,
@@ -159,14 +173,14 @@ mod tests {
 
     #[test]
     fn what_the_host_has_bound_elsewhere_does_not_follow() {
-        let mounts = format!("{HOST}50 1 0:60 / /srv/b rw shared:9 - cifs //10.0.0.1/media rw\n");
+        let mounts = format!("{HOST}50 1 0:60 / /srv/b rw shared:9 - cifs //10.0.0.1/media rw,nosharesock\n");
         let mounts = mountinfo::parse(mounts.as_bytes());
         let here =
             |current| Here { barrier: "nasmount:media".into(), source: "//10.0.0.1/media", current, mounts: &mounts };
         let its_own = BTreeSet::from([PathBuf::from("/mnt/media")]);
         let bound = |content| [(PathBuf::from("/srv/b"), content, false)];
         assert_eq!(here(Some((0, 60))).copies_among(&mounts, &its_own), bound(CopyContent::Current));
-        let given_up = "50 1 0:55 / /srv/b rw shared:9 - cifs //10.0.0.1/media rw\n";
+        let given_up = "50 1 0:55 / /srv/b rw shared:9 - cifs //10.0.0.1/media rw,nosharesock\n";
         let mounts = mountinfo::parse(format!("{HOST}{given_up}").as_bytes());
         let here = Here {
             barrier: "nasmount:media".into(),
@@ -175,6 +189,25 @@ mod tests {
             mounts: &mounts,
         };
         assert_eq!(here.copies_among(&mounts, &its_own), bound(CopyContent::Stale));
+    }
+
+    #[test]
+    fn what_another_share_or_somebody_else_has_mounted_of_the_same_source_is_no_copy() {
+        let mounts = format!(
+            "{HOST}50 1 0:70 / /mnt/long rw - autofs nasmount:long rw\n\
+             51 50 0:71 / /mnt/long rw - cifs //10.0.0.1/media rw,nosharesock\n\
+             60 1 0:72 / /mnt/hand rw - cifs //10.0.0.1/media rw,soft\n"
+        );
+        let mounts = mountinfo::parse(mounts.as_bytes());
+        let here = Here {
+            barrier: "nasmount:media".into(),
+            source: "//10.0.0.1/media",
+            current: Some((0, 60)),
+            mounts: &mounts,
+        };
+        assert!(here.copies_among(&mounts, &BTreeSet::from([PathBuf::from("/mnt/media")])).is_empty());
+        let private = mountinfo::parse(b"91 80 0:71 / /films rw - cifs //10.0.0.1/media rw,nosharesock\n");
+        assert!(here.copies_among(&private, &BTreeSet::new()).is_empty(), "of the other share, in a container");
     }
 
     #[test]
@@ -197,13 +230,15 @@ mod tests {
 
     #[test]
     fn what_was_given_up_and_what_is_barred_is_told_apart() {
-        let old = "91 80 0:55 / /films rw - cifs //10.0.0.1/media rw\n92 80 0:56 / /b rw - cifs //10.0.0.1/books rw\n";
+        let old = "91 80 0:55 / /films rw - cifs //10.0.0.1/media rw,nosharesock\n92 80 0:56 / /b rw - cifs //10.0.0.1/books rw,nosharesock\n";
         assert_eq!(found(Some((0, 60)), old), [("/films".into(), CopyContent::Stale, false)]);
         assert_eq!(found(None, old), [("/films".into(), CopyContent::Stale, false)]);
-        let of_another_share = "91 80 0:60 / /films rw - cifs //10.0.0.1/media rw\n";
-        assert_eq!(found(Some((0, 61)), of_another_share), []);
         let barred = "90 80 0:50 / /mnt/media rw - autofs nasmount:media rw\n";
         assert_eq!(found(None, barred), [("/mnt/media".into(), CopyContent::Barrier, false)]);
-        assert_eq!(found(Some((0, 60)), "91 1 0:60 / /share rw - cifs //10.0.0.1/media rw\n"), [], "the clone");
+        assert_eq!(
+            found(Some((0, 60)), "91 1 0:60 / /share rw - cifs //10.0.0.1/media rw,nosharesock\n"),
+            [],
+            "the clone"
+        );
     }
 }

@@ -64,13 +64,25 @@ pub(super) fn kill(caught: &[OwnedFd]) {
     }
 }
 
+/// A process of this program's, such as a worker that looks at the share: nobody who has anything open there for its own sake.
+pub(super) fn is_ours(process: &Path) -> bool {
+    let program = |process: &Path| {
+        let link = fs::read_link(process.join("exe")).ok()?.into_os_string().into_string().ok()?;
+        // an older version
+        Some(link.trim_end_matches(" (deleted)").to_owned())
+    };
+    program(process).is_some_and(|its| Some(its) == program(Path::new("/proc/self")))
+}
+
 /// Those who have a file system open, by its device number.
 pub(super) fn of_device(device: (u32, u32)) -> Result<Vec<Holder>, Failed> {
     let processes = fs::read_dir("/proc").attempt(|| "cannot list the processes".into())?;
     let (mut search, mut found) = (Search::of(device)?, Vec::new());
     for entry in processes.flatten() {
         let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else { continue };
-        found.extend(search.holder(pid, &entry.path())); // it may end meanwhile
+        if !is_ours(&entry.path()) {
+            found.extend(search.holder(pid, &entry.path())); // it may end meanwhile
+        }
     }
     if let Some((files, error)) = search.hidden {
         warn!(files, %error, "cannot see all of what processes have open");
