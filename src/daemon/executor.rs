@@ -369,11 +369,14 @@ impl Executor {
                 return Err(Failure::transient("another share's mount does not return"));
             }
         };
+        let share = settings.id.to_string();
+        self.host.network.begin_mount(&share, address).await;
         let result = run(&request, abandoned.notified()).await;
         drop(slot);
         if result.is_ok() && stays {
-            self.host.network.cloned(&settings.id.to_string(), Some(CloneAt { address, ends_by_refusal }));
+            self.host.network.cloned(&share, Some(CloneAt { address, ends_by_refusal }));
         }
+        self.host.network.end_mount(&share).await;
         result.map(|_| Done::Plainly).map_err(|failed| match (failed.stage, failed.errno) {
             (Stage::Negotiation, Some(errno)) => Failure::of_mount(failed.to_string(), errno),
             (Stage::Negotiation | Stage::Configuration | Stage::Contents | Stage::Other, _) => classed(&failed),

@@ -53,6 +53,8 @@ struct Inner {
     off_network: BTreeMap<String, IpAddr>,
     /// Shares that are being given up for good, or were while somebody had files open: with where their connections lead.
     sinking: BTreeMap<String, CloneAt>,
+    /// Shares that log in at a server right now.
+    mounting: BTreeMap<String, IpAddr>,
     sinkhole: Option<Sinkhole>,
     applied: Option<Rules>,
     report: Report,
@@ -93,6 +95,9 @@ impl Inner {
             |entry: &Entry| entry.fstype == "cifs" && mountinfo::cifs_address(&entry.options) == Some(server);
         let is_kept =
             |(share, clone): (&String, &CloneAt)| clone.address == server && !self.sinking.contains_key(share);
+        if self.mounting.values().any(|address| *address == server) {
+            return false; // a person would have to look at a login that is refused
+        }
         let mut sinking = self.sinking.values().filter(|clone| clone.address == server).peekable();
         let is_wanted = sinking.peek().is_some() && sinking.all(|clone| clone.ends_by_refusal);
         is_wanted && !clones.iter().any(is_kept) && !entries.iter().any(is_others)
@@ -263,6 +268,21 @@ impl Network {
         inner.applied.as_ref().is_some_and(|applied| applied.sunk.contains(&clone.address))
     }
 
+    /// A share is about to log in at a server: nobody else answers there until `end_mount`.
+    pub async fn begin_mount(&self, share: &str, server: IpAddr) {
+        let mut inner = self.inner.lock().await;
+        inner.mounting.insert(share.to_owned(), server);
+        if let Err(error) = inner.apply(&self.clones).await {
+            inner.warn_once(&error);
+            inner.sinkhole = None; // the connection is refused then, which is tried again
+        }
+    }
+
+    /// It has, or has not.
+    pub async fn end_mount(&self, share: &str) {
+        self.inner.lock().await.mounting.remove(share);
+    }
+
     /// What is known of a share's clone.
     pub fn cloned(&self, share: &str, clone: Option<CloneAt>) {
         let mut clones = self.clones.lock().unwrap_or_else(PoisonError::into_inner);
@@ -331,13 +351,14 @@ mod tests {
 
     type Share<'name> = (&'name str, &'name str, bool);
 
-    fn may_sink(clones: &[Share<'_>], sinking: &[Share<'_>], mounts: &str) -> bool {
-        let clones_at = |shares: &[Share<'_>]| {
-            let clone_at = |(share, address, ends): &Share<'_>| {
-                ((*share).to_owned(), CloneAt { address: address.parse().unwrap(), ends_by_refusal: *ends })
-            };
-            shares.iter().map(clone_at).collect::<BTreeMap<_, _>>()
+    fn clones_at(shares: &[Share<'_>]) -> BTreeMap<String, CloneAt> {
+        let clone_at = |(share, address, ends): &Share<'_>| {
+            ((*share).to_owned(), CloneAt { address: address.parse().unwrap(), ends_by_refusal: *ends })
         };
+        shares.iter().map(clone_at).collect()
+    }
+
+    fn may_sink(clones: &[Share<'_>], sinking: &[Share<'_>], mounts: &str) -> bool {
         let inner = Inner { sinking: clones_at(sinking), ..Inner::default() };
         inner.may_sink(SERVER.parse().unwrap(), &clones_at(clones), &mountinfo::parse(mounts.as_bytes()))
     }
@@ -354,6 +375,9 @@ mod tests {
         assert!(!may_sink(&[films], &[elsewhere], ""));
         let hard = ("films", SERVER, false);
         assert!(!may_sink(&[hard], &[hard], ""));
+        let (sinking, mounting) = (clones_at(&[films]), [("music".to_owned(), SERVER.parse().unwrap())].into());
+        let inner = Inner { sinking, mounting, ..Inner::default() };
+        assert!(!inner.may_sink(SERVER.parse().unwrap(), &BTreeMap::new(), &[]), "another share logs in");
         let by = |address: &str| format!("36 35 0:52 / /mnt/x rw - cifs //nas/x rw,soft,addr={address}\n");
         assert!(!may_sink(&[films], &[films], &by(SERVER)), "somebody else's");
         assert!(may_sink(&[films], &[films], &by("10.0.0.3")));
