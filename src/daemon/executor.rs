@@ -336,10 +336,8 @@ impl Executor {
     /// An address that is not known yet differs from none.
     fn mismatch(&self, clone: &CloneFound) -> Option<Mismatch> {
         let server = self.server.borrow().address;
-        if mountinfo::cifs_address(&clone.options)
-            .zip(server)
-            .is_some_and(|(of_clone, of_server)| of_clone != of_server)
-        {
+        let of_clone = mountinfo::cifs_address(&clone.options);
+        if of_clone.zip(server).is_some_and(|(of_clone, of_server)| of_clone != of_server) {
             return Some(Mismatch::Address);
         }
         let source = clone.source.trim_start_matches('/').split_once('/').map(|(_, source)| source);
@@ -357,8 +355,7 @@ impl Executor {
                 Adjustment::Replaced { used, reason, .. } => info!(option = %used, reason, "option set"),
             }
         }
-        let options: Vec<String> = plan.options.iter().map(ToString::to_string).collect();
-        let ends_by_refusal = options::ends_by_refusal(options.iter().map(String::as_str));
+        let ends_by_refusal = options::ends_by_refusal(plan.options.iter().map(ToString::to_string));
         let request = MountRequest::new(&settings, plan, login(&credentials)?);
         let stays = *step == Step::Mount;
         let request = if stays { Request::Mount(request.into()) } else { Request::TryLogin(request.into()) };

@@ -250,8 +250,8 @@ impl Network {
         if is_up { result } else { Ok(()) }
     }
 
-    /// Has the login refused of whatever a share that is given up for good still tries, until nobody has it open or its fence is lifted.
-    /// A help: without it, all ends within 12 s. While another mount of the server is in use, there is none; returns whether there is.
+    /// Has the login refused of whatever a share that is given up for good still tries, until it is dropped with no file open, or its
+    /// fence is lifted. A help: without it, all ends within 12 s. While another mount of the server is in use, there is none; returns whether there is.
     pub async fn raise_sinkhole(&self, share: &str) -> bool {
         let Some(clone) = self.clone_of(share) else { return false };
         let mut inner = self.inner.lock().await;

@@ -156,14 +156,14 @@ pub struct MountPlan {
 
 /// Whether what is in flight through a mount with these options ends as soon as a login is refused: a hard one asks again, and so does
 /// Kerberos, which has to have a ticket first (`smb2_reconnect` in fs/smb/client/smb2pdu.c). SMB 1 has code of its own.
-pub fn ends_by_refusal<'a>(mut options: impl Iterator<Item = &'a str>) -> bool {
+pub fn ends_by_refusal(mut options: impl Iterator<Item = impl AsRef<str>>) -> bool {
     let mut is_soft = false;
-    let is_other = |option: &str| option == "hard" || option.starts_with("sec=krb5") || option.starts_with("vers=1");
-    let ends = options.all(|option| {
+    let all_end = options.all(|option| {
+        let option = option.as_ref();
         is_soft |= option == "soft";
-        !is_other(option)
+        option != "hard" && !option.starts_with("sec=krb5") && !option.starts_with("vers=1")
     });
-    ends && is_soft
+    all_end && is_soft
 }
 
 /// Plans the mount of a share on an address of its server.
@@ -300,6 +300,16 @@ mod tests {
 
     fn shown(plan: &MountPlan) -> String {
         plan.options.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
+    }
+
+    #[test]
+    fn who_asks_again_does_not_end_by_a_refusal() {
+        let ends = |options: &str| ends_by_refusal(options.split(','));
+        assert!(ends("rw,soft,vers=3.1.1,sec=none,nosharesock"));
+        assert!(ends("vers=2.1,sec=ntlmssp,soft"));
+        for options in ["rw,hard,vers=3.1.1", "rw,vers=3.1.1", "soft,vers=3.1.1,sec=krb5i", "soft,vers=1.0"] {
+            assert!(!ends(options), "{options}");
+        }
     }
 
     #[test]

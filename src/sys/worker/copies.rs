@@ -113,8 +113,14 @@ impl Here<'_> {
         if is_cifs && Some(entry.device) == self.current {
             return (entry.mount_point != Path::new(paths::SHARE_IN_NAMESPACE)).then_some(CopyContent::Current);
         }
-        let is_of_this_source = is_cifs && entry.source == self.source && is_made_by_nasmount(entry);
+        let is_of_this_source = is_cifs && entry.source == self.source && self.may_be_ours(entry);
         (is_of_this_source && !self.is_of_another_share(entry)).then_some(CopyContent::Stale)
+    }
+
+    /// Somebody may have mounted the same by hand: told apart where the kernel says of a mount that it has a connection of its own, which
+    /// 6.12 does and 6.1 does not (seen).
+    fn may_be_ours(&self, entry: &Entry) -> bool {
+        is_unshared(entry) || !self.mounts.iter().any(is_unshared)
     }
 
     /// Another share of the configuration may have the same source: what lies on its barrier is no copy of this one.
@@ -134,8 +140,8 @@ impl Here<'_> {
     }
 }
 
-/// Somebody may have mounted the same by hand, which has a connection of its own only if it was told to.
-fn is_made_by_nasmount(entry: &Entry) -> bool {
+/// Has a connection of its own, as every mount of nasmount's has.
+fn is_unshared(entry: &Entry) -> bool {
     entry.options.split(',').any(|option| option == "nosharesock")
 }
 
@@ -208,6 +214,10 @@ mod tests {
         assert!(here.copies_among(&mounts, &BTreeSet::from([PathBuf::from("/mnt/media")])).is_empty());
         let private = mountinfo::parse(b"91 80 0:71 / /films rw - cifs //10.0.0.1/media rw,nosharesock\n");
         assert!(here.copies_among(&private, &BTreeSet::new()).is_empty(), "of the other share, in a container");
+        let silent = mountinfo::parse(HOST.replace(",nosharesock", "").as_bytes());
+        let stale = mountinfo::parse(b"91 80 0:55 / /films rw - cifs //10.0.0.1/media rw\n");
+        let here = Here { mounts: &silent, ..here };
+        assert_eq!(here.copies_among(&stale, &BTreeSet::new()).len(), 1, "a kernel that does not say it");
     }
 
     #[test]
