@@ -19,9 +19,10 @@ use crate::share::detector::network;
 use crate::share::detector::{
     Detector, DetectorSpec, Flapping, Identity, Latency, LocalTrouble, Probed, Trust, Verdict, Whose,
 };
+use crate::sys::clock;
+use crate::sys::probe::{self, Unanswered};
 use crate::sys::state_file::{ServerMemory, StateFiles};
 use crate::sys::worker::{self, Answer, Request};
-use crate::sys::{clock, probe};
 
 /// How long a name may take to resolve. A resolver with three dead servers gives up after 30 s; until then the last address serves.
 const RESOLVE_WITHIN: Duration = Duration::from_secs(5);
@@ -108,6 +109,7 @@ pub fn spawn(settings: ServerSettings, around: ServerSurroundings, sleep: Sleep)
         view,
         outcome,
         probing: false,
+        unanswered: None,
         addresses: Addresses::default(),
         asking_other: false,
         looking: false,
@@ -159,6 +161,7 @@ enum Outcome {
         address: Option<IpAddr>,
         started: BootInstant,
         probed: Probed,
+        unanswered: Option<Unanswered>,
     },
     /// Another address of its name.
     AskedOther {
@@ -183,6 +186,8 @@ struct ServerActor {
     view: watch::Sender<ServerView>,
     outcome: mpsc::Sender<Outcome>,
     probing: bool,
+    /// Where it may still answer, while it is dead.
+    unanswered: Option<Unanswered>,
     /// What its name leads to; the view says which of them is used.
     addresses: Addresses,
     asking_other: bool,
@@ -292,13 +297,16 @@ impl ServerActor {
         if is_due && !self.probing && !(self.resolving && address.is_none()) {
             self.probing = true;
             let within = self.detector.probe_timeout();
+            let dead = matches!(self.detector.trust(), Trust::Dead { .. });
+            let unanswered = self.unanswered.take();
             self.start(async move {
                 let started = clock::now();
-                let probed = match address {
-                    Some(address) => probe::probe(address, within).await,
-                    None => Probed::plainly(Verdict::Unresolved),
+                let (probed, unanswered) = match address {
+                    Some(address) if dead => probe::probe_dead(address, within, unanswered).await,
+                    Some(address) => (probe::probe(address, within).await, None),
+                    None => (Probed::plainly(Verdict::Unresolved), None),
                 };
-                Outcome::Probed { address, started, probed }
+                Outcome::Probed { address, started, probed, unanswered }
             });
         }
         if self.ask_other_at().is_some_and(|at| at <= now)
@@ -326,8 +334,8 @@ impl ServerActor {
 
     async fn take_in(&mut self, outcome: Outcome) {
         match outcome {
-            Outcome::Probed { address, started, probed } => {
-                self.probing = false;
+            Outcome::Probed { address, started, probed, unanswered } => {
+                (self.probing, self.unanswered) = (false, unanswered);
                 if address == self.address() {
                     self.probed(started, probed);
                     let (trust, answers) = (self.detector.trust(), self.detector.answers());
