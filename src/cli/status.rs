@@ -54,7 +54,7 @@ pub fn run(arguments: &Arguments, detail: Detail) -> anyhow::Result<Exit> {
             serde_json::to_string_pretty(&document(&report, &holders, &copies)?)? + "\n"
         }
         Some((holders, copies)) => {
-            render(&report) + &render_releases(&report) + &render_holders(&holders) + &render_copies(&copies)
+            render(&report) + &render_releases(&report) + &render_holders(&report, &holders) + &render_copies(&copies)
         }
     };
     let online = report.shares.iter().all(|share| share.state == State::Online);
@@ -153,10 +153,18 @@ fn render_releases(report: &StatusReport) -> String {
     text
 }
 
-fn render_holders(holders: &Found<Holder>) -> String {
+/// Of a share that was given up the open files are not found any more: it has no file system to which they could be seen to belong.
+fn render_holders(report: &StatusReport, holders: &Found<Holder>) -> String {
     let mut text = String::new();
     for (share, holders) in holders {
+        let was_given_up = report.shares.iter().any(|known| {
+            known.name == *share && matches!(known.state, State::Offline | State::Blocked) && !known.release.is_empty()
+        });
         let holders = match holders {
+            Ok(holders) if holders.is_empty() && was_given_up => {
+                text.push_str(&format!("\n{share}: not mounted; who had it open when it was given up is in the log\n"));
+                continue;
+            }
             Ok(holders) => holders,
             Err(why) => {
                 text.push_str(&format!("\n{share}: cannot see who has it open: {why}\n"));
@@ -424,9 +432,12 @@ mod tests {
         let unseen = ("books".to_owned(), Err("only root may do that".to_owned()));
         let holders = Found::from([unseen, ("films".to_owned(), Ok(vec![])), ("music".to_owned(), Ok(vec![holder]))]);
         conforms(&holders, &Found::new());
-        let text = render_holders(&holders);
+        let report: StatusReport = serde_json::from_value(serde_json::json!({
+            "schema": 1, "version": "0", "servers": [], "shares": [],
+        }))
+        .unwrap();
         assert_eq!(
-            text,
+            render_holders(&report, &holders),
             "\nbooks: cannot see who has it open: only root may do that\n\nfilms: nobody has it open\n\nmusic: open in\n  cat (7, a.service): 2 files, 1 writable, is in it\n"
         );
     }

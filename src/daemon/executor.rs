@@ -202,10 +202,9 @@ impl Executor {
                 Ok(Done::Plainly)
             }
             Step::RaiseSinkhole => {
-                if !self.host.network.raise_sinkhole(&share).await {
-                    info!("no sinkhole: the share is hard or uses Kerberos, or another mount of its server is in use");
-                }
-                Ok(Done::Plainly)
+                let why = "none: the share is hard or uses Kerberos, or another mount of its server is in use";
+                let raised = self.host.network.raise_sinkhole(&share).await;
+                raised.then_some(Done::Plainly).ok_or_else(|| Failure::transient(why))
             }
             Step::LiftFence => {
                 let lifted = self.host.network.lift_fence(&share).await;

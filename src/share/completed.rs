@@ -170,6 +170,10 @@ impl Share {
                 warn!(%failure, "cannot shut the file system down");
                 self.facts.shut_down = true;
             }
+            Step::RaiseSinkhole => {
+                info!(%failure, "no sinkhole");
+                self.facts.sunk = true;
+            }
             Step::AskForLoss => {
                 warn!(%failure, "it is not known whether data was lost");
                 self.facts.loss_due = false;
@@ -188,7 +192,6 @@ impl Share {
             | Step::Attach
             | Step::Detach
             | Step::RaiseFence
-            | Step::RaiseSinkhole
             | Step::LiftFence
             | Step::DestroySockets { .. }
             | Step::Release
