@@ -164,9 +164,6 @@ enum Command {
     /// Own the barriers (nasmount-barrier.service)
     #[command(hide = true)]
     Barrier,
-    /// Do one thing that may hang
-    #[command(hide = true)]
-    Worker,
     /// Continue what is paused, when the daemon cannot come back (nasmount-resume-all.service)
     #[command(hide = true)]
     ResumeAll,
@@ -185,6 +182,9 @@ pub fn run() -> ExitCode {
         _ => {}
     }
     let arguments: Vec<OsString> = std::env::args_os().collect();
+    if matches!(&arguments[..], [_, only] if only == worker::COMMAND) {
+        return run_worker().into();
+    }
     if asks_for_json(&arguments) {
         report::expect_json();
     }
@@ -192,8 +192,14 @@ pub fn run() -> ExitCode {
         Ok(cli) => cli,
         Err(exit) => return report::conclude(exit).into(),
     };
-    start_log(&cli);
+    start_log(log_level(&cli));
     report::conclude(ended(dispatch(cli))).into()
+}
+
+/// One for each share every few seconds: to make the list of all commands, which nobody reads, would be a third of their work.
+fn run_worker() -> Exit {
+    start_log(LevelFilter::WARN);
+    report::conclude(ended(worker::serve().context("cannot serve a request").map(|()| Exit::Done)))
 }
 
 fn ended(result: anyhow::Result<Exit>) -> Exit {
@@ -335,7 +341,6 @@ fn dispatch(cli: Cli) -> anyhow::Result<Exit> {
             abort_on_panic();
             daemon::barrier::run()?;
         }
-        Command::Worker => worker::serve().context("cannot serve a request")?,
         Command::ResumeAll => daemon::resume_all::run()?,
         Command::Clear => {
             let _alone = daemon::lock()?;
@@ -392,8 +397,8 @@ fn run_daemon(config: Option<PathBuf>, colour: Colour) -> anyhow::Result<Exit> {
     Ok(Exit::Done)
 }
 
-/// Talk goes to stderr, for the daemon and its kin at INFO, for people at WARN.
-fn start_log(cli: &Cli) {
+/// For the daemon and its kin INFO, for people WARN.
+fn log_level(cli: &Cli) -> LevelFilter {
     let usual = match cli.command {
         Command::Daemon | Command::Barrier | Command::ResumeAll => LevelFilter::INFO,
         Command::Status(_)
@@ -420,17 +425,20 @@ fn start_log(cli: &Cli) {
         | Command::Reload(_)
         | Command::Completions { .. }
         | Command::Man { .. }
-        | Command::Worker
         | Command::Clear => LevelFilter::WARN,
     };
-    let level = match (cli.quiet, cli.verbose) {
+    match (cli.quiet, cli.verbose) {
         (true, _) => LevelFilter::ERROR,
         (false, 0) => usual,
         // it prints itself what there is more to say, and the machine would say it again
         (false, 1) if matches!(cli.command, Command::Replay(_) | Command::Status(_)) => usual,
         (false, 1) => usual.max(LevelFilter::DEBUG),
         (false, _) => LevelFilter::TRACE,
-    };
+    }
+}
+
+/// Talk goes to stderr.
+fn start_log(level: LevelFilter) {
     let builder = tracing_subscriber::fmt().with_writer(std::io::stderr).with_target(false).with_ansi(false);
     // only our own words: zbus logs every message at TRACE
     let filter = tracing_subscriber::filter::Targets::new().with_target("nasmount", level);

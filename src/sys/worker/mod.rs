@@ -40,6 +40,9 @@ pub use self::follow::{Ended, follow, follow_steps};
 pub use self::mount_request::{Attribute, DirtyData, KernelOption, Login, MountRequest};
 use super::barrier_socket::Barred;
 
+/// The argument, alone, with which this program is a worker.
+pub const COMMAND: &str = "worker";
+
 /// What a worker can be asked for.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -326,7 +329,7 @@ pub fn clear() -> Result<(), Failed> {
 /// Starts a worker with a request. The caller waits for `reply` with its own deadline.
 pub async fn start(request: &Request) -> io::Result<Child> {
     let mut child = Command::new("/proc/self/exe")
-        .arg("worker")
+        .arg(COMMAND)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .current_dir("/")
