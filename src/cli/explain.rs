@@ -13,7 +13,7 @@ use super::check::{MissingAccount, missing_accounts};
 use super::configured;
 use super::report::{Exit, print};
 use super::table::Rows;
-use crate::config::settings::{HoldFor, OptionValue, ShareSettings};
+use crate::config::settings::{HoldFor, OnAccess, OptionValue, ShareSettings};
 use crate::config::{Loaded, OptionOrigin};
 use crate::plan::bounds::{KERNEL_DEFAULTS, bounds};
 use crate::plan::catalogue::Account;
@@ -77,6 +77,8 @@ struct Times {
     patience: f64,
     /// Everything in flight has ended.
     given_up: f64,
+    /// An access to the path waits for the share; `null` not at all.
+    access_waits: Option<f64>,
     /// Consumers are stopped and the share is given up; `null` never.
     hold: Option<f64>,
     /// Without nasmount the kernel gives up between these.
@@ -179,6 +181,10 @@ fn explain(loaded: &Loaded, share: &ShareSettings, host: &Host<'_>) -> anyhow::R
             detection: layers.detection.as_secs_f64(),
             patience: share.patience.as_secs_f64(),
             given_up: layers.given_up.as_secs_f64(),
+            access_waits: match share.on_access {
+                OnAccess::Fail => None,
+                OnAccess::Wait(wait) => Some(wait.as_secs_f64()),
+            },
             hold: match layers.hold {
                 HoldFor::For(hold) => Some(hold.as_secs_f64()),
                 HoldFor::Forever => None,
@@ -261,17 +267,21 @@ fn render(explanation: &Explanation) -> String {
     for Warned { option, why, instead } in warnings {
         let _ = writeln!(text, "\n{option}: {why}\n  do: {instead}");
     }
-    let Times { detection, patience, given_up, hold, kernel: [earliest, latest], .. } = *times;
+    let Times { detection, patience, given_up, access_waits, hold, kernel: [earliest, latest], .. } = *times;
     let [detection, patience, given_up, earliest, latest] =
         [detection, patience, given_up, earliest, latest].map(shown);
+    let access = access_waits.map_or_else(
+        || "fails at once".to_owned(),
+        |wait| format!("waits for it for {} s, and then fails", shown(wait)),
+    );
     let _ = writeln!(
         text,
-        "\nA server that falls silent is dead after {detection} s at the latest; from then on an access to the path meets what \
-         on_access says.\nA call that is in flight then waits for the server: for {patience} s without an error, and for {given_up} s at \
-         the longest."
+        "\nA server that falls silent is dead after {detection} s at the latest; from then on an access to the path {access}.\n\
+         A call that is in flight then waits for the server: for {patience} s without an error, and for {given_up} s at the longest."
     );
-    let _ = match hold.map(shown) {
-        Some(hold) => writeln!(text, "After {hold} s the consumers are stopped and the share is given up."),
+    let _ = match hold {
+        Some(0.0) => writeln!(text, "Nothing is held: the consumers are stopped and the share is given up at once."),
+        Some(hold) => writeln!(text, "After {} s the consumers are stopped and the share is given up.", shown(hold)),
         None => writeln!(text, "The share is never given up by itself."),
     };
     let _ = writeln!(
@@ -349,6 +359,7 @@ options = { uid = 1000, actimeo = 5 }
         for line in [
             "films: //10.10.0.35/films on /mnt/films, profile media",
             "for 120 s without an error, and for 132 s at the longest",
+            "an access to the path fails at once.",
             "After 900 s the consumers are stopped",
             "after 131 to 148 s",
             "falls silent ends after 138 s; without nasmount after 158 s, or never",
@@ -362,6 +373,18 @@ options = { uid = 1000, actimeo = 5 }
                 words.by_ref().take(4).eq(["actimeo", "5", "1", "nasmount.toml:8"])
                     && words.eq(["seconds", "for", "which", "attributes", "may", "be", "out", "of", "date"])
             }),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn who_waits_and_who_is_not_held_is_said() {
+        let lines = "on_access = \"wait 30s\"\nhold_for = \"0s\"\npatience = \"0s\"";
+        let configuration = CONFIGURATION.replace("patience = \"2m\"", lines);
+        let text = render(&explained_of(&configuration, &KernelOptions::unknown(), None));
+        assert!(text.contains("an access to the path waits for it for 30 s, and then fails.\n"), "{text}");
+        assert!(
+            text.contains("\nNothing is held: the consumers are stopped and the share is given up at once.\n"),
             "{text}"
         );
     }

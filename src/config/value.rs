@@ -108,6 +108,9 @@ impl SizeRange {
     /// What somebody who wrote plain bytes meant: `2097152` is `"2MiB"`.
     pub(crate) fn suggest(self, number: &str) -> String {
         let number = number.parse().unwrap_or(0_u64);
+        if number == 0 && self.has(0) {
+            return format!("write \"{}\"", show_size(0));
+        }
         let bytes = Some(number).filter(|bytes| *bytes >= 1 << 10);
         let of_unit = |shift: u32| number.checked_mul(1 << shift);
         let fits = |bytes: &u64| *bytes > 0 && self.has(*bytes);
@@ -257,7 +260,7 @@ mod tests {
         assert_eq!(parse_size("1GiB").unwrap(), 1 << 30);
         assert_eq!(parse_size("4MB").unwrap_err().help, "write \"4MiB\"");
         assert_eq!(parse_size("4m").unwrap_err().help, "write \"4MiB\"");
-        assert!(parse_size("0").unwrap_err().help.ends_with("such as \"2MiB\""));
+        assert!(parse_size("0").unwrap_err().help.ends_with("write \"0KiB\""));
         assert_eq!(show_size(0), "0KiB");
         assert!(parse_size("2097152").unwrap_err().help.ends_with("write \"2MiB\""));
         assert!(parse_size("99999999999999999999GiB").is_err());

@@ -260,6 +260,7 @@ impl ServerActor {
 
     /// What was known before the host slept says nothing of now.
     fn resumed(&mut self) {
+        self.unanswered = None;
         let changed = self.detector.handle_resumed(clock::now());
         self.publish(changed);
         self.addresses.forget();
@@ -434,6 +435,7 @@ impl ServerActor {
         let could_ask = self.detector.may_ask();
         let changed = self.detector.handle_local(clock::now(), trouble.as_ref().map(|(trouble, _)| *trouble));
         if self.detector.may_ask() != could_ask {
+            self.unanswered = None; // what is kept is asked about by the kernel each second
             self.addresses.forget();
             self.resolve_at = clock::now();
         }
