@@ -1,5 +1,6 @@
 //! The loop of one server: probe, look at this host's way to it, tell the detector, publish what it believes.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -109,7 +110,7 @@ pub fn spawn(settings: ServerSettings, around: ServerSurroundings, sleep: Sleep)
         view,
         outcome,
         probing: false,
-        unanswered: None,
+        unanswered: BTreeMap::new(),
         addresses: Addresses::default(),
         asking_other: false,
         looking: false,
@@ -167,6 +168,7 @@ enum Outcome {
     AskedOther {
         address: IpAddr,
         probed: Probed,
+        unanswered: Option<Unanswered>,
     },
     Looked {
         address: Option<IpAddr>,
@@ -187,7 +189,7 @@ struct ServerActor {
     outcome: mpsc::Sender<Outcome>,
     probing: bool,
     /// Where it may still answer, while it is dead.
-    unanswered: Option<Unanswered>,
+    unanswered: BTreeMap<IpAddr, Unanswered>,
     /// What its name leads to; the view says which of them is used.
     addresses: Addresses,
     asking_other: bool,
@@ -260,7 +262,7 @@ impl ServerActor {
 
     /// What was known before the host slept says nothing of now.
     fn resumed(&mut self) {
-        self.unanswered = None;
+        self.unanswered.clear();
         let changed = self.detector.handle_resumed(clock::now());
         self.publish(changed);
         self.addresses.forget();
@@ -299,7 +301,7 @@ impl ServerActor {
             self.probing = true;
             let within = self.detector.probe_timeout();
             let dead = matches!(self.detector.trust(), Trust::Dead { .. });
-            let unanswered = self.unanswered.take();
+            let unanswered = address.and_then(|address| self.unanswered.remove(&address));
             self.start(async move {
                 let started = clock::now();
                 let (probed, unanswered) = match address {
@@ -315,7 +317,11 @@ impl ServerActor {
         {
             self.asking_other = true;
             let within = self.detector.probe_timeout();
-            self.start(async move { Outcome::AskedOther { address, probed: probe::probe(address, within).await } });
+            let unanswered = self.unanswered.remove(&address);
+            self.start(async move {
+                let (probed, unanswered) = probe::probe_dead(address, within, unanswered).await;
+                Outcome::AskedOther { address, probed, unanswered }
+            });
         }
         if self.look_again && !self.looking {
             (self.looking, self.look_again, self.look_again_at) = (true, false, None);
@@ -336,7 +342,8 @@ impl ServerActor {
     async fn take_in(&mut self, outcome: Outcome) {
         match outcome {
             Outcome::Probed { address, started, probed, unanswered } => {
-                (self.probing, self.unanswered) = (false, unanswered);
+                self.probing = false;
+                self.keep(address, unanswered);
                 if address == self.address() {
                     self.probed(started, probed);
                     let (trust, answers) = (self.detector.trust(), self.detector.answers());
@@ -346,8 +353,9 @@ impl ServerActor {
                     }
                 }
             }
-            Outcome::AskedOther { address, probed } => {
+            Outcome::AskedOther { address, probed, unanswered } => {
                 self.asking_other = false;
+                self.keep(Some(address), unanswered);
                 debug!(%address, verdict = %probed.verdict, "another address");
                 let answers = self.detector.is_itself(probed);
                 self.addresses.handle_other(clock::now(), self.address(), address, answers);
@@ -369,6 +377,16 @@ impl ServerActor {
                 self.resolving = false;
                 self.resolved(&found).await;
             }
+        }
+    }
+
+    /// Until the next probe there, unless the server lives.
+    fn keep(&mut self, address: Option<IpAddr>, unanswered: Option<Unanswered>) {
+        if let (Some(address), Some(unanswered)) = (address, unanswered) {
+            self.unanswered.insert(address, unanswered);
+        }
+        if !matches!(self.detector.trust(), Trust::Dead { .. }) || !self.detector.may_ask() {
+            self.unanswered.clear();
         }
     }
 
@@ -435,7 +453,7 @@ impl ServerActor {
         let could_ask = self.detector.may_ask();
         let changed = self.detector.handle_local(clock::now(), trouble.as_ref().map(|(trouble, _)| *trouble));
         if self.detector.may_ask() != could_ask {
-            self.unanswered = None; // what is kept is asked about by the kernel each second
+            self.unanswered.clear(); // what is kept is asked about by the kernel each second
             self.addresses.forget();
             self.resolve_at = clock::now();
         }

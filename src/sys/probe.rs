@@ -113,7 +113,6 @@ const KEEPALIVES: u32 = 3;
 /// A connection on which a dead server was asked, and has not answered yet.
 #[derive(Debug)]
 pub struct Unanswered {
-    server: SocketAddr,
     stream: TcpStream,
     since: Instant,
     kept_for: Duration,
@@ -141,7 +140,7 @@ async fn ask_dead(
     let deadline = Instant::now() + within;
     let silent = Probed::plainly(Verdict::Silent);
     let mut kept_for = KEPT_FIRST;
-    if let Some(mut kept) = unanswered.filter(|kept| kept.server == server) {
+    if let Some(mut kept) = unanswered {
         let old = kept.since.elapsed() >= kept.kept_for;
         match kept.answer(if old { Instant::now() } else { deadline }).await {
             Ok(Some(probed)) => return (probed, None),
@@ -153,7 +152,7 @@ async fn ask_dead(
     let mut asked = match timeout_at(deadline, ask(server)).await {
         Err(_) => return (silent, None),
         Ok(Err(error)) => return (Probed::plainly(verdict_of(&error)), None),
-        Ok(Ok(stream)) => Unanswered { server, stream, since: Instant::now(), kept_for },
+        Ok(Ok(stream)) => Unanswered { stream, since: Instant::now(), kept_for },
     };
     match asked.answer(deadline).await {
         Ok(Some(probed)) => (probed, None),
