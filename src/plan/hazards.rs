@@ -167,6 +167,12 @@ pub fn warnings<'shown>(
         if let Some(hazard) = of(name, value) {
             warn(hazard.why.to_owned(), hazard.instead);
         }
+        // fs/smb/client/fs_context.c, "ignoring forceuid mount option specified with no uid= option"
+        for (force, whose) in [("forceuid", "uid"), ("forcegid", "gid")] {
+            if name == force && !share.options.contains_key(whose) {
+                warn(format!("without `{whose}` the kernel ignores it"), "say whose the files are, too, or remove it");
+            }
+        }
         let Some(known) = catalogue::lookup(name) else { continue };
         if let Some(why) = lacking(name, kernel, version) {
             match known.when_unknown {
@@ -216,6 +222,14 @@ mod tests {
         let share = loaded.settings.shares.values().next().unwrap();
         let shown = |name: &str| (name == "rsize").then_some("65536");
         warnings(share, kernel, version, shown).into_iter().map(|warned| (warned.option, warned.why)).collect()
+    }
+
+    #[test]
+    fn files_cannot_be_forced_to_be_nobodys() {
+        let options = "uid = 1000, forceuid = true, forcegid = true, forcemandatorylock = true";
+        let found = warned(options, &KernelOptions::unknown(), None);
+        let found: Vec<_> = found.iter().filter(|(option, _)| option.starts_with("force")).collect();
+        assert_eq!(found, [&("forcegid".to_owned(), "without `gid` the kernel ignores it".to_owned())]);
     }
 
     #[test]
