@@ -10,7 +10,8 @@ use tokio::sync::watch;
 use tracing::{debug, warn};
 
 use super::network::Network;
-use crate::sys::news::{NetworkListener, NetworkNews, RulesListener, VeilListener};
+use crate::sys::news::{NetworkListener, NetworkNews, RulesListener, RulesNews, VeilListener};
+use crate::sys::nft;
 
 /// A change seldom comes alone: a cable that is plugged in brings a link, addresses and routes.
 const SETTLES_WITHIN: Duration = Duration::from_millis(50);
@@ -103,15 +104,20 @@ async fn listen_to_the_veil(hints: watch::Sender<BTreeMap<IpAddr, u64>>) {
     }
 }
 
-/// Whoever loads a ruleset of his own may flush everybody's: `nftables.service` of Debian does. What could not be laid is
-/// tried again.
+/// Whoever loads a ruleset of his own may flush everybody's: `nftables.service` of Debian does. Without a veil the kernel hears what
+/// the server says, so it is laid at once; what comes after it is looked at when it has settled. What could not be laid is tried again.
 async fn keep_rules(network: Arc<Network>) {
     loop {
-        let error = match RulesListener::open() {
-            Ok(listener) => loop {
-                match tokio::time::timeout(RETRY, listener.changed()).await {
+        let error = match RulesListener::open(nft::TABLE) {
+            Ok(mut listener) => loop {
+                match tokio::time::timeout(RETRY, listener.next()).await {
                     Ok(Err(error)) => break error,
-                    Ok(Ok(())) => tokio::time::sleep(RULES_SETTLE_WITHIN).await,
+                    Ok(Ok(news)) => {
+                        if news == RulesNews::Removed {
+                            network.lay_again().await;
+                        }
+                        tokio::time::sleep(RULES_SETTLE_WITHIN).await;
+                    }
                     Err(_) if network.is_applied().await => continue,
                     Err(_) => {}
                 }

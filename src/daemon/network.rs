@@ -187,6 +187,19 @@ impl Network {
         self.apply_or_warn().await;
     }
 
+    /// Somebody has thrown away what was laid.
+    pub async fn lay_again(&self) {
+        {
+            let mut inner = self.inner.lock().await;
+            if inner.rules(&self.clones).is_empty() {
+                return; // or it was we who did
+            }
+            warn!("somebody flushed veil and fence: laying them again");
+            inner.applied = None;
+        }
+        self.apply_or_warn().await;
+    }
+
     /// Somebody may have changed nftables: what is missing of ours is laid, also what could not be laid before.
     pub async fn keep_rules(&self) {
         {
@@ -195,7 +208,7 @@ impl Network {
             if let Some(applied) = inner.applied.clone().filter(|applied| *applied == wanted) {
                 match applied.are_in_force().await {
                     Ok(true) => return,
-                    Ok(false) => warn!("somebody flushed veil and fence: laying them again"),
+                    Ok(false) => warn!("somebody changed veil and fence: laying them again"),
                     Err(error) => warn!(%error, "cannot see whether veil and fence are in force: laying them again"),
                 }
                 inner.applied = None;

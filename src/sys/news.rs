@@ -128,13 +128,17 @@ fn neighbour_lost(body: &[u8]) -> Option<IpAddr> {
     if state & libc::NUD_FAILED == 0 {
         return None;
     }
-    let mut rest = body.get(NEIGHBOUR_HEADER..)?;
+    address(attribute(body.get(NEIGHBOUR_HEADER..)?, NDA_DST)?)
+}
+
+/// The value of the first attribute of a kind.
+fn attribute(mut rest: &[u8], wanted: u16) -> Option<&[u8]> {
     loop {
         let length = usize::from(u16::from_ne_bytes(rest.get(..2)?.try_into().ok()?)).max(ATTRIBUTE_HEADER);
         let kind = u16::from_ne_bytes(rest.get(2..4)?.try_into().ok()?);
         let value = rest.get(ATTRIBUTE_HEADER..length)?;
-        if kind == NDA_DST {
-            return address(value);
+        if kind == wanted {
+            return Some(value);
         }
         rest = rest.get(length.next_multiple_of(4)..)?;
     }
@@ -213,19 +217,75 @@ fn sender(packet: &[u8]) -> Option<IpAddr> {
     }
 }
 
+/// What somebody did to nftables.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RulesNews {
+    /// Took the table away that is asked for.
+    Removed,
+    /// Anything else, or something that was lost.
+    Changed,
+}
+
 /// Listens to changes of nftables, by whomever.
-pub struct RulesListener(TokioSocket);
+pub struct RulesListener {
+    socket: TokioSocket,
+    table: &'static str,
+    /// By what is known so far of the present transaction.
+    removed: bool,
+}
 
 impl RulesListener {
-    /// From now on.
-    pub fn open() -> io::Result<Self> {
-        listen(NETLINK_NETFILTER, &[libc::NFNLGRP_NFTABLES.cast_unsigned()]).map(Self)
+    /// From now on; `table` is one of the family `inet`.
+    pub fn open(table: &'static str) -> io::Result<Self> {
+        let socket = listen(NETLINK_NETFILTER, &[libc::NFNLGRP_NFTABLES.cast_unsigned()])?;
+        Ok(Self { socket, table, removed: false })
     }
 
-    /// Waits for a change.
-    pub async fn changed(&self) -> io::Result<()> {
-        next(&self.0).await.map(drop)
+    /// Waits for the end of a transaction.
+    pub async fn next(&mut self) -> io::Result<RulesNews> {
+        loop {
+            let Some(datagram) = next(&self.socket).await? else {
+                self.removed = false;
+                return Ok(RulesNews::Changed);
+            };
+            for message in messages(&datagram) {
+                match of_a_table(message, self.table) {
+                    Some(OfATable::Removed) => self.removed = true,
+                    Some(OfATable::Made) => self.removed = false,
+                    Some(OfATable::End) if std::mem::take(&mut self.removed) => return Ok(RulesNews::Removed),
+                    Some(OfATable::End) => return Ok(RulesNews::Changed),
+                    None => {}
+                }
+            }
+        }
     }
+}
+
+/// What a message says of a table: whoever replaces it as a whole removes and makes it in one transaction.
+#[derive(Debug, PartialEq, Eq)]
+enum OfATable {
+    Made,
+    Removed,
+    End,
+}
+
+/// `struct nfgenmsg` has the family in its first byte; attribute NFTA_TABLE_NAME the name, and a NUL. NFT_MSG_NEWGEN comes last
+/// (nf_tables_commit).
+fn of_a_table((kind, body): (u16, &[u8]), table: &str) -> Option<OfATable> {
+    const NFGENMSG: usize = 4;
+    const NFTA_TABLE_NAME: u16 = 1;
+    const INET: u8 = libc::NFPROTO_INET as u8;
+    if kind >> 8 != libc::NFNL_SUBSYS_NFTABLES as u16 {
+        return None;
+    }
+    let said = match i32::from(kind & 0xff) {
+        libc::NFT_MSG_NEWGEN => return Some(OfATable::End),
+        libc::NFT_MSG_NEWTABLE => OfATable::Made,
+        libc::NFT_MSG_DELTABLE => OfATable::Removed,
+        _ => return None,
+    };
+    let name = attribute(body.get(NFGENMSG..)?, NFTA_TABLE_NAME)?;
+    (body.first() == Some(&INET) && name.strip_suffix(&[0]) == Some(table.as_bytes())).then_some(said)
 }
 
 #[cfg(test)]
@@ -252,6 +312,25 @@ mod tests {
         body.extend([1, 0]);
         body.extend(address);
         message(libc::RTM_NEWNEIGH, &body)
+    }
+
+    fn of_table(kind: i32, family: u8, name: &[u8]) -> Option<OfATable> {
+        let mut body = vec![family, 0, 0, 0, 8, 0, 2, 0, 0, 0, 0, 0]; // flags before the name
+        body.extend(u16::try_from(4 + name.len()).unwrap().to_ne_bytes());
+        body.extend([1, 0]);
+        body.extend(name);
+        let bytes = message(u16::try_from(libc::NFNL_SUBSYS_NFTABLES << 8 | kind).unwrap(), &body);
+        messages(&bytes).find_map(|message| of_a_table(message, "ours"))
+    }
+
+    #[test]
+    fn only_our_table_is_ours() {
+        assert_eq!(of_table(libc::NFT_MSG_DELTABLE, 1, b"ours\0"), Some(OfATable::Removed));
+        assert_eq!(of_table(libc::NFT_MSG_NEWTABLE, 1, b"ours\0"), Some(OfATable::Made));
+        assert_eq!(of_table(libc::NFT_MSG_DELTABLE, 1, b"oursmore\0"), None);
+        assert_eq!(of_table(libc::NFT_MSG_DELTABLE, 2, b"ours\0"), None, "of IPv4 alone");
+        assert_eq!(of_table(libc::NFT_MSG_DELRULE, 1, b"ours\0"), None);
+        assert_eq!(of_table(libc::NFT_MSG_NEWGEN, 0, b""), Some(OfATable::End));
     }
 
     fn news(datagram: &[u8]) -> Vec<NetworkNews> {

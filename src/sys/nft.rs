@@ -161,7 +161,8 @@ impl Rules {
         self.off_network.difference(&self.fenced)
     }
 
-    fn is_empty(&self) -> bool {
+    /// Nothing: there is no table.
+    pub fn is_empty(&self) -> bool {
         self.veiled.is_empty() && self.fenced.is_empty() && self.off_network.is_empty()
     }
 }
