@@ -10,13 +10,13 @@ use super::client::{Client, block_on};
 use super::configured;
 use super::report::{self, Exit};
 use super::table::Rows;
-use crate::config::consumer::Consumer;
+use crate::config::consumer::{Consumer, system_unit};
 use crate::plan::dependency::{can_wait, required};
 use crate::share::consumers::Held;
 use crate::status::{ConsumerStatus, Holder, ShareStatus};
 use crate::sys::engine;
 use crate::sys::systemd::{Activity, Systemd};
-use crate::sys::user_manager;
+use crate::sys::{unit_watch, user_manager};
 
 /// Version of the form of `--json`.
 const SCHEMA: u32 = 1;
@@ -59,6 +59,8 @@ struct Known {
     unknown: BTreeMap<String, String>,
     /// Configured containers by their scopes, and units of users by what their managers call them.
     scopes: BTreeMap<String, String>,
+    /// Units that run in a slice that is a consumer, and in which.
+    in_slice: BTreeMap<String, String>,
     /// Or why that is not known.
     holders: Result<Vec<Holder>, String>,
 }
@@ -96,7 +98,8 @@ async fn ask(only: Option<&str>) -> anyhow::Result<Result<Vec<Known>, Exit>> {
     let mut known = Vec::new();
     for share in shares {
         let requiring = who_requires(&systemd, &share.name, &share.mount_point).await;
-        let requiring = requiring.with_context(|| format!("cannot ask systemd who requires {}", share.mount_point))?;
+        let mut requiring =
+            requiring.with_context(|| format!("cannot ask systemd who requires {}", share.mount_point))?;
         let (mut unknown, mut scopes) = (BTreeMap::new(), BTreeMap::new());
         for consumer in &share.consumers {
             match look_up(&systemd, consumer).await {
@@ -105,8 +108,21 @@ async fn ask(only: Option<&str>) -> anyhow::Result<Result<Vec<Known>, Exit>> {
                 Err(why) => drop(unknown.insert(consumer.unit.clone(), why)),
             }
         }
+        // of a unit that is not loaded nobody can say who it is pulled in by
+        for unit in share.consumers.iter().filter_map(|consumer| system_unit(&consumer.unit)) {
+            if !requiring.iter().any(|known| known == unit) && waits(&systemd, unit, &share).await {
+                requiring.push(unit.to_owned());
+            }
+        }
         let holders = client.holders(&share.name).await.map_err(|error| report::in_one_line(error.as_ref()));
-        known.push(Known { share, requiring, unknown, scopes, holders });
+        let mut in_slice = BTreeMap::new();
+        let holding = holders.iter().flatten().filter_map(|holder| holder.unit.clone());
+        for unit in requiring.iter().cloned().chain(holding) {
+            if let Some(slice) = slice_among(&systemd, &unit, share.consumers.iter().map(|known| &*known.unit)).await {
+                in_slice.insert(unit, slice);
+            }
+        }
+        known.push(Known { share, requiring, unknown, scopes, in_slice, holders });
     }
     Ok(Ok(known))
 }
@@ -119,6 +135,26 @@ pub(super) async fn who_requires(systemd: &Systemd, share: &str, mount_point: &s
         requiring.extend(systemd.pulled_in_by(unit).await?.into_iter().filter(|other| !units.contains(other)));
     }
     Ok(requiring)
+}
+
+/// Whether the start of a unit waits for a share, as far as systemd can say.
+async fn waits(systemd: &Systemd, unit: &str, share: &ShareStatus) -> bool {
+    let after = systemd.starts_after(unit).await.ok().flatten().unwrap_or_default();
+    required(&share.name, &share.mount_point).iter().any(|unit| after.contains(unit))
+}
+
+/// The slice among these consumers in which a unit runs: it is paused with that.
+pub(super) async fn slice_among<'a>(
+    systemd: &Systemd,
+    unit: &str,
+    consumers: impl Iterator<Item = &'a str>,
+) -> Option<String> {
+    let slices: Vec<&str> = consumers.filter(|consumer| consumer.ends_with(".slice")).collect();
+    if slices.is_empty() {
+        return None;
+    }
+    let cgroup = systemd.cgroup(unit).await.ok().flatten()?;
+    slices.into_iter().find(|slice| unit_watch::is_in(&cgroup, slice)).map(str::to_owned)
 }
 
 /// The scope of a consumer that is a running container; or why a consumer is not known.
@@ -147,7 +183,7 @@ async fn is_known(systemd: &Systemd, unit: &str) -> Result<(), String> {
     if unknown { Err("systemd does not know it: is the name right?".to_owned()) } else { Ok(()) }
 }
 
-fn dependents(Known { share, requiring, unknown, scopes, holders }: &Known) -> Vec<Dependent> {
+fn dependents(Known { share, requiring, unknown, scopes, in_slice, holders }: &Known) -> Vec<Dependent> {
     let named = |unit: &str| {
         let files = holders.is_ok().then_some(0);
         Dependent { share: share.name.clone(), unit: unit.to_owned(), files, ..Dependent::default() }
@@ -168,7 +204,11 @@ fn dependents(Known { share, requiring, unknown, scopes, holders }: &Known) -> V
         dependent.files = Some(dependent.files.unwrap_or(0) + holder.files + holder.directories);
     }
     for dependent in found.values_mut() {
-        dependent.missing = missing(dependent, unknown);
+        let slice = in_slice.get(&dependent.unit).filter(|_| !dependent.configured);
+        match slice.and_then(|slice| share.consumers.iter().find(|consumer| consumer.unit == *slice)) {
+            Some(slice) => dependent.held = slice.held,
+            None => dependent.missing = missing(dependent, unknown),
+        }
     }
     found.into_values().collect()
 }
@@ -227,13 +267,15 @@ mod tests {
             "server": "tower", "source": "films", "mount_point": "/mnt/films", "hold_reasons": [], "wanted": "mounted",
             "consumers_progress": "settled", "given_up": false,
             "consumers": [{"unit": "player.service", "held": "paused"}, {"unit": "plyer.service"}, {"unit": "container:tdarr"},
-                          {"unit": "label:films", "containers": ["docker:cut"]}, {"unit": "docker:cut", "held": "stopped"}],
+                          {"unit": "label:films", "containers": ["docker:cut"]}, {"unit": "docker:cut", "held": "stopped"},
+                          {"unit": "media.slice", "held": "paused"}],
         });
         Known {
             share: serde_json::from_value(share).unwrap(),
             requiring: vec!["player.service".into(), "scan.service".into()],
             unknown: BTreeMap::from([("plyer.service".into(), "systemd does not know it: is the name right?".into())]),
             scopes: BTreeMap::from([("docker-4cf2b1.scope".into(), "container:tdarr".into())]),
+            in_slice: BTreeMap::from([("heavy.service".into(), "media.slice".into())]),
             holders,
         }
     }
@@ -254,6 +296,7 @@ mod tests {
             holder(Some("docker-4cf2b1.scope"), 3),
             holder(Some("player.service"), 1),
             holder(None, 0),
+            holder(Some("heavy.service"), 1),
         ];
         let found = dependents(&known(Ok(holders)));
         let of = |unit: &str| found.iter().find(|dependent| dependent.unit == unit).unwrap().clone();
@@ -269,7 +312,13 @@ mod tests {
         assert_eq!((tdarr.configured, tdarr.files, tdarr.missing), (true, Some(4), vec![]));
         assert_eq!((of("label:films").configured, of("docker:cut").held), (true, Some(Held::Stopped)));
         assert!(render(&found).contains("\nlabel:films (films): stands for docker:cut\n"), "{}", render(&found));
-        assert_eq!(found.len(), 7);
+        let heavy = of("heavy.service");
+        assert_eq!(
+            (heavy.configured, heavy.held, heavy.missing),
+            (false, Some(Held::Paused), vec![]),
+            "with its slice"
+        );
+        assert_eq!(found.len(), 9);
         crate::cli::validate::conforms("consumers", &document(&found));
     }
 

@@ -6,11 +6,12 @@ use std::time::Duration;
 
 use super::check::load_and_check;
 use super::client::{Client, block_on};
-use super::consumers::who_requires;
+use super::consumers::{slice_among, who_requires};
 use super::records::Unfinished;
 use super::report::{Exit, in_one_line, print, say};
 use super::takeover::{self, Places};
 use crate::config::consumer::{Consumer, system_unit};
+use crate::config::settings::ShareSettings;
 use crate::config::{self, Invalid, Settings};
 use crate::plan::beside::Found;
 use crate::plan::doctor::facts::{self, Contents, Daemon, Generator, HostFacts, ServiceFacts, Underneath, UserUnit};
@@ -275,10 +276,29 @@ async fn ask_systemd(settings: &Settings, facts: &mut ServiceFacts) -> zbus::Res
     for share in settings.shares.values() {
         let (name, mount_point) = (share.id.to_string(), share.mount_point.to_string_lossy());
         if let Ok(requiring) = who_requires(&systemd, &name, &mount_point).await {
-            facts.requiring.insert(name, requiring);
+            facts.requiring.insert(name.clone(), outside_slices(&systemd, share, requiring).await);
+        }
+        if let Some(holding) = facts.holding.get_mut(&name) {
+            *holding = outside_slices(&systemd, share, std::mem::take(holding)).await.into_iter().collect();
         }
     }
     Ok(())
+}
+
+/// Those of some units that are not paused with a slice.
+async fn outside_slices(
+    systemd: &Systemd,
+    share: &ShareSettings,
+    units: impl IntoIterator<Item = String>,
+) -> Vec<String> {
+    let mut outside = Vec::new();
+    for unit in units {
+        let consumers = share.consumers.iter().map(|consumer| &*consumer.unit);
+        if slice_among(systemd, &unit, consumers).await.is_none() {
+            outside.push(unit);
+        }
+    }
+    outside
 }
 
 fn exit(scope: Scope, form: Form, worst: Severity) -> Exit {

@@ -256,6 +256,8 @@ impl ConsumersActor {
                 info!(unit, "systemd gave up starting it, because something that it requires could not be started");
                 self.feed(now, UnitEvent::StartMissed { unit });
             }
+            Woken::Watched(Watched::JobQueued { unit, job }) => self.feed(now, UnitEvent::JobQueued { unit, job }),
+            Woken::Watched(Watched::JobDone { unit, job }) => self.feed(now, UnitEvent::JobDone { unit, job }),
             Woken::Written(written) => self.journal.handle_written(now, written),
             Woken::Timeout => self.machine.handle_timeout(now),
         }

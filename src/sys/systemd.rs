@@ -36,6 +36,7 @@ const START_POLL: Duration = Duration::from_millis(200);
 trait Manager {
     fn start_unit(&self, name: &str, mode: &str) -> zbus::Result<OwnedObjectPath>;
     fn stop_unit(&self, name: &str, mode: &str) -> zbus::Result<OwnedObjectPath>;
+    fn restart_unit(&self, name: &str, mode: &str) -> zbus::Result<OwnedObjectPath>;
     fn try_restart_unit(&self, name: &str, mode: &str) -> zbus::Result<OwnedObjectPath>;
     fn kill_unit(&self, name: &str, whom: &str, signal: i32) -> zbus::Result<()>;
     fn load_unit(&self, name: &str) -> zbus::Result<OwnedObjectPath>;
@@ -56,6 +57,8 @@ trait Manager {
 trait Unit {
     #[zbus(property(emits_changed_signal = "false"))]
     fn active_state(&self) -> zbus::Result<String>;
+    #[zbus(property(emits_changed_signal = "false"))]
+    fn sub_state(&self) -> zbus::Result<String>;
     #[zbus(property(emits_changed_signal = "false"))]
     fn load_state(&self) -> zbus::Result<String>;
     #[zbus(property(emits_changed_signal = "false"))]
@@ -303,9 +306,21 @@ impl Systemd {
         Ok(self.manager.system_state().await? == "stopping")
     }
 
-    /// Queues a start job; an opposite job of the administrator wins (mode "fail").
+    /// Queues a start job; an opposite job of the administrator wins (mode "fail"). A service that waits for its `Restart=` is
+    /// restarted: a start job would wait for that, also if its own job was given up (service_start in systemd's service.c).
     pub async fn start(&self, unit: &str) -> zbus::Result<()> {
-        self.manager.start_unit(unit, "fail").await.map(|_| ())
+        let waits = self.unit(unit).await?.sub_state().await?.starts_with("auto-restart");
+        let job = match waits {
+            true => self.manager.restart_unit(unit, "fail").await,
+            false => self.manager.start_unit(unit, "fail").await,
+        };
+        job.map(drop)
+    }
+
+    /// The cgroup of one of a unit's processes; `None` if it has none.
+    pub async fn cgroup(&self, unit: &str) -> zbus::Result<Option<String>> {
+        let processes = self.manager.get_unit_processes(unit).await?;
+        Ok(processes.into_iter().next().map(|(cgroup, _, _)| cgroup))
     }
 
     /// Queues a stop job.

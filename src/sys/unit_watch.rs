@@ -61,7 +61,26 @@ pub enum Watched {
         /// Its name.
         unit: String,
     },
+    /// systemd has got a job for the unit.
+    JobQueued {
+        /// The consumer's name.
+        unit: String,
+        /// The job's number.
+        job: u32,
+    },
+    /// It was done, and the unit does not run.
+    JobDone {
+        /// The consumer's name.
+        unit: String,
+        /// The job's number.
+        job: u32,
+    },
 }
+
+/// Id, object, unit (org.freedesktop.systemd1(5)).
+type JobNew = (u32, zbus::wire::OwnedObjectPath, String);
+/// The same, and its result.
+type JobRemoved = (u32, zbus::wire::OwnedObjectPath, String, String);
 
 /// Reports what happens to those consumers that are units, until the connection is lost, the set of consumers changes (`Ok`), or nobody
 /// listens any more.
@@ -181,9 +200,13 @@ impl<'a> Watch<'a> {
         let owner = MatchRule::builder().msg_type(Type::Signal).sender("org.freedesktop.DBus");
         bus.add_match_rule(owner.member("NameOwnerChanged").add_arg(SYSTEMD).build()?).await?;
         bus.add_match_rule(of_manager("Reloading").build()?).await?;
-        // id, object, unit, result (org.freedesktop.systemd1(5))
         bus.add_match_rule(of_manager("JobRemoved").arg(3, "dependency").build()?).await?;
+        if units.iter().any(|unit| is_slice(unit)) {
+            bus.add_match_rule(of_manager("JobRemoved").arg(3, "done").build()?).await?;
+        }
         for unit in units {
+            bus.add_match_rule(of_manager("JobNew").arg(2, unit.as_str()).build()?).await?;
+            bus.add_match_rule(of_manager("JobRemoved").arg(2, unit.as_str()).arg(3, "done").build()?).await?;
             for member in ["UnitNew", "UnitRemoved"] {
                 bus.add_match_rule(of_manager(member).add_arg(unit.as_str()).build()?).await?;
             }
@@ -217,11 +240,15 @@ impl<'a> Watch<'a> {
                 let unit = message.body().deserialize::<(String, zbus::wire::OwnedObjectPath)>().map(|(unit, _)| unit);
                 unit.ok().into_iter().filter(|unit| self.paths.values().any(|known| known == unit)).collect()
             }
+            (Some("JobNew"), _) => {
+                if let Ok((job, _, unit)) = message.body().deserialize::<JobNew>() {
+                    let _ = self.report.send(Watched::JobQueued { unit: self.consumer(unit), job }).await;
+                }
+                Vec::new()
+            }
             (Some("JobRemoved"), _) => {
-                let job = message.body().deserialize::<(u32, zbus::wire::OwnedObjectPath, String, String)>();
-                let unit = job.ok().filter(|(.., result)| result == "dependency").map(|(_, _, unit, _)| unit);
-                if let Some(unit) = unit.filter(|unit| self.paths.values().any(|known| known == unit)) {
-                    let _ = self.report.send(Watched::StartMissed { unit: self.consumer(unit) }).await;
+                if let Ok((job, _, unit, result)) = message.body().deserialize::<JobRemoved>() {
+                    self.job_removed(job, unit, &result).await?;
                 }
                 Vec::new()
             }
@@ -234,6 +261,35 @@ impl<'a> Watch<'a> {
             }
             _ => Vec::new(),
         })
+    }
+
+    async fn job_removed(&mut self, job: u32, unit: String, result: &str) -> zbus::Result<()> {
+        let is_consumer = self.paths.values().any(|known| *known == unit);
+        let news = match result {
+            "dependency" if is_consumer => Watched::StartMissed { unit: self.consumer(unit) },
+            "done" if is_consumer => {
+                self.look_at(std::iter::once(unit.clone())).await?;
+                if self.known.get(&unit).is_none_or(|(running, _)| *running) {
+                    return Ok(());
+                }
+                Watched::JobDone { unit: self.consumer(unit), job }
+            }
+            "done" => match self.slice_of(&unit).await? {
+                // who has just been started in a slice that is held is to be held with it
+                Some(slice) => Watched::Unit { unit: self.consumer(slice), running: true, run: None },
+                None => return Ok(()),
+            },
+            _ => return Ok(()),
+        };
+        let _ = self.report.send(news).await;
+        Ok(())
+    }
+
+    /// The slice among the consumers in which a unit runs.
+    async fn slice_of(&self, unit: &str) -> zbus::Result<Option<String>> {
+        let slices = self.paths.values().filter(|known| is_slice(known));
+        let cgroup = if_known(self.systemd.cgroup(unit).await)?.flatten();
+        Ok(cgroup.and_then(|cgroup| slices.into_iter().find(|slice| is_in(&cgroup, slice)).cloned()))
     }
 
     /// Asks systemd, and reports what is not known yet.
@@ -259,6 +315,15 @@ fn if_known<T>(answer: zbus::Result<T>) -> zbus::Result<Option<T>> {
         Err(zbus::Error::MethodError(..)) => Ok(None),
         answer => answer.map(Some),
     }
+}
+
+fn is_slice(unit: &str) -> bool {
+    unit.ends_with(".slice")
+}
+
+/// Whether a cgroup lies in that of a slice.
+pub fn is_in(cgroup: &str, slice: &str) -> bool {
+    cgroup.split('/').any(|part| part == slice)
 }
 
 fn of_systemd<'m>() -> zbus::match_rule::Builder<'m> {

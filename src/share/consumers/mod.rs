@@ -208,6 +208,20 @@ pub enum UnitEvent {
         /// Unit name.
         unit: String,
     },
+    /// systemd has got a job for the unit, from whomever.
+    JobQueued {
+        /// Unit name.
+        unit: String,
+        /// The job's number; none comes twice in a boot.
+        job: u32,
+    },
+    /// The job was done, and the unit does not run.
+    JobDone {
+        /// Unit name.
+        unit: String,
+        /// The job's number.
+        job: u32,
+    },
     /// systemd can be reached again: what failed is tried at once.
     BusBack,
     /// The host slept.
@@ -289,6 +303,16 @@ impl Consumers {
             UnitEvent::StartMissed { unit } => {
                 if let Some(unit) = self.units.get_mut(&unit) {
                     unit.start_missed(now);
+                }
+            }
+            UnitEvent::JobQueued { unit, job } => {
+                if let Some(unit) = self.units.get_mut(&unit) {
+                    unit.job_queued(now, job);
+                }
+            }
+            UnitEvent::JobDone { unit, job } => {
+                if let Some(known) = self.units.get_mut(&unit) {
+                    known.job_done(&unit, job);
                 }
             }
             UnitEvent::BusBack => self.units.values_mut().for_each(|unit| unit.retry_at = None),

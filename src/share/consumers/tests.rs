@@ -295,3 +295,36 @@ fn a_start_that_was_given_up_while_all_was_well_is_somebody_elses_affair() {
     start_missed(&mut consumers, 60);
     assert_eq!((settle(&mut consumers), held(&consumers, "app")), (vec![], None));
 }
+
+/// Its watchdog expired while it was paused, and systemd's restart waited for the share in vain.
+#[test]
+fn what_died_while_it_was_paused_and_could_not_be_restarted_is_started_when_its_share_is_back() {
+    let mut consumers = consumers(&[("app", unit(0, &["films"], OnOutage::Pause))]);
+    demand(&mut consumers, "films", Demand::Hold);
+    settle(&mut consumers);
+    assert_eq!(held(&consumers, "app"), Some(Held::Paused));
+    start_missed(&mut consumers, 60);
+    settle(&mut consumers);
+    demand(&mut consumers, "films", Demand::Run);
+    assert_eq!(steps(&settle(&mut consumers)).last(), Some(&("app", UnitStep::ContinueAndStart)));
+    assert_eq!(held(&consumers, "app"), None);
+}
+
+fn job(consumers: &mut Consumers, queued: u64, done: u64) {
+    let (unit, job) = ("app".to_owned(), 7);
+    consumers.handle_event(at(queued), UnitEvent::JobQueued { unit: unit.clone(), job });
+    consumers.handle_event(at(done), UnitEvent::JobDone { unit, job });
+}
+
+#[test]
+fn what_somebody_stops_that_is_stopped_already_stays_so() {
+    let mut consumers = consumers(&[("app", unit(0, &["films"], OnOutage::Stop))]);
+    demand(&mut consumers, "films", Demand::Hold);
+    settle(&mut consumers);
+    job(&mut consumers, 3, 4);
+    assert_eq!(held(&consumers, "app"), Some(Held::Stopped), "that may be nasmount's own, told late");
+    job(&mut consumers, 30, 31);
+    assert_eq!(held(&consumers, "app"), None);
+    demand(&mut consumers, "films", Demand::Run);
+    assert_eq!(settle(&mut consumers), []);
+}

@@ -21,6 +21,9 @@ const LONGEST_RETRY: Duration = Duration::from_secs(10);
 /// A start that systemd gives up so soon after its shares are back was asked for while one of them was away.
 const JUST_BACK: Duration = Duration::from_secs(5);
 
+/// Jobs that systemd tells of so soon after nasmount's own stop may be that stop: what it says is heard on another connection.
+const OWN_JOBS_TOLD_WITHIN: Duration = Duration::from_secs(10);
+
 /// What is wanted of a unit, the stricter the greater.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Wish {
@@ -77,6 +80,10 @@ pub(super) struct Unit {
     running: Option<bool>,
     /// It was seen not to run, and nasmount has not started it since: if it runs, somebody else started it.
     seen_stopped: bool,
+    /// When nasmount last began or ended to stop it.
+    stopped_at: Option<BootInstant>,
+    /// A job that somebody else asked for while it was stopped.
+    foreign_job: Option<u32>,
     /// What the wish asks for was done.
     acted: bool,
     /// It failed at least once since the wish was formed.
@@ -97,6 +104,8 @@ impl Unit {
             retry_at: None,
             running: None,
             seen_stopped: false,
+            stopped_at: None,
+            foreign_job: None,
             acted: false,
             attempted: false,
             tries: 0,
@@ -180,6 +189,7 @@ impl Unit {
             self.held = Some(self.held.map_or(more, |held| held.and(more)));
             if more == Held::Stopped {
                 self.stopped_run = None; // systemd may start it anew before it hears of the stop
+                self.stopped_at = Some(now);
             }
         }
         let within = match step {
@@ -211,6 +221,7 @@ impl Unit {
                 self.held = Some(Held::Stopped);
                 self.running = Some(false);
                 self.seen_stopped = true;
+                self.stopped_at = Some(now);
             }
             UnitStep::Continue => {
                 self.acted = true;
@@ -279,12 +290,39 @@ impl Unit {
     /// systemd gave up a start because something that the unit requires could not be started. If that may have been a share, the
     /// start is made good when its shares are back: once, because it may have been something else.
     pub(super) fn start_missed(&mut self, now: BootInstant) {
-        if self.held.is_some() {
-            return; // started when it is let go, anyway
+        match self.held {
+            Some(Held::Stopped | Held::PausedAndStopped) => return, // started when it is let go, anyway
+            // it died while it was paused, and its Restart= came to nothing; or it runs, and was started once more
+            Some(Held::Paused) => {
+                (self.held, self.stopped_run) = (Some(Held::PausedAndStopped), None);
+                return self.look_again();
+            }
+            None => {}
         }
         let just_back = self.formed_at.take_if(|at| self.wish == Wish::LetGo && now.since(*at) <= JUST_BACK).is_some();
         if self.wish != Wish::LetGo || just_back {
             (self.held, self.stopped_run, self.seen_stopped) = (Some(Held::Stopped), None, true);
+            self.look_again();
+        }
+    }
+
+    /// systemd has got a job for it.
+    pub(super) fn job_queued(&mut self, now: BootInstant, job: u32) {
+        let may_be_ours = self.pending.is_some()
+            || self.stopped_at.is_some_and(|at| now.since(at) <= OWN_JOBS_TOLD_WITHIN)
+            || !self.seen_stopped;
+        if self.held == Some(Held::Stopped) && !may_be_ours {
+            self.foreign_job = Some(job);
+        }
+    }
+
+    /// A job of it was done, and it does not run: somebody stopped what nasmount had stopped, and it is his to start again. (Or it was
+    /// `try-restart`, of which systemd says the same.)
+    pub(super) fn job_done(&mut self, name: &str, job: u32) {
+        let is_foreign = self.foreign_job.take_if(|foreign| *foreign == job).is_some();
+        if is_foreign && self.held == Some(Held::Stopped) && self.seen_stopped && self.pending.is_none() {
+            info!(unit = name, "stopped by somebody else, too: it is not started when its shares are back");
+            self.held = None;
             self.look_again();
         }
     }
