@@ -13,18 +13,23 @@ use crate::config::settings::Settings;
 use crate::plan::dependency;
 use crate::share::State;
 use crate::sys::generator;
+use crate::sys::state_file::StateFiles;
 use crate::sys::systemd::Systemd;
 
-/// Has systemd run the generators, unless they have seen this configuration. It has at boot, and after `systemctl daemon-reload`.
+/// Has systemd run the generators, unless they have seen this configuration. It has at boot, and after `systemctl daemon-reload`. What
+/// they have made of it is what they make of one that is not valid, too.
 pub fn keep(settings: &Settings) {
     let wanted = dependency::files(settings);
     warn_of_limits(settings);
     tokio::spawn(async move {
         if is_written(&wanted) {
-            return;
+            return remember(wanted).await;
         }
         match Systemd::reload().await {
-            _ if is_written(&wanted) => info!("systemd knows what can depend on a share"),
+            _ if is_written(&wanted) => {
+                info!("systemd knows what can depend on a share");
+                remember(wanted).await;
+            }
             Ok(()) => warn!(
                 "what systemd knows of dependencies on shares comes from another configuration: is nasmount-generator installed, \
                  and does the daemon run without --config?"
@@ -32,6 +37,13 @@ pub fn keep(settings: &Settings) {
             Err(error) => warn!(%error, "systemd does not know what can depend on a share: `systemctl daemon-reload`"),
         }
     });
+}
+
+async fn remember(files: BTreeMap<String, String>) {
+    let written = tokio::task::spawn_blocking(move || StateFiles::of_host().write_generated(&files)).await;
+    if let Err(error) = written.unwrap_or_else(|error| Err(error.into())) {
+        warn!(%error, "nothing depends on shares any more when the configuration is not valid at a daemon-reload");
+    }
 }
 
 /// Whenever a share is online, a wait for it that was given up is no failure of the host any more. Ends with the share's loop.

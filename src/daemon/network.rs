@@ -129,6 +129,9 @@ impl Inner {
             }
         };
         self.applied = Some(applied);
+        if self.warned {
+            info!("veil and fence are laid");
+        }
         (self.has_worked, self.warned, self.failed_raises) = (true, false, 0);
         Ok(())
     }
@@ -142,7 +145,10 @@ impl Inner {
 
     fn warn_once(&mut self, error: &io::Error) {
         if !std::mem::replace(&mut self.warned, true) {
-            warn!(%error, "no veil and no fence: is the package nftables installed?");
+            match error.kind() {
+                io::ErrorKind::NotFound => warn!(%error, "no veil and no fence: is the package nftables installed?"),
+                _ => warn!(%error, "no veil and no fence; trying again"),
+            }
         }
     }
 }

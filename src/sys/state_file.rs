@@ -6,6 +6,7 @@
 //! /run/nasmount/paused.json          units that may be SIGSTOPped                         as long as the boot
 //! /var/lib/nasmount/stopped.json     units to be started again                            also after a reboot
 //! /var/lib/nasmount/barriers.json    barriers that were laid (`barrier_memory`)           also after a reboot
+//! /var/lib/nasmount/generated.json   what systemd knows of dependencies on shares         also after a reboot
 //! /var/lib/nasmount/server/NAME.json who a server is, and where it was ([`ServerMemory`])  also after a reboot
 //! ```
 //!
@@ -91,6 +92,12 @@ pub struct ServerMemory {
     pub identity: Option<Identity>,
     /// Where its name led to last.
     pub address: Option<IpAddr>,
+}
+
+#[derive(Default, Serialize, Deserialize)]
+#[serde(default)]
+struct GeneratedFile {
+    files: BTreeMap<String, String>,
 }
 
 #[derive(Default, Serialize, Deserialize)]
@@ -201,6 +208,22 @@ impl StateFiles {
 
     fn barriers(&self) -> PathBuf {
         self.state.join("barriers.json")
+    }
+
+    /// What the generator wrote of the last configuration that was in force, by path.
+    pub fn read_generated(&self) -> io::Result<BTreeMap<String, String>> {
+        let file: GeneratedFile = read(&self.generated(), |_| GeneratedFile::default())?;
+        Ok(file.files)
+    }
+
+    /// Replaces that; on a disk, which may keep its writer waiting.
+    pub fn write_generated(&self, files: &BTreeMap<String, String>) -> io::Result<()> {
+        let file = GeneratedFile { files: files.clone() };
+        write(&self.generated(), (!files.is_empty()).then_some(&file))
+    }
+
+    fn generated(&self) -> PathBuf {
+        self.state.join("generated.json")
     }
 
     /// The units of a list.

@@ -35,7 +35,7 @@ systemctl stop nasmount-barrier
 ! nft list table inet nasmount 2>/dev/null
 systemctl reset-failed
 ! grep -E ' (cifs|autofs) .*nasmount|/run/nasmount/' /proc/self/mountinfo
-! ls /run/nasmount/share/* /run/nasmount/paused.json /var/lib/nasmount/stopped.json /var/lib/nasmount/barriers.json 2>/dev/null";
+! ls /run/nasmount/share/* /run/nasmount/paused.json /var/lib/nasmount/stopped.json /var/lib/nasmount/{barriers,generated}.json 2>/dev/null";
 
 /// One share of a case's configuration.
 pub struct ShareOf<'case> {

@@ -1,5 +1,6 @@
 //! What a worker does to the host outside of a clone.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, Read as _};
 use std::net::{IpAddr, ToSocketAddrs as _};
@@ -170,6 +171,9 @@ pub(super) fn clear() -> Result<(), Failed> {
         retire(&share, mount_point)?;
     }
     forget_barriers().attempt(|| "cannot forget the barriers".into())?;
+    StateFiles::of_host()
+        .write_generated(&BTreeMap::new())
+        .attempt(|| "cannot forget what depends on shares".into())?;
     crate::sys::nft::remove().attempt(|| "cannot remove veil and fence".into())?;
     if !mountinfo::on(&entries, Path::new(paths::CLONE_DIRECTORY)).is_empty() {
         rustix::mount::unmount(paths::CLONE_DIRECTORY, UnmountFlags::DETACH)
