@@ -145,10 +145,12 @@ impl Inner {
 
     fn warn_once(&mut self, error: &io::Error) {
         if !std::mem::replace(&mut self.warned, true) {
-            match error.kind() {
-                io::ErrorKind::NotFound => warn!(%error, "no veil and no fence: is the package nftables installed?"),
-                _ => warn!(%error, "no veil and no fence; trying again"),
-            }
+            let hint = if error.kind() == io::ErrorKind::NotFound {
+                "is the package nftables installed?"
+            } else {
+                "trying again"
+            };
+            warn!(%error, "no veil and no fence: {hint}");
         }
     }
 }
