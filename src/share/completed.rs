@@ -173,6 +173,7 @@ impl Share {
             Step::RaiseSinkhole => {
                 info!(%failure, "no sinkhole");
                 self.facts.sunk = true;
+                self.look_again_if_stuck();
             }
             Step::AskForLoss => {
                 warn!(%failure, "it is not known whether data was lost");
