@@ -170,11 +170,7 @@ impl Share {
                 warn!(%failure, "cannot shut the file system down");
                 self.facts.shut_down = true;
             }
-            Step::RaiseSinkhole => {
-                info!(%failure, "no sinkhole");
-                self.facts.sunk = true;
-                self.look_again_if_stuck();
-            }
+            Step::RaiseSinkhole => self.on_no_sinkhole(&failure),
             Step::AskForLoss => {
                 warn!(%failure, "it is not known whether data was lost");
                 self.facts.loss_due = false;
@@ -198,6 +194,13 @@ impl Share {
             | Step::Release
             | Step::DropClone => self.try_step_again(now, step, failure),
         }
+    }
+
+    /// It only makes things faster, too.
+    fn on_no_sinkhole(&mut self, failure: &Failure) {
+        info!(%failure, "no sinkhole");
+        self.facts.sunk = true;
+        self.look_again_if_stuck();
     }
 
     fn on_silent(&mut self, now: BootInstant, failure: Failure) {
