@@ -310,7 +310,10 @@ impl Share {
                 self.facts.verified = false;
                 self.abandon_request();
             }
-            Trust::Dead { .. } => {
+            Trust::Dead { verdict } => {
+                if self.state == State::Holding && self.reason == Reason::Started {
+                    self.reason = Reason::ServerDead { verdict }; // for which an earlier daemon held it
+                }
                 self.facts.verified = false;
                 self.facts.reconnected = false;
                 self.abandon_request();

@@ -201,6 +201,18 @@ fn a_new_daemon_asks_what_was_lost() {
     assert_eq!(desk.times("ask for loss"), 1);
 }
 
+#[test]
+fn a_new_daemon_says_for_what_it_holds() {
+    let mut desk = Desk::new(DEAD);
+    desk.share = Share::new(desk.share.spec.clone(), 7, desk.now);
+    let memory = Memory { outage_since: Some(desk.now), ..Memory::default() };
+    desk.survey = Survey { clone: true, barrier: true, memory, ..Survey::default() };
+    desk.put(Event::ServerTrustChanged { trust: Trust::Unknown });
+    desk.put(Event::ServerTrustChanged { trust: DEAD });
+    let desk = desk.is(State::Holding);
+    assert!(matches!(desk.share.reason(), Reason::ServerDead { .. }), "{}", desk.share.reason());
+}
+
 /// A request that is refused within moments asks whether the login is; one that is not answered does not.
 #[test]
 fn a_recovery_without_a_session_tries_the_login_once() {

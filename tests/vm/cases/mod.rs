@@ -86,7 +86,7 @@ pub const CASES: &[Case] = &[
     Case { name: "66-neighbours", on: On::Newest, run: c66_neighbours::run },
     Case { name: "70-dependency", on: On::Trixie, run: c70_dependency::run },
     Case { name: "71-dependency-by-hand", on: On::Bookworm, run: c70_dependency::without_boot },
-    Case { name: "72-not-left-alone", on: On::EverySuite, run: c72_not_left_alone::run },
+    Case { name: "72-not-left-alone", on: On::Trixie, run: c72_not_left_alone::run },
     Case { name: "80-poweroff", on: On::Trixie, run: c80_poweroff::run },
     Case { name: "81-poweroff-hung", on: On::Bookworm, run: c80_poweroff::hung },
 ];
