@@ -16,7 +16,7 @@ use crate::share::consumers::Held;
 use crate::status::{ConsumerStatus, Holder, ShareStatus};
 use crate::sys::engine;
 use crate::sys::systemd::{Activity, Systemd};
-use crate::sys::{unit_watch, user_manager};
+use crate::sys::user_manager;
 
 /// Version of the form of `--json`.
 const SCHEMA: u32 = 1;
@@ -118,8 +118,9 @@ async fn ask(only: Option<&str>) -> anyhow::Result<Result<Vec<Known>, Exit>> {
         let mut in_slice = BTreeMap::new();
         let holding = holders.iter().flatten().filter_map(|holder| holder.unit.clone());
         for unit in requiring.iter().cloned().chain(holding) {
-            if let Some(slice) = slice_among(&systemd, &unit, share.consumers.iter().map(|known| &*known.unit)).await {
-                in_slice.insert(unit, slice);
+            let consumers = share.consumers.iter().map(|consumer| &*consumer.unit);
+            if let Ok(Some(slice)) = systemd.slice_among(&unit, consumers).await {
+                in_slice.insert(unit, slice.to_owned());
             }
         }
         known.push(Known { share, requiring, unknown, scopes, in_slice, holders });
@@ -141,20 +142,6 @@ pub(super) async fn who_requires(systemd: &Systemd, share: &str, mount_point: &s
 async fn waits(systemd: &Systemd, unit: &str, share: &ShareStatus) -> bool {
     let after = systemd.starts_after(unit).await.ok().flatten().unwrap_or_default();
     required(&share.name, &share.mount_point).iter().any(|unit| after.contains(unit))
-}
-
-/// The slice among these consumers in which a unit runs: it is paused with that.
-pub(super) async fn slice_among<'a>(
-    systemd: &Systemd,
-    unit: &str,
-    consumers: impl Iterator<Item = &'a str>,
-) -> Option<String> {
-    let slices: Vec<&str> = consumers.filter(|consumer| consumer.ends_with(".slice")).collect();
-    if slices.is_empty() {
-        return None;
-    }
-    let cgroup = systemd.cgroup(unit).await.ok().flatten()?;
-    slices.into_iter().find(|slice| unit_watch::is_in(&cgroup, slice)).map(str::to_owned)
 }
 
 /// The scope of a consumer that is a running container; or why a consumer is not known.

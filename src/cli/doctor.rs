@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::check::load_and_check;
 use super::client::{Client, block_on};
-use super::consumers::{slice_among, who_requires};
+use super::consumers::who_requires;
 use super::records::Unfinished;
 use super::report::{Exit, in_one_line, print, say};
 use super::takeover::{self, Places};
@@ -294,7 +294,7 @@ async fn outside_slices(
     let mut outside = Vec::new();
     for unit in units {
         let consumers = share.consumers.iter().map(|consumer| &*consumer.unit);
-        if slice_among(systemd, &unit, consumers).await.is_none() {
+        if !matches!(systemd.slice_among(&unit, consumers).await, Ok(Some(_))) {
             outside.push(unit);
         }
     }

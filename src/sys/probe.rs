@@ -12,7 +12,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::{Instant, timeout, timeout_at};
 
-use crate::share::detector::{Identity, Probed, Verdict};
+use crate::share::detector::{self, Identity, Probed, Verdict};
 
 /// The only port nasmount mounts from.
 pub const SMB_PORT: u16 = 445;
@@ -100,11 +100,8 @@ fn encryption_context(ciphers: &[u16]) -> Vec<u8> {
     context
 }
 
-/// How long the first connection to a dead server is kept on which it has not answered ...
-const KEPT_FIRST: Duration = Duration::from_secs(5);
-/// ... and, doubled with each, how long any is: a server of which only the one process hangs that took the connection is found to live
-/// by the next one.
-const KEPT_LONGEST: Duration = Duration::from_secs(60);
+/// How much longer than the deadline the rest of an answer may take that has begun to come; it is one packet.
+const REST_WITHIN: Duration = Duration::from_secs(5);
 /// Seconds without a word after which the kernel asks whether the other end still knows the connection, and between two such questions ...
 const KEEPALIVE_SECONDS: u32 = 1;
 /// ... and how many of them may stay unanswered. A NAS that was switched off and on again meanwhile answers the first with RST.
@@ -139,13 +136,13 @@ async fn ask_dead(
 ) -> (Probed, Option<Unanswered>) {
     let deadline = Instant::now() + within;
     let silent = Probed::plainly(Verdict::Silent);
-    let mut kept_for = KEPT_FIRST;
+    let mut kept_for = detector::kept_for(None);
     if let Some(mut kept) = unanswered {
         let old = kept.since.elapsed() >= kept.kept_for;
         match kept.answer(if old { Instant::now() } else { deadline }).await {
             Ok(Some(probed)) => return (probed, None),
             Ok(None) if !old => return (silent, Some(kept)),
-            Ok(None) => kept_for = (2 * kept.kept_for).min(KEPT_LONGEST),
+            Ok(None) => kept_for = detector::kept_for(Some(kept.kept_for)),
             Err(_) => {} // the server has forgotten it, and may answer on another
         }
     }
@@ -169,7 +166,7 @@ impl Unanswered {
             Ok(readable) => readable?,
         }
         // half an answer cannot be waited for in two goes
-        timeout_at(deadline + KEPT_FIRST, read_answer(&mut self.stream)).await?.map(Some)
+        timeout_at(deadline + REST_WITHIN, read_answer(&mut self.stream)).await?.map(Some)
     }
 }
 
@@ -342,9 +339,9 @@ mod tests {
         drop(second);
 
         let (_, old) = ask_dead(server, SOON, None).await;
-        let old = old.map(|old| Unanswered { since: old.since - KEPT_FIRST, ..old });
+        let old = old.map(|old| Unanswered { since: old.since - old.kept_for, ..old });
         let (_, new) = ask_dead(server, SOON, old).await;
-        assert_eq!(new.map(|kept| kept.kept_for), Some(2 * KEPT_FIRST));
+        assert_eq!(new.map(|kept| kept.kept_for), Some(detector::kept_for(Some(detector::kept_for(None)))));
         assert!(listener.accept().await.is_ok() && listener.accept().await.is_ok());
         drop(listener);
         let (probed, kept) = ask_dead(server, IN_TIME, None).await;

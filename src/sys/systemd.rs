@@ -317,10 +317,19 @@ impl Systemd {
         job.map(drop)
     }
 
-    /// The cgroup of one of a unit's processes; `None` if it has none.
-    pub async fn cgroup(&self, unit: &str) -> zbus::Result<Option<String>> {
+    /// The one of these consumers that is a slice in which a unit runs: it is paused with that.
+    pub async fn slice_among<'a>(
+        &self,
+        unit: &str,
+        consumers: impl Iterator<Item = &'a str>,
+    ) -> zbus::Result<Option<&'a str>> {
+        let slices: Vec<&str> = consumers.filter(|consumer| consumer.ends_with(".slice")).collect();
+        if slices.is_empty() {
+            return Ok(None);
+        }
         let processes = self.manager.get_unit_processes(unit).await?;
-        Ok(processes.into_iter().next().map(|(cgroup, _, _)| cgroup))
+        let Some((cgroup, ..)) = processes.first() else { return Ok(None) };
+        Ok(slices.into_iter().find(|slice| cgroup.split('/').any(|part| part == *slice)))
     }
 
     /// Queues a stop job.

@@ -201,7 +201,7 @@ impl<'a> Watch<'a> {
         bus.add_match_rule(owner.member("NameOwnerChanged").add_arg(SYSTEMD).build()?).await?;
         bus.add_match_rule(of_manager("Reloading").build()?).await?;
         bus.add_match_rule(of_manager("JobRemoved").arg(3, "dependency").build()?).await?;
-        if units.iter().any(|unit| is_slice(unit)) {
+        if units.iter().any(|unit| unit.ends_with(".slice")) {
             bus.add_match_rule(of_manager("JobRemoved").arg(3, "done").build()?).await?;
         }
         for unit in units {
@@ -274,22 +274,16 @@ impl<'a> Watch<'a> {
                 }
                 Watched::JobDone { unit: self.consumer(unit), job }
             }
-            "done" => match self.slice_of(&unit).await? {
+            "done" => {
+                let slice = self.systemd.slice_among(&unit, self.paths.values().map(String::as_str)).await;
+                let Some(slice) = if_known(slice)?.flatten() else { return Ok(()) };
                 // who has just been started in a slice that is held is to be held with it
-                Some(slice) => Watched::Unit { unit: self.consumer(slice), running: true, run: None },
-                None => return Ok(()),
-            },
+                Watched::Unit { unit: self.consumer(slice.to_owned()), running: true, run: None }
+            }
             _ => return Ok(()),
         };
         let _ = self.report.send(news).await;
         Ok(())
-    }
-
-    /// The slice among the consumers in which a unit runs.
-    async fn slice_of(&self, unit: &str) -> zbus::Result<Option<String>> {
-        let slices = self.paths.values().filter(|known| is_slice(known));
-        let cgroup = if_known(self.systemd.cgroup(unit).await)?.flatten();
-        Ok(cgroup.and_then(|cgroup| slices.into_iter().find(|slice| is_in(&cgroup, slice)).cloned()))
     }
 
     /// Asks systemd, and reports what is not known yet.
@@ -315,15 +309,6 @@ fn if_known<T>(answer: zbus::Result<T>) -> zbus::Result<Option<T>> {
         Err(zbus::Error::MethodError(..)) => Ok(None),
         answer => answer.map(Some),
     }
-}
-
-fn is_slice(unit: &str) -> bool {
-    unit.ends_with(".slice")
-}
-
-/// Whether a cgroup lies in that of a slice.
-pub fn is_in(cgroup: &str, slice: &str) -> bool {
-    cgroup.split('/').any(|part| part == slice)
 }
 
 fn of_systemd<'m>() -> zbus::match_rule::Builder<'m> {

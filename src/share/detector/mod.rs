@@ -58,6 +58,17 @@ const HURRIED_INTERVAL: Duration = Duration::from_millis(500);
 /// address does, is news again.
 const HURRIED_FOR: Duration = Duration::from_secs(35);
 
+/// How long the first connection to a dead server is kept on which it has not answered ...
+const KEPT_FIRST: Duration = Duration::from_secs(5);
+/// ... and, doubled with each, how long any is: a server of which only the one process hangs that took the connection is found to live
+/// by the next one.
+const KEPT_LONGEST: Duration = Duration::from_secs(60);
+
+/// How long a connection to a dead server is kept that does not answer, after one that was kept for so long.
+pub fn kept_for(before: Option<Duration>) -> Duration {
+    before.map_or(KEPT_FIRST, |before| (2 * before).min(KEPT_LONGEST))
+}
+
 /// What one probe said, or what is known without one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

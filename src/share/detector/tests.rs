@@ -392,3 +392,9 @@ fn nothing_is_sent_after_a_sleep_or_a_new_binding_before_somebody_has_looked() {
     detector.reconfigure(SPEC);
     assert_eq!(detector.poll_probe(), Some(at(60_000)));
 }
+
+#[test]
+fn a_connection_is_kept_for_longer_each_time_up_to_a_minute() {
+    let kept = std::iter::successors(Some(kept_for(None)), |before| Some(kept_for(Some(*before))));
+    assert_eq!(kept.map(|kept| kept.as_secs()).take(6).collect::<Vec<_>>(), [5, 10, 20, 40, 60, 60]);
+}

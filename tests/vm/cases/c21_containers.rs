@@ -3,7 +3,8 @@
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 
-use crate::guest::Guest;
+use super::c20_hold_over::{REFUSED, so_far};
+use crate::guest::{Guest, Job};
 use crate::nas::{self, Fault, Nas};
 use crate::nasmount::{DEADLINE, Nasmount, ShareOf, UNHURRIED};
 
@@ -40,6 +41,11 @@ const TOLD: Container = Container {
 const HANGS: &str = "does not follow the host: in an outage its calls hang";
 const GIVEN_UP: &str = "has a mount that was given up, and gets no other: start it again";
 
+/// When who has had a file open all the time is to read from it.
+const CALL: &str = "/run/contained.call";
+/// Without the sinkhole the kernel waits 10 s for the server, and as a rule twice.
+const BY_THE_SINKHOLE: f64 = 5000.0;
+
 pub fn run(guest: &Guest) -> Result<String> {
     let [nas] = nas::up(guest, [7])?;
     let more = "patience = \"8s\"\nhold_for = \"10s\"";
@@ -64,12 +70,16 @@ pub fn run(guest: &Guest) -> Result<String> {
     guest.ok("umount /run/bound && rmdir /run/bound")?;
     status_says(guest, HANGS)?;
 
+    let left_open = guest.spawn(&format!("/host/guest/stranger.py /mnt/nm-contained read --go {CALL} --limit 60"))?;
+    guest.wait_for("an open file", DEADLINE, &format!("[ -e {CALL}.ready ]"))?;
+    let refused = so_far(guest, REFUSED)?;
     let outage = nas.cut(Fault::Link)?;
     nasmount.wait_for_state("contained", "holding")?;
     let hanging = DEAF.iter().map(|container| guest.spawn(&call(container, "statfs"))).collect::<Result<Vec<_>>>()?;
     let met: Value = serde_json::from_str(&guest.ok(&call(&TOLD, "statfs"))?)?;
     ensure!(met["result"] == "EHOSTDOWN" && met["ms"].as_f64() < Some(1000.0), "with rslave a call met {met}");
     nasmount.wait_for_state("contained", "offline")?;
+    let sunk = ends_by_the_sinkhole(guest, left_open, refused)?;
     let mut hung = Vec::new();
     for (container, hangs) in DEAF.iter().zip(hanging) {
         let met: Value = serde_json::from_str(&hangs.wait(DEADLINE)?.stdout)?;
@@ -97,7 +107,19 @@ pub fn run(guest: &Guest) -> Result<String> {
     guest.ok("systemctl stop private bound told")?;
     guest.ok("! nasmount status -v | grep 'seen elsewhere'").context("containers that have ended")?;
     nasmount.remove()?;
-    Ok(format!("a call hung in {}; with rslave it failed at once, and the fresh mount was there", hung.join(", ")))
+    let hung = hung.join(", ");
+    Ok(format!("a call hung in {hung}; with rslave it failed at once, and the fresh mount was there; {sunk}"))
+}
+
+/// A call on a file that was left open, made when the share has been given up.
+fn ends_by_the_sinkhole(guest: &Guest, left_open: Job<'_>, refused_before: u32) -> Result<String> {
+    guest.ok(&format!("touch {CALL}"))?;
+    let met: Value = serde_json::from_str(&left_open.wait(DEADLINE)?.stdout)?;
+    let ms = met["ms"].as_f64().context("how long it took")?;
+    ensure!(met["result"] == "EHOSTDOWN" && ms < BY_THE_SINKHOLE, "a read from a file that was left open met {met}");
+    let refused = so_far(guest, REFUSED)? - refused_before;
+    ensure!(refused > 0, "nobody refused a login: it is not the sinkhole that ends it");
+    Ok(format!("a read from a file left open ended after {ms:.0} ms, {refused} logins refused"))
 }
 
 /// As configured: whoever has nothing but a mount that was given up, and nobody else.
